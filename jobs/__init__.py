@@ -1,0 +1,1 @@
+"""Archives: manifests, the journal, the run, the command line."""

@@ -1,0 +1,1 @@
+"""Everything about one image: sources, models, plans, fusion, the result."""

@@ -1,0 +1,1 @@
+"""The models that ship, and loading of models that do not."""

@@ -1,0 +1,1 @@
+"""Sources of pixels, one module per family of formats."""

@@ -1,0 +1,153 @@
+"""What every source of pixels promises, whatever the file behind it.
+
+A source is opened cheaply (headers only), says its levels, pixel size, channels and identity, and
+reads any box of any level from any thread. It knows no recipe, model or resolution policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from saccade.pipeline.geometry import Box, Shape
+
+QUICK_HASH_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSize:
+    """Physical size of a pixel of level 0."""
+
+    y: float
+    """Height of a pixel in ``unit``; positive."""
+    x: float
+    """Width of a pixel in ``unit``; positive."""
+    unit: Literal["um", "m"]
+    """Micrometres (slides, ``mpp``) or metres (rasters, ``gsd``)."""
+
+    def __post_init__(self) -> None:
+        if not (self.y > 0 and self.x > 0):
+            raise ValueError(f"a pixel size is positive; found {self.y} x {self.x} {self.unit}")
+
+    def mean_in(self, unit: Literal["um", "m"]) -> float:
+        """Mean of height and width, in the unit asked for."""
+        factor = {("um", "m"): 1e-6, ("m", "um"): 1e6}.get((self.unit, unit), 1.0)
+        return (self.y + self.x) / 2 * factor
+
+    def times(self, factor: float) -> PixelSize:
+        """The pixel size of an array that is ``factor`` times coarser."""
+        return PixelSize(self.y * factor, self.x * factor, self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One resolution of an image's own pyramid."""
+
+    shape: Shape
+    """Height and width in this level's pixels."""
+    downsample: float
+    """Pixels of level 0 per pixel of this level, 1 or more."""
+    tile: Shape | None = None
+    """The file's own tile (or strip, or chunk) in pixels; None where it has none."""
+    codec: str | None = None
+    """The file's own compression, as its format names it; None where unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Enough to tell that an image is still the one a run was made from."""
+
+    path: str
+    """Where it was opened."""
+    nbytes: int
+    """Size of the file (or of all files of a folder)."""
+    modified_ns: int
+    """Latest modification time, nanoseconds since the epoch."""
+    quick_hash: str
+    """Hash of size, head, middle and tail; reads at most 192 KiB of a file."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As written to ``run.json``."""
+        return asdict(self)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """One image, opened lazily. Safe to share between threads; not between processes."""
+
+    uri: str
+    """What was opened."""
+    format: str
+    """Name of the format, for people: 'Aperio SVS', 'GeoTIFF', 'OME-Zarr 0.5'..."""
+    levels: tuple[Level, ...]
+    """Finest first; at least one; downsamples strictly increasing."""
+    channels: int
+    """Channels of every level."""
+    channel_names: tuple[str, ...]
+    """One name per channel; invented ('0', '1', ...) where the file has none."""
+    dtype: np.dtype[Any]
+    """Type of the samples."""
+    pixel_size: PixelSize | None
+    """Of level 0, where the file states it."""
+    nodata: float | None
+    """The sample value that means 'no data here', where the file states one; NaN is a value."""
+
+    def read(self, level: int, box: Box) -> np.ndarray:
+        """Pixels of one box of one level.
+
+        Args:
+            level: index into ``levels``.
+            box: in that level's pixels, wholly inside it.
+
+        Returns:
+            A C-contiguous ``(height, width, channels)`` array of ``dtype``, owned by the caller.
+
+        Raises:
+            ReadError: the region can't be decoded; the message names image, level and box.
+        """
+        ...
+
+    def identity(self) -> Identity:
+        """What tells this image from another one."""
+        ...
+
+    def close(self) -> None:
+        """Release the file; reading afterwards is an error."""
+        ...
+
+
+def check_read(source: Source, level: int, box: Box) -> None:
+    """Refuse a read outside the image, in the same words for every source."""
+    if not 0 <= level < len(source.levels):
+        raise ValueError(f"{source.uri}: level {level} asked, {len(source.levels)} levels present")
+    if not Box.of(source.levels[level].shape).contains(box):
+        shape = source.levels[level].shape
+        raise ValueError(f"{source.uri}: {box} is not inside level {level} of shape {shape}")
+
+
+def level_downsample(full: Shape, reduced: Shape) -> float:
+    """Downsample of a level from its shape, exact where a whole factor explains both sides.
+
+    Pyramids round their sides down, up or to nearest: a whole factor that explains both is taken,
+    else the mean of the two ratios.
+    """
+    factor = max(1, round(full[0] / reduced[0])), max(1, round(full[1] / reduced[1]))
+    for n in sorted({*factor}):
+        if all(f // n <= r <= -(-f // n) for f, r in zip(full, reduced, strict=True)):
+            return float(n)
+    return (full[0] / reduced[0] + full[1] / reduced[1]) / 2
+
+
+def file_identity(path: Path) -> Identity:
+    """Identity of one file: size, modification time, hash of head, middle and tail."""
+    stat = path.stat()
+    digest = hashlib.blake2b(str(stat.st_size).encode(), digest_size=16)
+    with path.open("rb") as file:
+        for start in (0, stat.st_size // 2, max(0, stat.st_size - QUICK_HASH_BYTES)):
+            file.seek(start)
+            digest.update(file.read(QUICK_HASH_BYTES))
+    return Identity(str(path), stat.st_size, stat.st_mtime_ns, digest.hexdigest())

@@ -1,0 +1,1 @@
+"""Executing units on one machine: dispatch, memory, lanes, engine, actors."""

@@ -40,6 +40,8 @@ class ModelSpec:
     """Whether the model takes the previous pass's scores."""
     context: tuple[float, ...] = ()
     """Extra fields of view: each as many times coarser (and wider) than the window, all above 1."""
+    saliency: bool = False
+    """Whether it gives a saliency of its own, to be stored and selected by."""
     local: bool = True
     """Whether ``halo_px`` of context makes the answer exact; False for global attention."""
 

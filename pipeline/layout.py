@@ -1,0 +1,236 @@
+"""How a pass lies over an image: resolution, tiles, windows, chunks, shards. Pure.
+
+Turns what the recipe leaves open (``auto``) into numbers, once per image and pass, from the image's
+shape and the model's declaration alone: never from the number of workers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from saccade.pipeline.errors import PlanError
+from saccade.pipeline.geometry import Box, Grid, Shape, round_up
+from saccade.pipeline.models.base import ModelSpec
+from saccade.pipeline.recipe import Output, PassRecipe
+from saccade.pipeline.sources.plane import PlaneSpec
+
+TILE_PX = 256
+"""Side of a tile that the recipe leaves open: fine enough to select, coarse enough to compute."""
+WINDOW_PX = 512
+"""Longest side of merged tiles that the recipe leaves open."""
+WHOLE_PASS_PX = 4_000_000
+"""A glance of at most this many pixels goes through the model in one forward pass."""
+UNIT_BYTES = 128 * 2**20
+"""A unit's scores are at most this large."""
+UNITS_PER_PASS = 16
+"""A pass is cut into at least this many units, where its chunks allow."""
+REGION_PX = 4096
+"""A unit's region is at most this many input pixels high and wide, where its chunks allow."""
+CHUNK_MIN_PX = 16
+"""A chunk is at least this many scores high and wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassLayout:
+    """Where a pass's tiles, windows, chunks and shards lie. Input pixels unless said otherwise."""
+
+    name: str
+    """Of the pass."""
+    index: int
+    """Position in the recipe; 0 is the glance."""
+    plane: PlaneSpec
+    """The image at this pass's resolution."""
+    classes: tuple[str, ...]
+    """Of the scores."""
+    stride: int
+    """Input pixels per score."""
+    multiple: int
+    """Windows begin and end at multiples of this; a multiple of ``stride``."""
+    halo_px: int
+    """Context around a window, a multiple of ``multiple``."""
+    tile_px: int
+    """Side of a tile, a multiple of ``multiple``."""
+    window_tiles: int
+    """Longest side of a window, in tiles; 0 means that one window holds the whole pass."""
+    batch: int
+    """Windows per forward pass."""
+    chunk_px: int
+    """Side of a chunk, in scores."""
+    shard_px: int
+    """Side of a shard, in scores; whole chunks and whole tiles."""
+    blend: str = "crop"
+    """'crop' or 'hann'."""
+    merge: bool = True
+    """Whether neighbouring tiles may share a window."""
+    saliency: bool = False
+    """Whether the model's own saliency is stored."""
+    context: tuple[float, ...] = ()
+    """Extra fields of view, each so many times coarser than the window."""
+    guidance: bool = False
+    """Whether the model is given the previous pass's scores."""
+
+    def __post_init__(self) -> None:
+        for name in ("halo_px", "tile_px"):
+            if getattr(self, name) % self.multiple:
+                raise PlanError(
+                    f"pass {self.name!r}: {name} must be a multiple of {self.multiple} (model "
+                    f"stride and multiple); found {getattr(self, name)}"
+                )
+        if self.multiple % self.stride or self.shard_px % self.chunk_px:
+            raise PlanError(f"pass {self.name!r}: sizes do not nest: {self}")
+        if self.region_px % self.tile_px:
+            raise PlanError(
+                f"pass {self.name!r}: a shard of {self.region_px} px must hold whole tiles of "
+                f"{self.tile_px} px, or two units would share a tile; set output.shard to match"
+            )
+
+    @property
+    def padded_shape(self) -> Shape:
+        """The plane's shape, each side rounded up to ``multiple``."""
+        height, width = self.plane.shape
+        return round_up(height, self.multiple), round_up(width, self.multiple)
+
+    @property
+    def score_shape(self) -> Shape:
+        """Height and width of the scores."""
+        height, width = self.plane.shape
+        return -(-height // self.stride), -(-width // self.stride)
+
+    @property
+    def score_downsample(self) -> float:
+        """Pixels of level 0 per score."""
+        return self.plane.downsample * self.stride
+
+    @property
+    def region_px(self) -> int:
+        """Side of the region that one shard answers for, in input pixels."""
+        return self.shard_px * self.stride
+
+    @property
+    def tiles(self) -> Grid:
+        """The tiles of this pass."""
+        return Grid(self.plane.shape, self.tile_px)
+
+    @property
+    def shards(self) -> Grid:
+        """The shards of this pass, in scores."""
+        return Grid(self.score_shape, self.shard_px)
+
+    @property
+    def shard_tiles(self) -> int:
+        """Side of a shard, in tiles."""
+        return self.region_px // self.tile_px
+
+    def scores_of(self, box: Box) -> Box:
+        """The scores of a box of input pixels, cut off at the edge of the scores."""
+        return box.reduce(self.stride).clip(self.score_shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As written to the image's plan."""
+        return asdict(self) | {"plane": self.plane.to_dict()}
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> PassLayout:
+        """The inverse of ``to_dict``, through JSON as well."""
+        tuples = {key: tuple(tree[key]) for key in ("classes", "context")}
+        return cls(**(tree | tuples | {"plane": PlaneSpec.from_dict(tree["plane"])}))
+
+
+def lay_out(
+    recipe: PassRecipe,
+    index: int,
+    plane: PlaneSpec,
+    spec: ModelSpec,
+    output: Output,
+    *,
+    max_batch: int = 1,
+) -> PassLayout:
+    """Decide a pass's layout over one image.
+
+    Args:
+        recipe: the pass.
+        index: its position in the recipe.
+        plane: the image at its resolution.
+        spec: what its model declares.
+        output: how scores are stored.
+        max_batch: windows per forward pass that suit the device, where the recipe leaves it open.
+
+    Raises:
+        PlanError: the recipe's tile, halo and shard do not fit the model or each other.
+    """
+    multiple = math.lcm(spec.stride, spec.multiple)
+    tile_px = _tile(recipe, multiple)
+    chunk_px = _chunk(output.chunk, tile_px // spec.stride)
+    merge = spec.local and not spec.context and not recipe.context and recipe.blend == "crop"
+    layout = PassLayout(
+        name=recipe.name,
+        index=index,
+        plane=plane,
+        classes=spec.classes,
+        stride=spec.stride,
+        multiple=multiple,
+        halo_px=round_up(spec.halo_px if recipe.halo == "auto" else recipe.halo, multiple),
+        tile_px=tile_px,
+        window_tiles=_window_tiles(recipe, tile_px, merge),
+        batch=max_batch if recipe.batch == "auto" else recipe.batch,
+        chunk_px=chunk_px,
+        shard_px=_smallest_shard(chunk_px, tile_px // spec.stride),
+        blend=recipe.blend,
+        merge=merge,
+        saliency=spec.saliency,
+        context=recipe.context or spec.context,
+        guidance=recipe.guidance,
+    )
+    layout = replace(layout, shard_px=_grow_shard(layout, output))
+    return replace(layout, window_tiles=0) if _in_one_window(recipe, layout) else layout
+
+
+def _tile(recipe: PassRecipe, multiple: int) -> int:
+    return round_up(TILE_PX, multiple) if recipe.tile == "auto" else recipe.tile
+
+
+def _window_tiles(recipe: PassRecipe, tile_px: int, merge: bool) -> int:
+    if not merge:
+        return 1
+    return max(1, (WINDOW_PX if recipe.window == "auto" else recipe.window) // tile_px)
+
+
+def _in_one_window(recipe: PassRecipe, layout: PassLayout) -> bool:
+    """A small enough glance is one forward pass: no halo at all, nothing to stitch."""
+    height, width = layout.padded_shape
+    left_open = recipe.tile == recipe.window == "auto" and recipe.blend == "crop"
+    return (
+        layout.index == 0
+        and left_open
+        and not layout.context
+        and height * width <= WHOLE_PASS_PX
+        and layout.stride <= TILE_PX // 4
+    )
+
+
+def _chunk(wanted_px: int, tile_scores: int) -> int:
+    """A side near the wanted one that nests with the tile, so that shards hold whole tiles."""
+    if tile_scores >= wanted_px:
+        return wanted_px if tile_scores % wanted_px == 0 else tile_scores
+    return max(1, round(wanted_px / tile_scores)) * tile_scores
+
+
+def _smallest_shard(chunk_px: int, tile_scores: int) -> int:
+    return math.lcm(chunk_px, tile_scores)
+
+
+def _grow_shard(layout: PassLayout, output: Output) -> int:
+    """The largest shard that keeps units small, many, and within the recipe's own limit."""
+    itemsize = {"uint8": 1, "float16": 2, "float32": 4}[output.scores]
+    height, width = layout.score_shape
+    side = layout.shard_px
+    while (
+        side * 2 <= max(output.shard, layout.shard_px)
+        and side * 2 * layout.stride <= max(REGION_PX, layout.region_px)
+        and (side * 2) ** 2 * len(layout.classes) * itemsize <= UNIT_BYTES
+        and math.ceil(height / (side * 2)) * math.ceil(width / (side * 2)) >= UNITS_PER_PASS
+    ):
+        side *= 2
+    return side

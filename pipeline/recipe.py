@@ -1,0 +1,239 @@
+"""The recipe: what to run, as one frozen tree that can't be wrong.
+
+Parsing YAML and naming lines is ``recipe_file``'s job; this module knows values only, no file, no
+image and no device. Every field's description is what ``saccade schema`` shows to an editor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from saccade.pipeline.models.base import Activation
+from saccade.pipeline.selectors import AllTiles, Selector, shorthand_selector
+
+Fuse = Literal["finest", "mean", "mean_logit", "max", "residual", "confidence_gated"]
+ScoreType = Literal["uint8", "float16", "float32"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class Node(BaseModel):
+    """A part of the recipe: frozen, and no key but the known ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Resolution(Node):
+    """How finely a pass looks: exactly one of the four."""
+
+    mpp: float | None = Field(None, gt=0)
+    """Micrometres per pixel."""
+    gsd: float | None = Field(None, gt=0)
+    """Ground sampling distance: metres per pixel."""
+    downsample: float | None = Field(None, ge=1)
+    """Pixels of the image's finest level per pixel of the pass."""
+    level: int | None = None
+    """A level of the image's own pyramid; 0 is the finest, -1 the coarsest."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Resolution:
+        stated = self.model_dump(exclude_none=True)
+        if len(stated) != 1:
+            found = ", ".join(stated) or "none"
+            raise ValueError(f"state exactly one of mpp, gsd, downsample, level; found {found}")
+        return self
+
+    def __str__(self) -> str:
+        ((key, value),) = self.model_dump(exclude_none=True).items()
+        return f"{key} {value:g}"
+
+
+class ModelRecipe(Node):
+    """Which model, its weights, and whatever it does not declare about itself.
+
+    A bare string is short for ``{source: ...}``.
+    """
+
+    source: str = Field(min_length=1)
+    """'builtin:NAME', 'file.py:factory', 'package.module:factory', a TorchScript file, or a
+    torch.export archive (.pt2). Paths are relative to the recipe."""
+    weights: str | None = None
+    """A .safetensors file, or a .pt file that holds tensors only."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for the factory or the built-in model."""
+    classes: tuple[str, ...] | None = None
+    """Name of each score channel."""
+    halo: int | Literal["auto"] | None = None
+    """Context needed for exact answers, in input pixels; 'auto' measures it by perturbation."""
+    stride: int | None = Field(None, ge=1)
+    """Input pixels per output pixel."""
+    multiple: int | None = Field(None, ge=1)
+    """Input sizes and origins must be multiples of this."""
+    channels: int | None = Field(None, ge=1)
+    """Input channels."""
+    activation: Activation | None = None
+    """'softmax' or 'sigmoid' where the module gives logits; 'none' where it gives probabilities."""
+    mean: tuple[float, ...] | None = None
+    """Per channel, subtracted after scaling to [0, 1]."""
+    std: tuple[float, ...] | None = None
+    """Per channel, divided by after the mean."""
+    scale: float | None = Field(None, gt=0)
+    """Samples are divided by this first; by default the dtype's maximum, or 1 for floats."""
+    guidance: bool | None = None
+    """Whether the module takes ``guidance=``."""
+    context: tuple[float, ...] | None = None
+    """Extra fields of view that the module takes as ``context=``, each so many times coarser."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, handler.resolve_ref_schema(handler(core))]}
+
+
+class PassRecipe(Node):
+    """One sweep of one model at one resolution over a selection of tiles."""
+
+    name: Name
+    """Names the pass in the result, in messages and in overrides."""
+    resolution: Resolution
+    """How finely it looks."""
+    model: ModelRecipe
+    """What looks."""
+    tile: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Side of the tiles that are selected and answered for, in pixels of this pass."""
+    halo: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """Context read around a window and cropped away; 'auto' is what the model needs."""
+    window: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Longest side of a window of merged tiles, in pixels without halo."""
+    batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Windows per forward pass."""
+    blend: Literal["crop", "hann"] = "crop"
+    """How windows meet: the halo is cropped (exact), or overlapping windows are averaged."""
+    select: Annotated[Selector, BeforeValidator(shorthand_selector)] = AllTiles()
+    """Which tiles this pass visits, judged by the previous pass; the first pass visits all."""
+    guidance: bool = False
+    """Give the model the previous pass's scores, upsampled."""
+    context: tuple[Annotated[float, Field(gt=1)], ...] = ()
+    """Extra fields of view, each so many times coarser than the window and centred on it."""
+
+
+class Output(Node):
+    """What is stored, and how."""
+
+    classes: tuple[str, ...] | None = None
+    """Classes of the fused result; by default those of the last pass."""
+    scores: ScoreType = "uint8"
+    """Type of stored scores; uint8 holds probabilities times 255."""
+    chunk: int = Field(512, ge=16)
+    """Side of the smallest stored piece, in pixels."""
+    shard: int = Field(4096, ge=16)
+    """Longest side of a file that holds many chunks, in pixels; smaller where a pass is small."""
+    keep: Literal["all"] | tuple[str, ...] = "all"
+    """Passes whose own arrays stay in the result once it is complete."""
+    label_threshold: Share = 0.5
+    """A single class is labelled where its score is at least this."""
+
+    @model_validator(mode="after")
+    def _whole_chunks(self) -> Output:
+        ratio, rest = divmod(self.shard, self.chunk)
+        if rest or ratio & (ratio - 1):
+            raise ValueError(
+                f"shard must be chunk times a power of two; found shard {self.shard}, "
+                f"chunk {self.chunk}"
+            )
+        return self
+
+
+class Recipe(Node):
+    """What to run: passes from coarse to fine, how they are fused, what is stored."""
+
+    version: Literal[1] = 1
+    """Version of the recipe's own format."""
+    passes: tuple[PassRecipe, ...] = Field(min_length=1, max_length=32)
+    """From coarse to fine; the first is the glance."""
+    fuse: Fuse = "finest"
+    """How a finer answer meets the coarser one."""
+    output: Output = Output()
+    """What is stored, and how."""
+    precision: Precision = "float32"
+    """Arithmetic of the models; float32 is the reference."""
+    max_bad_tiles: Share = 0.05
+    """An image fails when a larger share of a pass's tiles can't be read."""
+
+    @model_validator(mode="after")
+    def _passes_fit_together(self) -> Recipe:
+        names = [p.name for p in self.passes]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"pass names must differ; found twice: {', '.join(twice)}")
+        _first_pass_is_a_glance(self.passes[0])
+        if self.output.keep != "all" and not set(self.output.keep) <= set(names):
+            raise ValueError(f"output.keep must name passes of {names}; found {self.output.keep}")
+        return self
+
+    def fingerprint(self) -> str:
+        """Hash of every value in the tree; equal for equal recipes, however they were written."""
+        return hashlib.blake2b(self.canonical_json().encode(), digest_size=16).hexdigest()
+
+    def canonical_json(self) -> str:
+        """The whole tree with defaults spelled out, keys sorted."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def overridden(self, overrides: dict[str, Any]) -> Recipe:
+        """This recipe with some values replaced for one image.
+
+        Args:
+            overrides: a tree shaped like the recipe, except that ``passes`` maps names to changes:
+                ``{"passes": {"refine": {"tile": 256}}}``.
+
+        Raises:
+            KeyError: a pass of that name does not exist.
+            pydantic.ValidationError: the changed recipe is not valid.
+        """
+        if not overrides:
+            return self
+        tree = self.model_dump(mode="json")
+        changes = {k: v for k, v in overrides.items() if k != "passes"}
+        by_name = {p["name"]: p for p in tree["passes"]}
+        for name, change in overrides.get("passes", {}).items():
+            _merge(by_name[name], change)
+        _merge(tree, changes)
+        return Recipe.model_validate(tree)
+
+
+def _first_pass_is_a_glance(glance: PassRecipe) -> None:
+    if not isinstance(glance.select, AllTiles):
+        raise ValueError(
+            f"the first pass has no earlier answer to select from; remove passes[0].select "
+            f"(found {glance.select.by!r}) or put a coarser pass before it"
+        )
+    if glance.guidance:
+        raise ValueError("the first pass has no earlier answer to be guided by; remove guidance")
+
+
+def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if key == "resolution" or not (isinstance(value, dict) and isinstance(tree.get(key), dict)):
+            tree[key] = value
+        else:
+            _merge(tree[key], value)

@@ -1,0 +1,144 @@
+"""Recipes as YAML files: safe loading, and errors that name the line and the nearest known key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from saccade.pipeline.errors import RecipeError
+from saccade.pipeline.recipe import Recipe
+
+Path_ = tuple[str | int, ...]
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """The recipe in a YAML (or JSON) file.
+
+    Raises:
+        RecipeError: no such file, not YAML, or not a valid recipe; the message names each place.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{file}: the recipe can't be read: {error.strerror}") from error
+    return parse_recipe(text, name=str(file))
+
+
+def parse_recipe(text: str, name: str = "recipe") -> Recipe:
+    """The recipe in a YAML text; ``name`` stands for it in messages."""
+    try:
+        tree = yaml.safe_load(text)
+        lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), ()))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(
+            f"{name}: a recipe is a mapping with 'passes'; found {type(tree).__name__}"
+        )
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(explain(error, name, lines)) from error
+
+
+def recipe_schema() -> str:
+    """The JSON Schema that editors complete recipes from."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(schema | Recipe.model_json_schema(), indent=2)
+
+
+def explain(error: ValidationError, name: str, lines: dict[Path_, int] | None = None) -> str:
+    """A validation error as one line per mistake: where, what was expected, what was found."""
+    return "\n".join(_explain_one(item, name, lines or {}) for item in _root_causes(error))
+
+
+def _root_causes(error: ValidationError) -> Iterator[ErrorDetails]:
+    """Without the 'too short' that follows only from an item's own mistake."""
+    items = error.errors()
+    for item in items:
+        deeper = any(o["loc"][: len(item["loc"])] == item["loc"] != o["loc"] for o in items)
+        if not (item["type"] == "too_short" and deeper):
+            yield item
+
+
+def _explain_one(item: ErrorDetails, name: str, lines: dict[Path_, int]) -> str:
+    path = _path_in_file(item["loc"], lines)
+    line = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None)
+    where = f"{name}:{line}" if line else name
+    return f"{where}: {_dotted(path)}: {_reason(item)}"
+
+
+def _reason(item: ErrorDetails) -> str:
+    if item["type"] == "extra_forbidden":
+        key, known = str(item["loc"][-1]), sorted(_known_keys(item["loc"][:-1]))
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {key!r}; {hint}"
+    if item["type"] == "missing":
+        return "required key is missing"
+    found = "" if isinstance(item["input"], dict | list) else f"; found {item['input']!r}"
+    return item["msg"].removeprefix("Value error, ") + found
+
+
+def _path_in_file(loc: Path_, lines: dict[Path_, int]) -> Path_:
+    """Drop what pydantic adds to a location (union tags), keep what stands in the file."""
+    path: Path_ = ()
+    for i, part in enumerate(loc):
+        last = i == len(loc) - 1
+        if not lines or (*path, part) in lines or last:
+            path = (*path, part)
+    return path
+
+
+def _dotted(path: Path_) -> str:
+    text = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
+    return text.removeprefix(".") or "recipe"
+
+
+def _lines(node: yaml.Node | None, path: Path_) -> Iterator[tuple[Path_, int]]:
+    """Every place in the YAML text and the line it stands on, counted from 1."""
+    if node is None:
+        return
+    if not path:
+        yield path, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*path, key.value), key.start_mark.line + 1
+            yield from _lines(value, (*path, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*path, index), value.start_mark.line + 1
+            yield from _lines(value, (*path, index))
+
+
+def _known_keys(loc: Path_) -> set[str]:
+    """Fields that the recipe has at a location."""
+    nodes: set[type[BaseModel]] = {Recipe}
+    for part in loc:
+        tagged = {n for n in nodes if _tag(n) == part}
+        fields = [n.model_fields[part].annotation for n in nodes if part in n.model_fields]
+        if tagged:
+            nodes = tagged
+        elif fields:
+            nodes = {node for field in fields for node in _nodes_in(field)}
+    return {key for node in nodes for key in node.model_fields}
+
+
+def _tag(node: type[BaseModel]) -> Any:
+    field = node.model_fields.get("by")
+    return field.default if field else None
+
+
+def _nodes_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _nodes_in(inner)

@@ -1,0 +1,144 @@
+"""What a recipe may say about selection: the selectors as frozen values.
+
+How a selector chooses is ``selection``'s job; this module only says which there are and what each
+one's numbers mean.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Statistic = Literal["max", "mean", "top"]
+
+
+class SelectorNode(BaseModel):
+    """A selector: frozen, and no key but the known ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AllTiles(SelectorNode):
+    """Every tile."""
+
+    by: Literal["all"] = "all"
+    """Names the selector."""
+
+
+class Foreground(SelectorNode):
+    """Tiles in which enough pixels are foreground."""
+
+    by: Literal["foreground"] = "foreground"
+    """Names the selector."""
+    signal: str = "saliency"
+    """'saliency', or the name of one of the previous pass's classes."""
+    above: float = Field(0.5, ge=0, le=1)
+    """A pixel is foreground when its signal is above this."""
+    share: float = Field(0.02, ge=0, le=1)
+    """A tile is chosen when at least this share of its pixels is foreground."""
+
+
+class Scored(SelectorNode):
+    """Judges a tile by one number: a statistic of the previous pass's signal inside it."""
+
+    signal: str = "saliency"
+    """'saliency' (the model's own, else its strongest class but background), 'margin', 'entropy',
+    or the name of one of the previous pass's classes."""
+    statistic: Statistic = "top"
+    """'mean', 'max', or 'top': the mean of the tile's highest 2 % of pixels."""
+    within: Selector | None = None
+    """Only tiles that this selector chooses are candidates."""
+
+
+class TopFraction(Scored):
+    """The best-scored share of the candidates."""
+
+    by: Literal["top_fraction"] = "top_fraction"
+    """Names the selector."""
+    fraction: float = Field(ge=0, le=1)
+    """Share of the candidates, rounded up to whole tiles."""
+
+
+class TopK(Scored):
+    """The best-scored candidates, a fixed number of them."""
+
+    by: Literal["top_k"] = "top_k"
+    """Names the selector."""
+    k: int = Field(ge=0)
+    """How many."""
+
+
+class Threshold(Scored):
+    """Every candidate whose score reaches a value."""
+
+    by: Literal["threshold"] = "threshold"
+    """Names the selector."""
+    at_least: float = Field(ge=0, le=1)
+    """The lowest score that is chosen."""
+
+
+class Budget(Scored):
+    """Candidates in order of gain per cost, until the budget is spent."""
+
+    by: Literal["budget"] = "budget"
+    """Names the selector."""
+    pixels: float | None = Field(None, ge=0)
+    """Pixels of this pass that may be computed, halos not counted."""
+    seconds: float | None = Field(None, ge=0)
+    """Seconds of the device that may be spent, at the model's speed measured beforehand."""
+
+    @model_validator(mode="after")
+    def _one_currency(self) -> Budget:
+        if (self.pixels is None) == (self.seconds is None):
+            raise ValueError("a budget states either pixels or seconds, one of the two")
+        return self
+
+
+class Uncertainty(SelectorNode):
+    """The tiles in which the previous pass was least sure."""
+
+    by: Literal["uncertainty"] = "uncertainty"
+    """Names the selector."""
+    measure: Literal["margin", "entropy"] = "margin"
+    """1 - (best - second best score), or the entropy of the scores in units of its maximum."""
+    statistic: Statistic = "top"
+    """As in the other selectors."""
+    fraction: float = Field(ge=0, le=1)
+    """Share of the candidates, rounded up to whole tiles."""
+    within: Selector | None = None
+    """Only tiles that this selector chooses are candidates."""
+
+
+class Union(SelectorNode):
+    """Tiles that any of several selectors chooses."""
+
+    by: Literal["union"] = "union"
+    """Names the selector."""
+    of: tuple[Selector, ...] = Field(min_length=1)
+    """The selectors."""
+
+
+class Dilate(SelectorNode):
+    """What a selector chooses, and the tiles around it."""
+
+    by: Literal["dilate"] = "dilate"
+    """Names the selector."""
+    of: Selector
+    """The selector."""
+    tiles: int = Field(1, ge=1)
+    """How far around, in tiles, diagonals included."""
+
+
+Selector = Annotated[
+    AllTiles | Foreground | TopFraction | TopK | Threshold | Budget | Uncertainty | Union | Dilate,
+    Field(discriminator="by"),
+]
+
+for _node in (Scored, TopFraction, TopK, Threshold, Budget, Uncertainty, Union, Dilate):
+    _node.model_rebuild()
+
+
+def shorthand_selector(value: Any) -> Any:
+    """``select: all`` for ``select: {by: all}``."""
+    return {"by": value} if isinstance(value, str) else value

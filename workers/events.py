@@ -1,0 +1,270 @@
+"""The words that the run loop and the dispatcher exchange. Values only; decides nothing.
+
+Events go in (what happened), instructions come out (what to do, in this order). An *attempt* is one
+assignment of a unit, numbered per unit; a *failure* is an attempt that counts against its unit.
+
+A unit is done in two steps, because a receipt is the only mark of completion: the dispatcher answers
+``UnitDone`` with ``Commit``; the loop makes the receipt durable and only then says ``Committed``.
+Receipts of several units may share one fsync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRef:
+    """All that the dispatcher needs to know of a unit."""
+
+    id: str
+    """Hash of image, pass, level and write region; unique in a run."""
+    image: str
+    """Name of the image it belongs to."""
+    kind: str
+    """'sweep', 'select' or 'finalise'; carried, not interpreted."""
+    nbytes: int = 0
+    """Memory it is projected to hold while in flight."""
+    order: int = 0
+    """Place within its stage: lower goes first; ties keep the order in which units are listed."""
+
+    def __post_init__(self) -> None:
+        if not self.id or not self.image or self.nbytes < 0:
+            raise ValueError(f"a unit has an id, an image and nbytes >= 0; found {self}")
+
+
+# ---------------------------------------------------------------------------- events: what happened
+
+
+@dataclass(frozen=True, slots=True)
+class StageReady:
+    """An image's next stage can run. The first stage of an image fixes its place in the archive."""
+
+    image: str
+    """Which image; it has no other stage open."""
+    stage: int
+    """Number of the stage; higher than the image's earlier ones."""
+    units: tuple[UnitRef, ...]
+    """Every unit of the stage, done or not; may be empty."""
+    already_done: Set[str] = frozenset()
+    """Ids of units whose receipts are in the journal; others than this stage's are ignored."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Failures per unit id that the journal knows of; absent means none."""
+    suspects: Set[str] = frozenset()
+    """Ids of units that were in flight when an earlier driver died with them: they run alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDone:
+    """The loop has nothing more to run for an image, whose stages are all complete."""
+
+    image: str
+    """Which image."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFailed:
+    """An image is at fault for a reason found outside its units; it is quarantined."""
+
+    image: str
+    """Which image; unknown ones are quarantined too, so that the journal hears of it."""
+    reason: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJoined:
+    """A worker is ready. A name may come back after its earlier bearer was lost or left."""
+
+    worker: str
+    """Its name."""
+    slots: int = 2
+    """Most units in flight; positive."""
+    nbytes: int | None = None
+    """Most bytes in flight, a single larger unit excepted; None sets no limit."""
+
+    def __post_init__(self) -> None:
+        if self.slots < 1 or (self.nbytes is not None and self.nbytes < 0):
+            raise ValueError(f"a worker has a slot or more and nbytes >= 0; found {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker died by itself: what it held may have killed it."""
+
+    worker: str
+    """Its name; one that is not known is no news."""
+    reason: str
+    """For people: exit code, signal, the scheduler's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLeft:
+    """A worker was ended on purpose (preempted, scaled down, stopped by the loop): no unit's fault."""
+
+    worker: str
+    """Its name; one that is not known is no news."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDone:
+    """A worker wrote all shards of a unit."""
+
+    worker: str
+    """Who; possibly one that was thought lost."""
+    unit: str
+    """Id of the unit."""
+    attempt: int
+    """As in the ``Assign`` it answers."""
+    receipt: Mapping[str, Any]
+    """What the journal will hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFailed:
+    """A worker raised an error for a unit, and lives."""
+
+    worker: str
+    """Who."""
+    unit: str
+    """Id of the unit."""
+    attempt: int
+    """As in the ``Assign`` it answers."""
+    reason: str
+    """For people."""
+    retryable: bool = True
+    """False where another attempt can only fail the same way."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTimedOut:
+    """A worker has not answered for a unit in time."""
+
+    worker: str
+    """Who."""
+    unit: str
+    """Id of the unit."""
+    attempt: int
+    """As in the ``Assign`` that was not answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The receipt of a unit is durable: only now is the unit done."""
+
+    unit: str
+    """Id of the unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Assign nothing more; finish what is in flight."""
+
+
+Event = (
+    StageReady
+    | ImageDone
+    | ImageFailed
+    | WorkerJoined
+    | WorkerLost
+    | WorkerLeft
+    | UnitDone
+    | UnitFailed
+    | UnitTimedOut
+    | Committed
+    | DrainRequested
+)
+
+# ------------------------------------------------------------------------- instructions: what to do
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Give a unit to a worker."""
+
+    worker: str
+    """To whom."""
+    unit: str
+    """Id of the unit."""
+    attempt: int
+    """Number to repeat in the answer."""
+    alone: bool = False
+    """The unit is a suspect: nothing else is in flight there until it is answered for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Make a receipt durable, then say ``Committed``."""
+
+    unit: str
+    """Id of the unit."""
+    attempt: int
+    """The attempt whose receipt this is."""
+    worker: str
+    """Who wrote the shards."""
+    receipt: Mapping[str, Any]
+    """As the worker gave it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFailure:
+    """Write a failure down, so that its count survives a restart."""
+
+    image: str
+    """Image of the unit."""
+    unit: str
+    """Id of the unit."""
+    attempt: int
+    """The attempt that failed."""
+    reason: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop a unit on a worker, or end the worker.
+
+    Until the worker answers for the attempt or is gone, the attempt keeps its slot and bytes there;
+    after a time-out the worker gets nothing new either.
+    """
+
+    worker: str
+    """Where."""
+    unit: str
+    """Id of the unit."""
+    attempt: int
+    """Which attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageComplete:
+    """Every unit of a stage is done; answer with ``StageReady`` or ``ImageDone``."""
+
+    image: str
+    """Which image."""
+    stage: int
+    """Number of the stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Set an image aside; none of its units runs any more."""
+
+    image: str
+    """Which image."""
+    unit: str | None
+    """Id of the unit at fault; None where the image itself is."""
+    reason: str
+    """For people: the last failure."""
+    failures: int
+    """How often the unit at fault failed, earlier runs included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Nothing is in flight after ``DrainRequested``; said once."""
+
+
+Instruction = Assign | Commit | RecordFailure | Cancel | StageComplete | Quarantine | Drained

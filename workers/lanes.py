@@ -1,0 +1,97 @@
+"""What the engine's lanes share: budgets of bytes, and one place where a failure is kept.
+
+Knows nothing of images, models or units.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from saccade.pipeline.errors import SaccadeError
+
+
+class LaneClosed(SaccadeError):
+    """The engine is stopping; whoever waits on a lane leaves."""
+
+
+class ByteBudget:
+    """Bytes that may be held at once between two lanes.
+
+    A holder larger than the whole budget is admitted alone, so nothing can wait for ever. Holders
+    are admitted in the order in which they asked.
+    """
+
+    def __init__(self, limit_nbytes: int) -> None:
+        self.limit_nbytes = limit_nbytes
+        self.held_nbytes = 0
+        self.peak_nbytes = 0
+        self._closed = False
+        self._tickets = 0
+        self._serving = 0
+        self._change = threading.Condition()
+
+    def acquire(self, nbytes: int) -> None:
+        """Wait until ``nbytes`` more may be held, and hold them.
+
+        Raises:
+            LaneClosed: the budget was closed while waiting.
+        """
+        with self._change:
+            ticket = self._tickets
+            self._tickets += 1
+            self._change.wait_for(lambda: self._closed or self._admits(ticket, nbytes))
+            if self._closed:
+                raise LaneClosed("the worker is stopping")
+            self._serving += 1
+            self.held_nbytes += nbytes
+            self.peak_nbytes = max(self.peak_nbytes, self.held_nbytes)
+            self._change.notify_all()
+
+    def release(self, nbytes: int) -> None:
+        """Give bytes back."""
+        with self._change:
+            self.held_nbytes -= nbytes
+            self._change.notify_all()
+
+    @contextmanager
+    def holding(self, nbytes: int) -> Iterator[None]:
+        """Hold bytes for the length of a block."""
+        self.acquire(nbytes)
+        try:
+            yield
+        finally:
+            self.release(nbytes)
+
+    def close(self) -> None:
+        """Send everyone away who waits or will wait."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
+    def _admits(self, ticket: int, nbytes: int) -> bool:
+        fits = self.held_nbytes + nbytes <= self.limit_nbytes or self.held_nbytes == 0
+        return ticket == self._serving and fits
+
+
+class FirstFailure:
+    """One failure channel: the first exception wins and is kept; later ones are its echo."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+
+    def report(self, error: BaseException) -> None:
+        """Keep this error unless one came before."""
+        with self._lock:
+            if self._error is None:
+                self._error = error
+
+    @property
+    def error(self) -> BaseException | None:
+        """The first failure, if there was one."""
+        return self._error
+
+    def __bool__(self) -> bool:
+        return self._error is not None

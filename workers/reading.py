@@ -1,0 +1,167 @@
+"""What a window's pixels are, also where part of them can't be read.
+
+A bad tile costs a tile: when a window can't be read, its tiles are read one by one, the unreadable
+ones are filled, and the window is still computed with the shape that its plan says. The engine
+marks what was lost; nothing is silently white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from saccade.pipeline.errors import ReadError
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.plan import Window
+from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
+
+Read = Callable[[Box], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPixels:
+    """One window as read."""
+
+    pixels: np.ndarray
+    """``(H, W, C)`` in the source's dtype; H and W as the plan says."""
+    valid: np.ndarray | None = None
+    """``(H, W)`` bool, False where the image has no data; None when all of it is valid."""
+    lost: tuple[Box, ...] = ()
+    """Boxes that could not be read, in the pass's pixels; their pixels are filled."""
+    reasons: tuple[str, ...] = ()
+    """Why, one per lost box."""
+    guidance: np.ndarray | None = None
+    """``(K, H, W)`` float32: the previous pass's scores, upsampled."""
+    context: tuple[np.ndarray, ...] = ()
+    """Per factor, ``(H, W, C)``: the wider and coarser views."""
+
+    @property
+    def nbytes(self) -> int:
+        """Host memory held."""
+        arrays = (self.pixels, self.valid, self.guidance, *self.context)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+
+def read_window(plane: Plane, layout: PassLayout, window: Window) -> WindowPixels:
+    """Read one window of a pass, padded by repetition where the plan reaches past the image."""
+    inside = window.read.clip(layout.plane.shape)
+    lost: list[tuple[Box, str]] = []
+    pixels = _read_or_repair(plane.read, inside, layout, lost)
+    return WindowPixels(
+        pixels=pad_to(pixels, inside, window.read),
+        valid=_valid(pad_to(pixels, inside, window.read), plane.source.nodata),
+        lost=tuple(box for box, _ in lost),
+        reasons=tuple(reason for _, reason in lost),
+        context=tuple(_context(plane, layout, window, factor) for factor in layout.context),
+    )
+
+
+def _read_or_repair(
+    read: Read, box: Box, layout: PassLayout, lost: list[tuple[Box, str]]
+) -> np.ndarray:
+    try:
+        return _read_twice(read, box)
+    except ReadError:
+        return _read_by_tiles(read, box, layout, lost)
+
+
+def _read_twice(read: Read, box: Box) -> np.ndarray:
+    """A storage hiccup is not damage: one more try."""
+    try:
+        return read(box)
+    except ReadError:
+        return read(box)
+
+
+def _read_by_tiles(
+    read: Read, box: Box, layout: PassLayout, lost: list[tuple[Box, str]]
+) -> np.ndarray:
+    cells = layout.tiles.cells_touching(box)
+    pieces: dict[Box, np.ndarray] = {}
+    for row in range(cells.y0, cells.y1):
+        for column in range(cells.x0, cells.x1):
+            part = layout.tiles.box(layout.tiles.index(row, column)).intersect(box)
+            try:
+                pieces[part] = _read_twice(read, part)
+            except ReadError as error:
+                lost.append((part, str(error)))
+    if not pieces:
+        raise _nothing_readable(box, lost)
+    return _assemble(box, pieces)
+
+
+def _nothing_readable(box: Box, lost: list[tuple[Box, str]]) -> ReadError:
+    return ReadError(f"nothing of {box} could be read, tile by tile: {lost[0][1]}")
+
+
+def _assemble(box: Box, pieces: dict[Box, np.ndarray]) -> np.ndarray:
+    """The readable pieces in place; what is missing gets their mean colour."""
+    sample = next(iter(pieces.values()))
+    mean = np.mean([p.reshape(-1, p.shape[-1]).mean(axis=0) for p in pieces.values()], axis=0)
+    whole = np.empty((*box.shape, sample.shape[-1]), sample.dtype)
+    whole[...] = mean.astype(sample.dtype)
+    for part, pixels in pieces.items():
+        whole[part.relative_to(box).slices] = pixels
+    return whole
+
+
+def pad_to(pixels: np.ndarray, have: Box, want: Box) -> np.ndarray:
+    """Extend an array that covers ``have`` to ``want`` by repeating its outermost pixels."""
+    if have == want:
+        return pixels
+    rows = (have.y0 - want.y0, want.y1 - have.y1)
+    columns = (have.x0 - want.x0, want.x1 - have.x1)
+    return np.pad(pixels, (rows, columns, (0, 0)), mode="edge")
+
+
+def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
+    """Where any channel holds data; None when that is everywhere."""
+    if nodata is None:
+        return None
+    absent = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+    valid: np.ndarray = ~absent.all(axis=-1)
+    return None if valid.all() else valid
+
+
+def _context(plane: Plane, layout: PassLayout, window: Window, factor: float) -> np.ndarray:
+    """The view of the same shape and centre whose pixels are ``factor`` times coarser."""
+    wide = Plane(plane.source, context_spec(plane, factor))
+    exact = wide.spec.downsample / layout.plane.downsample
+    want = centred(window.read, exact)
+    have = want.clip(wide.spec.shape)
+    if not have.area:
+        raise ReadError(f"{plane.source.uri}: context of {window.read} lies outside the image")
+    return pad_to(_read_twice(wide.read, have), have, want)
+
+
+def context_spec(plane: Plane, factor: float) -> PlaneSpec:
+    """The plane from which a context view is read."""
+    return locate(plane.source, downsample=plane.spec.downsample * factor)
+
+
+def centred(box: Box, factor: float) -> Box:
+    """The box of the same shape around the same centre in pixels ``factor`` times coarser."""
+    y0 = round((box.y0 + box.y1) / 2 / factor - box.height / 2)
+    x0 = round((box.x0 + box.x1) / 2 / factor - box.width / 2)
+    return Box(y0, x0, y0 + box.height, x0 + box.width)
+
+
+def tiles_lost(
+    layout: PassLayout, window: Window, lost: tuple[Box, ...]
+) -> tuple[set[int], set[int]]:
+    """Tiles of a window that can't be answered, and those whose context is incomplete."""
+    failed: set[int] = set()
+    degraded: set[int] = set()
+    cells = layout.tiles.cells_touching(window.core)
+    for row in range(cells.y0, cells.y1):
+        for column in range(cells.x0, cells.x1):
+            index = layout.tiles.index(row, column)
+            core = layout.tiles.box(index)
+            if any(core.overlaps(box) for box in lost):
+                failed.add(index)
+            elif any(core.grow(layout.halo_px).overlaps(box) for box in lost):
+                degraded.add(index)
+    return failed, degraded

@@ -31,7 +31,7 @@ check: $(READY) ## lint, formatting and types
 clean: ## remove .venv, build products, caches and the demonstration
 	rm -rf $(VENV) build dist demo *.egg-info .coverage .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
-	find pipeline workers jobs tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -c "$$SUPPORTED"

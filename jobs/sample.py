@@ -7,7 +7,9 @@ decided elsewhere.
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from saccade.jobs.sample_anatomy import SampleTruth, sample_truth
+from saccade.jobs.sample_anatomy import MPP, SampleTruth, sample_truth
 from saccade.jobs.sample_stain import stained
-from saccade.pipeline.errors import UsageError
+from saccade.pipeline.errors import StorageFull, UsageError
 from saccade.pipeline.geometry import Box, Grid
 
 __all__ = ["SampleTruth", "truth_path", "write_sample_slide"]
@@ -49,12 +51,15 @@ def write_sample_slide(path: Path, side_px: int = 16384, seed: int = 0) -> Sampl
 
     Raises:
         UsageError: the side is not one that can be drawn.
+        StorageFull: the device that holds ``path`` has too little space.
     """
     if side_px < 2 * BLOCK_PX or side_px % BLOCK_PX:
         asked = f"a side that is a multiple of {BLOCK_PX}, at least {2 * BLOCK_PX}"
         raise UsageError(
             f"{path}: expected {asked}; found {side_px}. Choose the nearest such side."
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(path, side_px)
     truth = sample_truth(side_px, seed)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -72,13 +77,18 @@ def truth_path(slide: Path) -> Path:
     return slide.with_name(f"{slide.stem}.truth.json")
 
 
+def _check_space(path: Path, side_px: int) -> None:
+    """Refuse early: a file mapped into memory on a full device ends the process without a word."""
+    needed, free = side_px**2 // 2, shutil.disk_usage(path.parent).free
+    if free < needed:
+        found = f"expected {needed:,} bytes free, found {free:,}"
+        raise StorageFull(f"{path}: {found}. Make room, or choose a smaller side.")
+
+
 def _write_levels(path: Path, truth: SampleTruth, folder: Path) -> None:
     """Write level 0 as it is drawn, then each coarser level from what the one before left."""
     side_px, level = truth.shape[0], 0
-
-    def draw(box: Box) -> Pixels:
-        return stained(truth, box)
-
+    draw: Callable[[Box], Pixels] = functools.partial(stained, truth)
     cpus = max(1, min(8, os.cpu_count() or 1))
     with (
         tifffile.TiffWriter(path, bigtiff=3 * side_px**2 >= 2**32) as file,
@@ -88,13 +98,14 @@ def _write_levels(path: Path, truth: SampleTruth, folder: Path) -> None:
             coarser = _scratch(folder / f"{level + 1}.raw", side_px // STEP)
             tiles = _tiles(Grid((side_px, side_px), BLOCK_PX), draw, coarser, threads)
             _write_level(file, level, side_px, tiles)
-            draw, side_px, level = _reader(coarser), side_px // STEP, level + 1
+            draw = functools.partial(_cut, coarser)
+            side_px, level = side_px // STEP, level + 1
 
 
 def _write_level(
     file: tifffile.TiffWriter, level: int, side_px: int, tiles: Iterator[bytes]
 ) -> None:
-    per_centimetre = 1e4 / (0.5 * STEP**level)
+    per_centimetre = 1e4 / (MPP * STEP**level)
     file.write(
         tiles,
         shape=(side_px, side_px, 3),
@@ -163,7 +174,7 @@ def block_mean(pixels: Pixels) -> Pixels:
     whole = pixels[: height * STEP, : width * STEP]
     rows = whole.reshape(height, STEP, -1).sum(axis=1, dtype=np.uint16)
     sums = rows.reshape(height, width, STEP, 3).sum(axis=2, dtype=np.uint16)
-    return ((sums + STEP * STEP // 2) // (STEP * STEP)).astype(np.uint8)
+    return np.asarray((sums + STEP * STEP // 2) // (STEP * STEP), np.uint8)
 
 
 def _scratch(path: Path, side_px: int) -> Pixels:
@@ -171,8 +182,5 @@ def _scratch(path: Path, side_px: int) -> Pixels:
     return np.memmap(path, np.uint8, "w+", shape=(side_px, side_px, 3))
 
 
-def _reader(pixels: Pixels) -> Callable[[Box], Pixels]:
-    def read(box: Box) -> Pixels:
-        return np.ascontiguousarray(pixels[box.slices])
-
-    return read
+def _cut(pixels: Pixels, box: Box) -> Pixels:
+    return np.ascontiguousarray(pixels[box.slices])

@@ -98,7 +98,8 @@ class Outline:
         Outside the slide it continues the nearest edge.
         """
         last = np.float32((self.control.shape[0] - 3) * OUTLINE_PITCH_PX - 1)
-        rows, columns = (np.clip(c, 0, last) / OUTLINE_PITCH_PX for c in (ys, xs))
+        pitch = np.float32(OUTLINE_PITCH_PX)
+        rows, columns = np.clip(ys, 0, last) / pitch, np.clip(xs, 0, last) / pitch
         return spline(self.control, (-1, -1), rows, columns)
 
     def highest(self, box: Box) -> float:
@@ -215,13 +216,14 @@ def spline(lattice: Floats, origin: tuple[int, int], rows: Floats, columns: Floa
         columns: in steps of the lattice.
     """
     first, weights = _taps(rows, origin[0])
-    tall = sum(weights[k][:, None] * lattice[first + k] for k in range(4))
+    tall = np.zeros((len(rows), lattice.shape[1]), np.float32)
+    for k in range(4):
+        tall += weights[k][:, None] * lattice[first + k]
     first, weights = _taps(columns, origin[1])
-    assert not isinstance(tall, int)
-    out = weights[0] * tall[:, first]
-    for k in range(1, 4):
+    out = np.zeros((len(rows), len(columns)), np.float32)
+    for k in range(4):
         out += weights[k] * tall[:, first + k]
-    return np.asarray(out, np.float32)
+    return out
 
 
 def _taps(at: Floats, origin: int) -> tuple[npt.NDArray[np.int64], tuple[Floats, ...]]:
@@ -229,9 +231,9 @@ def _taps(at: Floats, origin: int) -> tuple[npt.NDArray[np.int64], tuple[Floats,
     whole = np.floor(at)
     t = (at - whole).astype(np.float32)
     u = 1 - t
-    w0, w3 = u * u * u / 6, t * t * t / 6
-    w1 = (4 - 6 * t * t + 3 * t * t * t) / 6
-    return whole.astype(np.int64) - 1 - origin, (w0, w1, 1 - w0 - w1 - w3, w3)
+    inner = [(4 - 6 * s * s + 3 * s * s * s) / 6 for s in (t, u)]
+    weights = (u * u * u / 6, inner[0], inner[1], t * t * t / 6)
+    return whole.astype(np.int64) - 1 - origin, tuple(w.astype(np.float32) for w in weights)
 
 
 def hashed(

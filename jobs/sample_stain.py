@@ -35,10 +35,13 @@ REACH_PX = 16
 """No nucleus is drawn farther than this from its centre."""
 CELL_PX = 16
 """Pitch of the lattice that nuclei are scattered on."""
-GLAND_PITCH_PX = 208
+GLAND_PITCH_PX = 232
 """Pitch of the lattice that glands are scattered on."""
-GLAND_REACH_PX = 160
-"""No gland, with the scatter of its centre, reaches farther than this from its lattice point."""
+GLAND_REACH_PX = 190
+"""No gland reaches farther than this from its cell of that lattice."""
+EDGE, GLAND_DEPTH = 60, 1400
+"""Outline times the slide's side where tissue is full, and where glands may lie; per pixel of
+distance from the border it grows by about 7."""
 STROMA_DENSITY, NEST_DENSITY = 0.21, 0.80
 """Share of lattice cells that hold a nucleus."""
 
@@ -66,14 +69,19 @@ class _Canvas:
     """What is known of each pixel of a box while it is drawn."""
 
     box: Box
+    """In pixels of level 0; all arrays have its shape."""
     ys: Floats
+    """Its rows."""
     xs: Floats
+    """Its columns."""
     tissue: Floats
     """0 on glass, 1 in tissue, a few pixels between."""
     nest: Floats
     """0 outside lesions, 1 inside."""
     hematoxylin: Floats
+    """Of everything but nuclei; 1 is the darkest nucleus."""
     eosin: Floats
+    """0 to about 0.5."""
     crowded: Bools
     """Where no scattered nucleus goes: glands and clefts."""
 
@@ -89,11 +97,10 @@ def stained(truth: SampleTruth, box: Box) -> npt.NDArray[np.uint8]:
         return _through_glass(seed, box, None, None)
     canvas = _blank(truth, box.grow(REACH_PX))
     _stroma(canvas, seed)
-    ring = _glands(canvas, truth)
-    groups = [_scattered(canvas, seed), *ring]
-    amount = _nuclear_stain(canvas, seed, groups)
+    linings = _glands(canvas, truth)
+    nuclei = _nuclear_stain(canvas, seed, [_scattered(canvas, seed), *linings])
     keep = box.relative_to(canvas.box).slices
-    hematoxylin = np.maximum(canvas.hematoxylin, amount)[keep]
+    hematoxylin = np.maximum(canvas.hematoxylin, nuclei)[keep]
     return _through_glass(seed, box, hematoxylin * canvas.tissue[keep], canvas.eosin[keep])
 
 
@@ -101,8 +108,8 @@ def _blank(truth: SampleTruth, box: Box) -> _Canvas:
     ys = np.arange(box.y0, box.y1, dtype=np.float32)
     xs = np.arange(box.x0, box.x1, dtype=np.float32)
     side_px = truth.shape[0]
-    steep = np.float32(side_px / 60)
-    tissue = np.clip(tissue_outline(side_px, truth.seed).at(ys, xs) * steep, 0, 1)
+    inward = tissue_outline(side_px, truth.seed).at(ys, xs) * np.float32(side_px)
+    tissue = np.clip(inward / np.float32(EDGE), 0, 1)
     nest = np.zeros(box.shape, np.float32)
     for y, x, radius in truth.nests:
         if Box(int(y), int(x), int(y) + 1, int(x) + 1).grow(int(1.4 * radius)).overlaps(box):
@@ -119,11 +126,12 @@ def _stroma(canvas: _Canvas, seed: int) -> None:
     bend = noise(seed, 31, 190, ys, xs) * 260 + noise(seed, 32, 47, ys, xs) * 26
     path = bend + (xs * np.float32(0.21))[None, :] + (ys * np.float32(0.34))[:, None]
     fibre = np.sin(path * np.float32(0.83)) * 0.6 + np.sin(path * np.float32(0.29) + 1.3) * 0.4
+    fibre *= 2.6 * np.abs(noise(seed, 35, 73, ys, xs) - 0.4) + 0.2
     grain = noise(seed, 33, 2.7, ys, xs) - 0.5
     coarse = noise(seed, 34, 21, ys, xs) - 0.5
     cleft = np.clip((np.sin(path * np.float32(0.083)) + coarse * 1.5 - 0.86) * 5, 0, 1)
     cleft *= np.clip((broad - 0.42) * 9, 0, 1) * (1 - canvas.nest)
-    loose = 0.12 + 0.20 * broad + 0.05 * fibre + 0.20 * coarse + 0.16 * grain
+    loose = 0.12 + 0.20 * broad + 0.07 * fibre + 0.20 * coarse + 0.16 * grain
     packed = 0.16 + 0.14 * coarse + 0.16 * grain
     eosin = (loose + (packed - loose) * canvas.nest) * (1 - 0.9 * cleft)
     canvas.eosin = np.maximum(eosin, 0) * canvas.tissue
@@ -134,7 +142,7 @@ def _stroma(canvas: _Canvas, seed: int) -> None:
 def _glands(canvas: _Canvas, truth: SampleTruth) -> list[Nuclei]:
     """Draw rings of epithelium around pale lumens; returns the nuclei that line them."""
     rings = []
-    for y, x, radius in _gland_places(canvas.box, truth):
+    for y, x, radius in gland_places(canvas.box, truth):
         distance = wavering_distance(canvas.ys, canvas.xs, y, x, radius)
         inside = np.clip((1 - distance) * np.float32(radius / 3), 0, 1) * (1 - canvas.nest)
         lumen = np.clip((0.42 - distance) * np.float32(radius / 4), 0, 1)
@@ -147,7 +155,7 @@ def _glands(canvas: _Canvas, truth: SampleTruth) -> list[Nuclei]:
     return rings
 
 
-def _gland_places(box: Box, truth: SampleTruth) -> Iterator[tuple[float, float, float]]:
+def gland_places(box: Box, truth: SampleTruth) -> Iterator[tuple[float, float, float]]:
     """Centre and radius of each gland that may reach into a box."""
     seed, near = truth.seed, box.grow(GLAND_REACH_PX).reduce(GLAND_PITCH_PX)
     outline = tissue_outline(truth.shape[0], seed)
@@ -156,13 +164,13 @@ def _gland_places(box: Box, truth: SampleTruth) -> Iterator[tuple[float, float, 
             chance = [
                 float(hashed(seed, k, np.int64(row), np.int64(column))) for k in range(40, 44)
             ]
-            y = (row + 0.5 + 0.34 * (chance[0] - 0.5)) * GLAND_PITCH_PX
-            x = (column + 0.5 + 0.34 * (chance[1] - 0.5)) * GLAND_PITCH_PX
-            radius = 48 + 40 * chance[2]
+            y = (row + 0.5 + 0.64 * (chance[0] - 0.5)) * GLAND_PITCH_PX
+            x = (column + 0.5 * (row % 2) + 0.5 + 0.64 * (chance[1] - 0.5)) * GLAND_PITCH_PX
+            radius = 42 + 42 * chance[2]
             at_y, at_x = np.array([y], np.float32), np.array([x], np.float32)
-            zone = noise(seed, 44, 900, at_y, at_x).item() > 0.50 and chance[3] < 0.85
+            zone = noise(seed, 44, 900, at_y, at_x).item() > 0.50 and chance[3] < 0.8
             clear = all(np.hypot(y - v, x - u) > r + 1.3 * radius for v, u, r in truth.nests)
-            if zone and clear and outline.at(at_y, at_x).item() * truth.shape[0] > 1400:
+            if zone and clear and outline.at(at_y, at_x).item() * truth.shape[0] > GLAND_DEPTH:
                 yield y, x, radius
 
 
@@ -176,9 +184,10 @@ def _lining(y: float, x: float, radius: float, seed: int) -> Nuclei:
     wrapped = np.arctan2(np.sin(angle), np.cos(angle))
     away = np.float32(radius) * waver(wrapped, y, x) * (0.80 + 0.13 * jitter[1])
     long_px, short_px = 7.6 + 2.4 * jitter[2], 4.5 + 1.0 * jitter[3]
-    across, along = y + away * np.sin(angle), x + away * np.cos(angle)
+    centre_y, centre_x = (f(angle) * away for f in (np.sin, np.cos))
     tilt = angle + jitter[3] * np.float32(0.5)
-    return Nuclei(across, along, long_px, short_px, tilt, 0.66 + 0.3 * jitter[0])
+    fields = (y + centre_y, x + centre_x, long_px, short_px, tilt, 0.66 + 0.3 * jitter[0])
+    return Nuclei(*(np.asarray(field, np.float32) for field in fields))
 
 
 def _scattered(canvas: _Canvas, seed: int) -> Nuclei:

@@ -152,6 +152,11 @@ class Grid:
         """The number of the tile at this row and column."""
         return row * self.columns + column
 
+    def indices(self, cells: Box) -> Iterator[int]:
+        """The numbers of a rectangle of tiles (in tile coordinates), row by row."""
+        for row in range(cells.y0, cells.y1):
+            yield from range(self.index(row, cells.x0), self.index(row, cells.x1))
+
     def span(self, cells: Box) -> Box:
         """The pixels of a rectangle of tiles, cut off at the array's edge."""
         return cells.scale(self.tile_px).clip(self.shape)
@@ -169,8 +174,8 @@ def fixed_size_window(core: Box, margin_px: int, size: Shape, shape: Shape, mult
     """The box of ``size`` to read for ``core``, so that every window of a pass has one shape.
 
     It holds the core and its margin wherever the image has them. At the image's edges it moves
-    inwards instead of padding, so that a model meets the true edge exactly where a forward pass over
-    the whole image would, and its origin stays a multiple of ``multiple``.
+    inwards instead of padding, so that a model meets the true edge exactly where a forward pass
+    over the whole image would, and its origin stays a multiple of ``multiple``.
 
     Args:
         core: the pixels that the window answers for.

@@ -22,6 +22,8 @@ WINDOW_PX = 512
 """Longest side of merged tiles that the recipe leaves open."""
 WHOLE_PASS_PX = 4_000_000
 """A glance of at most this many pixels goes through the model in one forward pass."""
+TILES_PER_GLANCE = 32
+"""A glance in one forward pass has about this many tiles along its longer side."""
 UNIT_BYTES = 128 * 2**20
 """A unit's scores are at most this large."""
 UNITS_PER_PASS = 16
@@ -145,7 +147,7 @@ def lay_out(
     spec: ModelSpec,
     output: Output,
     *,
-    max_batch: int = 1,
+    batch_px: int = WINDOW_PX**2,
 ) -> PassLayout:
     """Decide a pass's layout over one image.
 
@@ -155,13 +157,14 @@ def lay_out(
         plane: the image at its resolution.
         spec: what its model declares.
         output: how scores are stored.
-        max_batch: windows per forward pass that suit the device, where the recipe leaves it open.
+        batch_px: pixels per forward pass that suit the device, where the recipe leaves it open.
 
     Raises:
         PlanError: the recipe's tile, halo and shard do not fit the model or each other.
     """
     multiple = math.lcm(spec.stride, spec.multiple)
-    tile_px = _tile(recipe, multiple)
+    one_window = _fits_one_window(recipe, index, plane, spec, multiple)
+    tile_px = _tile(recipe, plane, multiple, one_window)
     chunk_px = _chunk(output.chunk, tile_px // spec.stride)
     merge = spec.local and not spec.context and not recipe.context and recipe.blend == "crop"
     layout = PassLayout(
@@ -173,22 +176,43 @@ def lay_out(
         multiple=multiple,
         halo_px=round_up(spec.halo_px if recipe.halo == "auto" else recipe.halo, multiple),
         tile_px=tile_px,
-        window_tiles=_window_tiles(recipe, tile_px, merge),
-        batch=max_batch if recipe.batch == "auto" else recipe.batch,
+        window_tiles=0 if one_window else _window_tiles(recipe, tile_px, merge),
+        batch=1,
         chunk_px=chunk_px,
-        shard_px=_smallest_shard(chunk_px, tile_px // spec.stride),
+        shard_px=math.lcm(chunk_px, tile_px // spec.stride),
         blend=recipe.blend,
         merge=merge,
         saliency=spec.saliency,
         context=recipe.context or spec.context,
         guidance=recipe.guidance,
     )
-    layout = replace(layout, shard_px=_grow_shard(layout, output))
-    return replace(layout, window_tiles=0) if _in_one_window(recipe, layout) else layout
+    batch = _batch(layout, batch_px) if recipe.batch == "auto" else recipe.batch
+    return replace(layout, batch=batch, shard_px=_grow_shard(layout, output))
 
 
-def _tile(recipe: PassRecipe, multiple: int) -> int:
-    return round_up(TILE_PX, multiple) if recipe.tile == "auto" else recipe.tile
+def _batch(layout: PassLayout, batch_px: int) -> int:
+    side = max(1, layout.window_tiles) * layout.tile_px + 2 * layout.halo_px
+    return max(1, batch_px // side**2)
+
+
+def _fits_one_window(
+    recipe: PassRecipe, index: int, plane: PlaneSpec, spec: ModelSpec, multiple: int
+) -> bool:
+    """A small enough glance is one forward pass: no halo at all, nothing to stitch."""
+    height, width = (round_up(side, multiple) for side in plane.shape)
+    left_open = recipe.tile == recipe.window == "auto" and recipe.blend == "crop"
+    dense = spec.stride <= TILE_PX // 16 and not (spec.context or recipe.context)
+    return index == 0 and left_open and dense and height * width <= WHOLE_PASS_PX
+
+
+def _tile(recipe: PassRecipe, plane: PlaneSpec, multiple: int, one_window: bool) -> int:
+    if recipe.tile != "auto":
+        return recipe.tile
+    if not one_window:
+        return round_up(TILE_PX, multiple)
+    # Damage is told tile by tile, so a small pass needs small tiles to lose little of itself.
+    side = 2 ** max(4, (max(plane.shape) // TILES_PER_GLANCE).bit_length())
+    return round_up(min(side, TILE_PX), multiple)
 
 
 def _window_tiles(recipe: PassRecipe, tile_px: int, merge: bool) -> int:
@@ -197,28 +221,11 @@ def _window_tiles(recipe: PassRecipe, tile_px: int, merge: bool) -> int:
     return max(1, (WINDOW_PX if recipe.window == "auto" else recipe.window) // tile_px)
 
 
-def _in_one_window(recipe: PassRecipe, layout: PassLayout) -> bool:
-    """A small enough glance is one forward pass: no halo at all, nothing to stitch."""
-    height, width = layout.padded_shape
-    left_open = recipe.tile == recipe.window == "auto" and recipe.blend == "crop"
-    return (
-        layout.index == 0
-        and left_open
-        and not layout.context
-        and height * width <= WHOLE_PASS_PX
-        and layout.stride <= TILE_PX // 4
-    )
-
-
 def _chunk(wanted_px: int, tile_scores: int) -> int:
     """A side near the wanted one that nests with the tile, so that shards hold whole tiles."""
     if tile_scores >= wanted_px:
         return wanted_px if tile_scores % wanted_px == 0 else tile_scores
     return max(1, round(wanted_px / tile_scores)) * tile_scores
-
-
-def _smallest_shard(chunk_px: int, tile_scores: int) -> int:
-    return math.lcm(chunk_px, tile_scores)
 
 
 def _grow_shard(layout: PassLayout, output: Output) -> int:

@@ -217,6 +217,4 @@ def _shards_of(shards: Grid, region: Box) -> Iterator[int]:
     cells = shards.cells_touching(region)
     if shards.span(cells) != region:
         raise PlanError(f"a unit owns whole shards; found region {region} over shards of {shards}")
-    for row in range(cells.y0, cells.y1):
-        for column in range(cells.x0, cells.x1):
-            yield shards.index(row, column)
+    yield from shards.indices(cells)

@@ -17,6 +17,11 @@ from saccade.pipeline.recipe import Recipe
 
 Path_ = tuple[str | int, ...]
 
+MAX_PLACES = 10_000
+"""A recipe holds at most this many values; an aliased value counts each time it is used."""
+MAX_DEPTH = 64
+"""They are nested at most this deep."""
+
 
 def load_recipe(path: Path | str) -> Recipe:
     """The recipe in a YAML (or JSON) file.
@@ -29,16 +34,21 @@ def load_recipe(path: Path | str) -> Recipe:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{file}: the recipe can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file}: a recipe is text in UTF-8; found {error.reason}") from error
     return parse_recipe(text, name=str(file))
 
 
 def parse_recipe(text: str, name: str = "recipe") -> Recipe:
     """The recipe in a YAML text; ``name`` stands for it in messages."""
     try:
+        # Places are counted first: aliases and merge keys can stand for more than memory holds.
+        lines = _places(yaml.compose(text, Loader=yaml.SafeLoader), name)
         tree = yaml.safe_load(text)
-        lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), ()))
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}: not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{name}: {_TOO_LARGE}") from error
     if not isinstance(tree, dict):
         raise RecipeError(
             f"{name}: a recipe is a mapping with 'passes'; found {type(tree).__name__}"
@@ -103,6 +113,25 @@ def _dotted(path: Path_) -> str:
     return text.removeprefix(".") or "recipe"
 
 
+_TOO_LARGE = (
+    f"a recipe holds at most {MAX_PLACES} values, at most {MAX_DEPTH} deep, aliased ones counted "
+    f"wherever they are used; found more"
+)
+
+
+def _places(node: yaml.Node | None, name: str) -> dict[Path_, int]:
+    """The line of every place; refuses a key given twice and a tree too large to be a recipe."""
+    lines: dict[Path_, int] = {}
+    for path, line in _lines(node, ()):
+        if path in lines:
+            first = f"{_dotted(path)} is given twice, first on line {lines[path]}; remove one"
+            raise RecipeError(f"{name}:{line}: {first}")
+        if len(lines) >= MAX_PLACES or len(path) > MAX_DEPTH:
+            raise RecipeError(f"{name}: {_TOO_LARGE}")
+        lines[path] = line
+    return lines
+
+
 def _lines(node: yaml.Node | None, path: Path_) -> Iterator[tuple[Path_, int]]:
     """Every place in the YAML text and the line it stands on, counted from 1."""
     if node is None:
@@ -111,8 +140,8 @@ def _lines(node: yaml.Node | None, path: Path_) -> Iterator[tuple[Path_, int]]:
         yield path, node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield (*path, key.value), key.start_mark.line + 1
-            yield from _lines(value, (*path, key.value))
+            yield (*path, str(key.value)), key.start_mark.line + 1
+            yield from _lines(value, (*path, str(key.value)))
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             yield (*path, index), value.start_mark.line + 1

@@ -3,9 +3,9 @@
 Events go in (what happened), instructions come out (what to do, in this order). An *attempt* is one
 assignment of a unit, numbered per unit; a *failure* is an attempt that counts against its unit.
 
-A unit is done in two steps, because a receipt is the only mark of completion: the dispatcher answers
-``UnitDone`` with ``Commit``; the loop makes the receipt durable and only then says ``Committed``.
-Receipts of several units may share one fsync.
+A unit is done in two steps, because a receipt is the only mark of completion: the dispatcher
+answers ``UnitDone`` with ``Commit``; the loop makes the receipt durable and only then says
+``Committed``. Receipts of several units may share one fsync.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLeft:
-    """A worker was ended on purpose (preempted, scaled down, stopped by the loop): no unit's fault."""
+    """A worker was ended on purpose (preempted, scaled down, cancelled): no unit is at fault."""
 
     worker: str
     """Its name; one that is not known is no news."""
@@ -224,7 +224,7 @@ class RecordFailure:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop a unit on a worker, or end the worker.
+    """Stop an attempt on a worker, or end the worker and say ``WorkerLeft``.
 
     Until the worker answers for the attempt or is gone, the attempt keeps its slot and bytes there;
     after a time-out the worker gets nothing new either.

@@ -8,7 +8,7 @@ marks what was lost; nothing is silently white.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,40 +32,44 @@ class WindowPixels:
     lost: tuple[Box, ...] = ()
     """Boxes that could not be read, in the pass's pixels; their pixels are filled."""
     reasons: tuple[str, ...] = ()
-    """Why, one per lost box."""
+    """Why, one per lost box or view."""
+    context_lost: bool = False
+    """Whether one of the wider views could not be read."""
     guidance: np.ndarray | None = None
     """``(K, H, W)`` float32: the previous pass's scores, upsampled."""
     context: tuple[np.ndarray, ...] = ()
     """Per factor, ``(H, W, C)``: the wider and coarser views."""
 
-    @property
-    def nbytes(self) -> int:
-        """Host memory held."""
-        arrays = (self.pixels, self.valid, self.guidance, *self.context)
-        return sum(array.nbytes for array in arrays if array is not None)
+    def guided_by(self, guidance: np.ndarray) -> WindowPixels:
+        """The same, with the previous pass's answer."""
+        return replace(self, guidance=guidance)
 
 
 def read_window(plane: Plane, layout: PassLayout, window: Window) -> WindowPixels:
     """Read one window of a pass, padded by repetition where the plan reaches past the image."""
     inside = window.read.clip(layout.plane.shape)
     lost: list[tuple[Box, str]] = []
-    pixels = _read_or_repair(plane.read, inside, layout, lost)
+    pixels = pad_to(_read_or_repair(plane, inside, layout, lost), inside, window.read)
+    context, context_errors = _contexts(plane, layout, window, pixels)
     return WindowPixels(
-        pixels=pad_to(pixels, inside, window.read),
-        valid=_valid(pad_to(pixels, inside, window.read), plane.source.nodata),
+        pixels=pixels,
+        valid=_valid(pixels, plane.source.nodata),
         lost=tuple(box for box, _ in lost),
-        reasons=tuple(reason for _, reason in lost),
-        context=tuple(_context(plane, layout, window, factor) for factor in layout.context),
+        reasons=(*(reason for _, reason in lost), *context_errors),
+        context_lost=bool(context_errors),
+        context=context,
     )
 
 
 def _read_or_repair(
-    read: Read, box: Box, layout: PassLayout, lost: list[tuple[Box, str]]
+    plane: Plane, box: Box, layout: PassLayout, lost: list[tuple[Box, str]]
 ) -> np.ndarray:
     try:
-        return _read_twice(read, box)
+        return _read_twice(plane.read, box)
     except ReadError:
-        return _read_by_tiles(read, box, layout, lost)
+        pieces = _read_by_tiles(plane.read, box, layout, lost)
+        whole = np.empty((*box.shape, plane.source.channels), plane.source.dtype)
+        return _assemble(whole, box, pieces)
 
 
 def _read_twice(read: Read, box: Box) -> np.ndarray:
@@ -78,31 +82,22 @@ def _read_twice(read: Read, box: Box) -> np.ndarray:
 
 def _read_by_tiles(
     read: Read, box: Box, layout: PassLayout, lost: list[tuple[Box, str]]
-) -> np.ndarray:
+) -> dict[Box, np.ndarray]:
     cells = layout.tiles.cells_touching(box)
     pieces: dict[Box, np.ndarray] = {}
-    for row in range(cells.y0, cells.y1):
-        for column in range(cells.x0, cells.x1):
-            part = layout.tiles.box(layout.tiles.index(row, column)).intersect(box)
-            try:
-                pieces[part] = _read_twice(read, part)
-            except ReadError as error:
-                lost.append((part, str(error)))
-    if not pieces:
-        raise _nothing_readable(box, lost)
-    return _assemble(box, pieces)
+    for index in layout.tiles.indices(cells):
+        part = layout.tiles.box(index).intersect(box)
+        try:
+            pieces[part] = _read_twice(read, part)
+        except ReadError as error:
+            lost.append((part, str(error)))
+    return pieces
 
 
-def _nothing_readable(box: Box, lost: list[tuple[Box, str]]) -> ReadError:
-    return ReadError(f"nothing of {box} could be read, tile by tile: {lost[0][1]}")
-
-
-def _assemble(box: Box, pieces: dict[Box, np.ndarray]) -> np.ndarray:
+def _assemble(whole: np.ndarray, box: Box, pieces: dict[Box, np.ndarray]) -> np.ndarray:
     """The readable pieces in place; what is missing gets their mean colour."""
-    sample = next(iter(pieces.values()))
-    mean = np.mean([p.reshape(-1, p.shape[-1]).mean(axis=0) for p in pieces.values()], axis=0)
-    whole = np.empty((*box.shape, sample.shape[-1]), sample.dtype)
-    whole[...] = mean.astype(sample.dtype)
+    means = [p.reshape(-1, p.shape[-1]).mean(axis=0) for p in pieces.values()]
+    whole[...] = np.mean(means, axis=0).astype(whole.dtype) if means else 0
     for part, pixels in pieces.items():
         whole[part.relative_to(box).slices] = pixels
     return whole
@@ -126,14 +121,25 @@ def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
     return None if valid.all() else valid
 
 
-def _context(plane: Plane, layout: PassLayout, window: Window, factor: float) -> np.ndarray:
+def _contexts(
+    plane: Plane, layout: PassLayout, window: Window, pixels: np.ndarray
+) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
+    """Every wider view; the window itself stands in for one that can't be read."""
+    views, errors = [], []
+    for factor in layout.context:
+        try:
+            views.append(_context(plane, window, factor))
+        except ReadError as error:
+            views.append(pixels)
+            errors.append(str(error))
+    return tuple(views), tuple(errors)
+
+
+def _context(plane: Plane, window: Window, factor: float) -> np.ndarray:
     """The view of the same shape and centre whose pixels are ``factor`` times coarser."""
     wide = Plane(plane.source, context_spec(plane, factor))
-    exact = wide.spec.downsample / layout.plane.downsample
-    want = centred(window.read, exact)
+    want = centred(window.read, wide.spec.downsample / plane.spec.downsample)
     have = want.clip(wide.spec.shape)
-    if not have.area:
-        raise ReadError(f"{plane.source.uri}: context of {window.read} lies outside the image")
     return pad_to(_read_twice(wide.read, have), have, want)
 
 
@@ -149,19 +155,14 @@ def centred(box: Box, factor: float) -> Box:
     return Box(y0, x0, y0 + box.height, x0 + box.width)
 
 
-def tiles_lost(
-    layout: PassLayout, window: Window, lost: tuple[Box, ...]
-) -> tuple[set[int], set[int]]:
-    """Tiles of a window that can't be answered, and those whose context is incomplete."""
+def tiles_lost(layout: PassLayout, window: Window, read: WindowPixels) -> tuple[set[int], set[int]]:
+    """Tiles of a window that can't be answered, and those whose surroundings are incomplete."""
     failed: set[int] = set()
     degraded: set[int] = set()
-    cells = layout.tiles.cells_touching(window.core)
-    for row in range(cells.y0, cells.y1):
-        for column in range(cells.x0, cells.x1):
-            index = layout.tiles.index(row, column)
-            core = layout.tiles.box(index)
-            if any(core.overlaps(box) for box in lost):
-                failed.add(index)
-            elif any(core.grow(layout.halo_px).overlaps(box) for box in lost):
-                degraded.add(index)
+    for index in layout.tiles.indices(layout.tiles.cells_touching(window.core)):
+        core = layout.tiles.box(index)
+        if any(core.overlaps(box) for box in read.lost):
+            failed.add(index)
+        elif read.context_lost or any(core.grow(layout.halo_px).overlaps(b) for b in read.lost):
+            degraded.add(index)
     return failed, degraded

@@ -1,1 +1,137 @@
-"""Sources of pixels, one module per family of formats."""
+"""Sources of pixels, one module per family of formats; ``open_source`` chooses among them.
+
+The choice goes by a file's content first and by its suffix second, and the package that a format
+needs is imported only when such a file is opened.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from saccade.pipeline.errors import BrokenImage, SourceError, UnsupportedImage
+from saccade.pipeline.sources.base import Source
+
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MAGIC_NBYTES = 8
+GENERIC_VENDORS = frozenset({None, "generic-tiff"})
+SUFFIXES = frozenset(
+    {".svs", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".czi", ".dcm"}
+    | {".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg"}
+)
+KNOWN = (
+    "whole-slide formats (SVS, NDPI, MRXS, SCN, VMS, BIF, CZI, DICOM), TIFF, BigTIFF, OME-TIFF, "
+    "GeoTIFF, OME-Zarr 0.4 and 0.5, zarr arrays, PNG, JPEG"
+)
+
+__all__ = ["open_source"]
+
+
+def open_source(uri: str | Path | np.ndarray) -> Source:
+    """Open an image lazily: its headers are read, no pixel is.
+
+    Args:
+        uri: path of a file or zarr folder, URL of a zarr store, or an array ``(H, W)`` or
+            ``(H, W, C)``.
+
+    Raises:
+        SourceError: no such file, or no permission to read it.
+        UnsupportedImage: no reader for this kind of file.
+        BrokenImage: a known format, but damaged.
+    """
+    if isinstance(uri, np.ndarray):
+        from saccade.pipeline.sources.array import ArraySource
+
+        return ArraySource(uri)
+    if "://" in str(uri):
+        return _open_zarr(str(uri))
+    path = Path(uri)
+    if path.is_dir():
+        return _open_folder(path)
+    return _open_file(path, _magic(path))
+
+
+def _magic(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAGIC_NBYTES)
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such file; check the path in the manifest") from error
+    except OSError as error:
+        raise SourceError(f"{path}: the file can't be read ({error.strerror})") from error
+
+
+def _open_file(path: Path, magic: bytes) -> Source:
+    # an MRXS slide is entered through a JPEG
+    if magic.startswith((PNG, JPEG)) and path.suffix.lower() != ".mrxs":
+        from saccade.pipeline.sources.photo import PhotoSource
+
+        return PhotoSource(path)
+    vendor = _vendor(path)
+    if vendor == "aperio":
+        return _open_aperio(path)
+    if vendor not in GENERIC_VENDORS:
+        return _open_slide(path)
+    if magic.startswith(TIFFS):
+        from saccade.pipeline.sources.tiff import TiffSource
+
+        return TiffSource(path)
+    raise _unknown(path, magic)
+
+
+def _vendor(path: Path) -> str | None:
+    from saccade.pipeline.sources.openslide import detect
+
+    return detect(path)
+
+
+def _open_slide(path: Path) -> Source:
+    from saccade.pipeline.sources.openslide import OpenSlideSource
+
+    return OpenSlideSource(path)
+
+
+def _open_aperio(path: Path) -> Source:
+    """Read an Aperio slide's tiles directly, as OpenSlide would but faster, where that is the same.
+
+    OpenSlide fills tiles that a slide leaves out from another level, and reads slides that no
+    other decoder does: those are left to it.
+    """
+    from saccade.pipeline.sources.tiff import TiffSource
+
+    try:
+        source = TiffSource(path)
+    except (UnsupportedImage, BrokenImage):
+        return _open_slide(path)
+    if source.has_holes or source.channels != 3 or source.dtype != np.uint8:
+        source.close()
+        return _open_slide(path)
+    return source
+
+
+def _open_folder(path: Path) -> Source:
+    from saccade.pipeline.sources.zarr import is_zarr
+
+    if not is_zarr(path):
+        raise UnsupportedImage(
+            f"{path}: a folder is expected to be a zarr array or group, found no zarr metadata; "
+            "name a file inside it"
+        )
+    return _open_zarr(str(path))
+
+
+def _open_zarr(uri: str) -> Source:
+    from saccade.pipeline.sources.zarr import ZarrSource
+
+    return ZarrSource(uri)
+
+
+def _unknown(path: Path, magic: bytes) -> SourceError:
+    if path.suffix.lower() in SUFFIXES:
+        return BrokenImage(
+            f"{path}: a {path.suffix} file expected, but it begins with {magic!r}; "
+            "the file is damaged or is no image: copy it again"
+        )
+    return UnsupportedImage(f"{path}: one of {KNOWN} expected, but it begins with {magic!r}")

@@ -1,0 +1,113 @@
+"""What a run is: recipe, weights, schema. Written once to ``run.json``, compared ever after."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from saccade.pipeline.errors import ResumeRefused, StoreError
+from saccade.pipeline.image_plan import SCHEMA_VERSION
+from saccade.pipeline.models.loading import fingerprint
+from saccade.pipeline.recipe import Recipe
+from saccade.workers.folder import RunFolder, write_whole
+
+PACKAGES = ("saccade", "torch", "numpy", "zarr", "tifffile", "imagecodecs", "openslide-python")
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """Everything but the images that decides the bytes of the results."""
+
+    recipe: Mapping[str, Any]
+    """The whole recipe, defaults spelled out."""
+    model_hashes: Mapping[str, str]
+    """Per pass, a hash of model code, options and weights."""
+    device: str
+    """Kind of device: 'cpu' or 'cuda'."""
+    schema: int = SCHEMA_VERSION
+    """Of plans and results."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, model_folder: Path, device: str) -> RunIdentity:
+        """What a recipe means today.
+
+        Raises:
+            ModelNotFound: a model file or its weights are missing.
+        """
+        hashes = {one.name: fingerprint(one.model, model_folder) for one in recipe.passes}
+        return cls(recipe.model_dump(mode="json"), hashes, device.split(":")[0])
+
+    def provenance(self) -> dict[str, Any]:
+        """What every result says of its making."""
+        return {
+            "recipe": self.recipe,
+            "model_hashes": self.model_hashes,
+            "device": self.device,
+            "versions": versions(),
+        }
+
+    def differences(self, other: RunIdentity) -> tuple[str, ...]:
+        """One line per value in which two identities differ: ``place: then -> now``."""
+        then, now = asdict(self), asdict(other)
+        return tuple(_differences("", then, now))
+
+
+def _differences(place: str, then: Any, now: Any) -> Iterator[str]:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*then, *now}):
+            yield from _differences(f"{place}.{key}", then.get(key), now.get(key))
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for index, (a, b) in enumerate(zip(then, now, strict=True)):
+            yield from _differences(f"{place}[{index}]", a, b)
+    elif then != now:
+        yield f"{place.lstrip('.')}: {json.dumps(then)} -> {json.dumps(now)}"
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that touch pixels."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def write_identity(folder: RunFolder, identity: RunIdentity) -> None:
+    """Say what this run is."""
+    tree = asdict(identity) | {"versions": versions()}
+    write_whole(folder.identity, json.dumps(tree, indent=1))
+
+
+def read_identity(folder: RunFolder) -> RunIdentity | None:
+    """What the run in this folder is; None where there is none yet.
+
+    Raises:
+        StoreError: the file is there and can't be understood.
+    """
+    if not folder.identity.exists():
+        return None
+    try:
+        tree = json.loads(folder.identity.read_text())
+        fields = {key: tree[key] for key in ("recipe", "model_hashes", "device", "schema")}
+        return RunIdentity(**fields)
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"{folder.identity}: can't be understood ({error}); restore it, or use a new folder"
+        ) from error
+
+
+def check_same(folder: RunFolder, then: RunIdentity, now: RunIdentity) -> None:
+    """Refuse to continue a run as another one.
+
+    Raises:
+        ResumeRefused: with every difference, and what to do.
+    """
+    lines = then.differences(now)
+    if lines:
+        listed = "\n  ".join(lines[:20])
+        raise ResumeRefused(
+            f"{folder.root}: this run was made with another recipe, weights or device:\n"
+            f"  {listed}\n"
+            "use a new folder with -o, put the old files back, or restart this one with --force"
+        )

@@ -1,0 +1,61 @@
+"""The order of work on one image, as numbered stages. Pure but for reading frozen plans.
+
+0            prepare
+1            sweep of the glance
+2k, 2k + 1   select for pass k, sweep of pass k
+2P           finalise, where P is the number of passes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.plan import Unit, single_unit
+from saccade.workers.events import UnitRef
+from saccade.workers.folder import RunFolder
+
+PREPARE = 0
+"""Number of the first stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageWork:
+    """What one stage consists of."""
+
+    number: int
+    """Of the stage."""
+    label: str
+    """For people: 'prepare', 'select refine', 'refine', 'finalise'."""
+    units: tuple[Unit, ...]
+    """All of them, done or not."""
+
+    def refs(self) -> tuple[UnitRef, ...]:
+        """As the dispatcher sees them."""
+        return tuple(
+            UnitRef(unit.id, unit.image, unit.kind, order=order)
+            for order, unit in enumerate(self.units)
+        )
+
+
+def last_stage(passes: int) -> int:
+    """Number of the stage that completes an image."""
+    return 2 * passes
+
+
+def stage_work(folder: RunFolder, image: str, number: int) -> StageWork:
+    """The units of a stage; all earlier stages of the image are complete."""
+    if number == PREPARE:
+        return StageWork(number, "prepare", (single_unit(image, "prepare", 0),))
+    plan = folder.read_image_plan(image)
+    if number == last_stage(len(plan.passes)):
+        unit = single_unit(image, "finalise", len(plan.passes))
+        return StageWork(number, "finalise", (unit,))
+    return _pass_work(folder, image, number, plan.passes[number // 2])
+
+
+def _pass_work(folder: RunFolder, image: str, number: int, layout: PassLayout) -> StageWork:
+    if number % 2:
+        return StageWork(number, layout.name, folder.read_units(image, layout))
+    unit = single_unit(image, "select", layout.index, layout)
+    return StageWork(number, f"select {layout.name}", (unit,))

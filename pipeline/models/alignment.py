@@ -1,0 +1,76 @@
+"""Measuring what an undeclared model's input sizes and origins must be multiples of.
+
+Pooling and striding see a grid: moved by less than its period, the same pixels get other answers.
+Knows no module internals: it only calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from saccade.pipeline.errors import ModelContract
+from saccade.pipeline.geometry import round_up
+
+SIDES_PX = (128, 256, 512)
+"""Windows tried, smallest first; the answer at their centre must not feel their edges."""
+LARGEST = 64
+"""Largest multiple that is looked for."""
+TOLERANCE = 1e-4
+"""Relative to the largest raw score; rounding stays below, a moved pooling grid far above."""
+
+
+def measure_multiple(
+    model_fn: Callable[[Tensor], Tensor],
+    stride: int,
+    channels: int | None,
+    *,
+    device: str = "cpu",
+) -> int:
+    """Smallest power of two, times ``stride``, by which moved input gives moved output.
+
+    Args:
+        model_fn: pixels ``(N, C, H, W)`` to raw scores ``(N, K, H / stride, W / stride)``.
+        stride: input pixels per output pixel.
+        channels: input channels; None tries three.
+        device: where the model is.
+
+    Raises:
+        ModelContract: none up to ``LARGEST`` does: the model sees its whole window, or has another
+            period.
+    """
+    for side in SIDES_PX:
+        side_px, found = round_up(side, LARGEST * stride), None
+        noise = torch.rand(
+            (1, channels or 3, side_px + LARGEST * stride, side_px + LARGEST * stride),
+            generator=torch.Generator().manual_seed(2027),
+        ).to(device)
+        base = model_fn(noise[..., :side_px, :side_px])
+        for cells in (2**k for k in range(LARGEST.bit_length())):
+            if cells * stride > side_px // 4:
+                break
+            if _moves_along(model_fn, noise, base, cells, stride):
+                found = cells * stride
+                break
+        if found:
+            return found
+    raise ModelContract(
+        "what the input's sizes and origins are multiples of could not be measured: state "
+        f"'multiple' (and 'halo') of the model; moves of up to {LARGEST * stride} px all change "
+        "its answer, as global attention or pooling does"
+    )
+
+
+def _moves_along(
+    model_fn: Callable[[Tensor], Tensor], noise: Tensor, base: Tensor, cells: int, stride: int
+) -> bool:
+    """Whether input moved by ``cells * stride`` pixels gives output moved by ``cells``."""
+    move, side = cells * stride, base.shape[-1]
+    window = slice(move, move + side * stride)
+    moved = model_fn(noise[..., window, window])
+    centre = slice(side // 2, side // 2 + max(1, side // 8))
+    before = slice(centre.start - cells, centre.stop - cells)
+    gap = (moved[..., before, before] - base[..., centre, centre]).abs().max()
+    return bool(gap <= TOLERANCE * base.abs().max())

@@ -1,0 +1,39 @@
+"""The models that ship, by name. Knows their names and constructors, nothing of what they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any
+
+from saccade.pipeline.errors import ModelContract, ModelNotFound
+from saccade.pipeline.models.base import PassModel
+from saccade.pipeline.models.hematoxylin import Hematoxylin
+from saccade.pipeline.models.tissue import Tissue
+
+VERSION = 1
+"""Goes up when any built-in model would answer differently."""
+BUILTINS: Mapping[str, Callable[..., PassModel]] = {"hematoxylin": Hematoxylin, "tissue": Tissue}
+"""Constructors by name, as in ``builtin:tissue``."""
+
+
+def builtin_model(name: str, options: Mapping[str, Any]) -> PassModel:
+    """The built-in model of this name.
+
+    Raises:
+        ModelNotFound: there is no such model; the message names the nearest one.
+        ModelContract: an option it does not take, or a value it refuses.
+    """
+    if name not in BUILTINS:
+        near = get_close_matches(name, BUILTINS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ModelNotFound(f"no built-in model {name!r}; there are {', '.join(BUILTINS)}{hint}")
+    known = list(signature(BUILTINS[name]).parameters)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ModelContract(f"builtin:{name} takes options {known}; found {unknown}")
+    try:
+        return BUILTINS[name](**options)
+    except (TypeError, ValueError) as error:
+        raise ModelContract(f"builtin:{name}: {error}") from error

@@ -1,0 +1,59 @@
+"""The hash of everything that decides a model's answers. Reads files; builds and runs no model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from saccade.pipeline.errors import ModelNotFound
+from saccade.pipeline.models.archives import ARCHIVE_SUFFIXES
+from saccade.pipeline.models.builtin import VERSION
+from saccade.pipeline.models.factories import code_file
+from saccade.pipeline.models.loading import BUILTIN, OVERRIDES, ModelChoice
+
+BLOCK_BYTES = 1 << 20
+
+
+def fingerprint(choice: ModelChoice, base_folder: Path) -> str:
+    """Hash of a model's name, options, overrides, code file and weights: 32 hex digits.
+
+    Modules that the code file imports are not followed.
+
+    Args:
+        choice: what the recipe says about the model.
+        base_folder: the recipe's folder; relative paths start there.
+
+    Raises:
+        ModelNotFound: a file is missing.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps(_stated(choice), sort_keys=True, default=str).encode())
+    for path in _files(choice, base_folder):
+        digest.update(_file_digest(path))
+    return digest.hexdigest()
+
+
+def _stated(choice: ModelChoice) -> dict[str, Any]:
+    stated = {name: getattr(choice, name) for name in (*OVERRIDES, "halo", "options", "source")}
+    return stated | ({"version": VERSION} if choice.source.startswith(BUILTIN) else {})
+
+
+def _files(choice: ModelChoice, base_folder: Path) -> list[Path]:
+    if choice.source.startswith(BUILTIN):
+        return []
+    if choice.source.endswith(ARCHIVE_SUFFIXES):
+        return [base_folder / choice.source]
+    code = code_file(choice.source, base_folder)
+    return [code] if choice.weights is None else [code, base_folder / choice.weights]
+
+
+def _file_digest(path: Path) -> bytes:
+    if not path.is_file():
+        raise ModelNotFound(f"a file of the model expected at {path}; found none")
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.digest()

@@ -1,0 +1,195 @@
+"""A torch module as a pass runs it: normalised input in, checked probabilities out.
+
+Applies what the declaration says (mean, std, activation, guidance, context) and holds the module to
+it at the first call. Knows no file and no recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.pipeline.errors import ModelContract
+from saccade.pipeline.models.answers import Answer, read_answer
+from saccade.pipeline.models.base import ModelSpec, Prediction, Views
+
+RANGE_SLACK = 1e-3
+"""Probabilities may leave [0, 1] by this much before the declaration is doubted; they are cut."""
+
+
+class TorchModel:
+    """A ``torch.nn.Module`` behind the ``PassModel`` protocol.
+
+    The module is called as ``module(x)``, with ``guidance=`` and ``context=`` where it declares
+    them. A module that answers ``(N, classes)`` is a tile classifier: a window of several tiles of
+    ``stride`` pixels is cut into them, and each tile becomes one output pixel.
+    """
+
+    def __init__(self, module: nn.Module, spec: ModelSpec, *, per_tile: bool = False) -> None:
+        """Wrap a module that is in eval mode and on its device already.
+
+        Args:
+            module: takes ``(N, C, H, W)`` float.
+            spec: what it declares.
+            per_tile: whether it is a tile classifier.
+        """
+        _check_normalisation(spec)
+        self.module, self.spec, self.per_tile = module, spec, per_tile
+        self._checked = False
+
+    @torch.inference_mode()
+    def __call__(self, views: Views) -> Prediction:
+        """Answer for one batch.
+
+        Raises:
+            ModelContract: at the first call, when the answer breaks the declaration.
+        """
+        whole = tuple(views.pixels.shape[-2:])
+        tiles = _cut(views, self.spec) if self.per_tile else views
+        answer = self.raw(tiles)
+        scores = _activated(answer, self.spec)
+        if not self._checked:
+            self._check(answer, scores, tiles)
+            self._checked = True
+        prediction = _prediction(scores, answer.extras)
+        return _pasted(prediction, whole, self.spec) if self.per_tile else prediction
+
+    def raw(self, views: Views) -> Answer:
+        """The module's own answer, before activation and checks."""
+        spec = self.spec
+        inputs: dict[str, Any] = {}
+        if spec.guidance:
+            if views.guidance is None:
+                raise ModelContract(
+                    "the model takes guidance and was given none; set 'guidance: true' on its "
+                    "pass, or 'guidance: false' on the model"
+                )
+            inputs["guidance"] = views.guidance
+        if spec.context:
+            if len(views.context) != len(spec.context):
+                raise ModelContract(
+                    f"the model takes {len(spec.context)} context views {spec.context}; "
+                    f"found {len(views.context)}"
+                )
+            inputs["context"] = tuple(normalised(view, spec) for view in views.context)
+        return read_answer(self.module(normalised(views.pixels, spec), **inputs))
+
+    def _check(self, answer: Answer, scores: Tensor, views: Views) -> None:
+        _check_shape(answer, views.pixels, self.spec)
+        low, high = float(scores.min()), float(scores.max())
+        if not (-RANGE_SLACK <= low and high <= 1 + RANGE_SLACK):
+            raise ModelContract(
+                f"scores in [0, 1] expected; found {low:.4g} to {high:.4g} with activation "
+                f"{self.spec.activation!r}: "
+                "state 'activation: softmax' or 'activation: sigmoid' where the module gives "
+                "logits, and check scale, mean and std where the scores are not finite"
+            )
+
+
+def normalised(pixels: Tensor, spec: ModelSpec) -> Tensor:
+    """Pixels minus mean, divided by std, per channel; as they are where neither is declared."""
+    if spec.mean is not None:
+        pixels = pixels - _per_channel(spec.mean, pixels)
+    if spec.std is not None:
+        pixels = pixels / _per_channel(spec.std, pixels)
+    return pixels
+
+
+def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+
+
+def _check_normalisation(spec: ModelSpec) -> None:
+    for name, values in (("mean", spec.mean), ("std", spec.std)):
+        if values is not None and len(values) not in (1, spec.channels or len(values)):
+            raise ModelContract(
+                f"{name} needs one value, or one per channel ({spec.channels}); found {values}"
+            )
+    if spec.std is not None and min(spec.std) <= 0:
+        raise ModelContract(f"std is positive; found {spec.std}")
+    if spec.activation == "softmax" and len(spec.classes) == 1:
+        raise ModelContract(
+            "softmax over one class is always 1; state 'activation: sigmoid', or name two classes"
+        )
+
+
+def _activated(answer: Answer, spec: ModelSpec) -> Tensor:
+    raw = answer.scores.float()
+    if answer.final or spec.activation == "none":
+        return raw
+    return raw.softmax(1) if spec.activation == "softmax" else raw.sigmoid()
+
+
+def _prediction(scores: Tensor, extras: Mapping[str, Tensor]) -> Prediction:
+    def unit(key: str) -> Tensor | None:
+        return extras[key].float().clamp(0, 1) if key in extras else None
+
+    return Prediction(
+        scores.clamp(0, 1),
+        unit("saliency"),
+        unit("confidence"),
+        extras.get("features"),
+        extras.get("attention"),
+    )
+
+
+def _check_shape(answer: Answer, pixels: Tensor, spec: ModelSpec) -> None:
+    height, width = pixels.shape[-2:]
+    cells = (height // spec.stride, width // spec.stride)
+    expected = (pixels.shape[0], len(spec.classes), *cells)
+    found = tuple(answer.scores.shape)
+    if answer.per_tile and cells == (1, 1):
+        found = (*found, 1, 1)
+    if found != expected:
+        raise ModelContract(
+            f"scores of shape {expected} expected for an input of {tuple(pixels.shape)} with "
+            f"{len(spec.classes)} classes {spec.classes} and stride {spec.stride}; found "
+            f"{tuple(answer.scores.shape)}: correct 'classes' or 'stride' of the model"
+        )
+
+
+def _cut(views: Views, spec: ModelSpec) -> Views:
+    """Every tile of every window as a window of its own, row by row."""
+    side = spec.stride
+    context = tuple(_context_tiles(v, views.pixels, side) for v in views.context)
+    guidance = None if views.guidance is None else _tiles(views.guidance, side, side)
+    return Views(_tiles(views.pixels, side, side), None, guidance, context, views.pixel_size_um)
+
+
+def _tiles(x: Tensor, height: int, width: int) -> Tensor:
+    n, c, rows, columns = x.shape[0], x.shape[1], x.shape[2] // height, x.shape[3] // width
+    if (rows * height, columns * width) != tuple(x.shape[-2:]):
+        raise ModelContract(
+            f"windows of whole {height} x {width} tiles expected by a tile classifier; found "
+            f"{tuple(x.shape)}: state 'multiple: {height}'"
+        )
+    grid = x.view(n, c, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
+    return grid.reshape(n * rows * columns, c, height, width)
+
+
+def _context_tiles(view: Tensor, pixels: Tensor, side: int) -> Tensor:
+    if tuple(pixels.shape[-2:]) == (side, side):
+        return view
+    raise ModelContract(
+        "a tile classifier with context views sees one tile at a time; set the pass's 'window' "
+        f"and 'tile' to its stride, {side}; found windows of {tuple(pixels.shape[-2:])}"
+    )
+
+
+def _pasted(p: Prediction, whole: tuple[int, ...], spec: ModelSpec) -> Prediction:
+    rows, columns = whole[0] // spec.stride, whole[1] // spec.stride
+
+    def paste(x: Tensor | None) -> Tensor | None:
+        if x is None:
+            return None
+        flat = x.reshape(-1, rows, columns, x[0].numel())
+        return flat.permute(0, 3, 1, 2).contiguous()
+
+    scores = p.scores.reshape(-1, rows, columns, len(spec.classes)).permute(0, 3, 1, 2)
+    attention = p.attention if rows * columns == 1 else None
+    return Prediction(
+        scores.contiguous(), paste(p.saliency), paste(p.confidence), paste(p.features), attention
+    )

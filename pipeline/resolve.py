@@ -1,0 +1,120 @@
+"""Recipe and image together give the frozen plan of one image. Reads no pixel, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from saccade.pipeline.errors import PlanError, RecipeError
+from saccade.pipeline.image_plan import ImagePlan
+from saccade.pipeline.layout import WINDOW_PX, PassLayout, lay_out
+from saccade.pipeline.models.base import ModelSpec
+from saccade.pipeline.recipe import PassRecipe, Recipe
+from saccade.pipeline.sources.base import Identity, PixelSize, Source
+from saccade.pipeline.sources.plane import PlaneSpec, locate
+
+FINER_TOLERANCE = 0.02
+"""A pass may be this much coarser than the one before it; pyramids are not exact."""
+
+
+def resolve_image(
+    name: str,
+    source: Source,
+    identity: Identity,
+    recipe: Recipe,
+    specs: Sequence[ModelSpec],
+    pixel_size: PixelSize | None = None,
+    batch_px: int = WINDOW_PX**2,
+) -> ImagePlan:
+    """How every pass of a recipe lies over one image.
+
+    Args:
+        name: the image's name in the run.
+        source: the image, open.
+        identity: the source's identity.
+        recipe: with this image's overrides applied.
+        specs: what the model of each pass declares, in the recipe's order.
+        pixel_size: of level 0, where the file is silent or wrong.
+        batch_px: pixels per forward pass that suit the device.
+
+    Raises:
+        MissingPixelSize, ResolutionUnavailable: the image can't be read as the recipe asks.
+        RecipeError: a model and a pass do not fit each other.
+        PlanError: sizes do not nest, or passes do not go from coarse to fine.
+    """
+    size = pixel_size or source.pixel_size
+    layouts = tuple(
+        _lay_out_pass(recipe, index, source, specs[index], size, batch_px)
+        for index in range(len(recipe.passes))
+    )
+    _check_order(name, layouts)
+    return ImagePlan(
+        name=name,
+        uri=source.uri,
+        identity=identity,
+        format=source.format,
+        level_shapes=tuple(level.shape for level in source.levels),
+        pixel_size=size,
+        passes=layouts,
+        classes=recipe.output.classes or layouts[-1].classes,
+        fuse=recipe.fuse,
+        scores=recipe.output.scores,
+        keep=_kept(recipe),
+        label_threshold=recipe.output.label_threshold,
+    )
+
+
+def locate_pass(source: Source, recipe: PassRecipe, pixel_size: PixelSize | None) -> PlaneSpec:
+    """The image at a pass's resolution."""
+    asked = recipe.resolution
+    return locate(
+        source,
+        mpp=asked.mpp,
+        gsd=asked.gsd,
+        downsample=asked.downsample,
+        level=asked.level,
+        pixel_size=pixel_size,
+    )
+
+
+def _lay_out_pass(
+    recipe: Recipe,
+    index: int,
+    source: Source,
+    spec: ModelSpec,
+    pixel_size: PixelSize | None,
+    batch_px: int,
+) -> PassLayout:
+    one = recipe.passes[index]
+    _check_model(one, source, spec)
+    plane = locate_pass(source, one, pixel_size)
+    return lay_out(one, index, plane, spec, recipe.output, batch_px=batch_px)
+
+
+def _check_model(recipe: PassRecipe, source: Source, spec: ModelSpec) -> None:
+    if spec.channels is not None and spec.channels != source.channels:
+        raise RecipeError(
+            f"pass {recipe.name!r}: the model takes {spec.channels} channels; {source.uri} has "
+            f"{source.channels} ({', '.join(source.channel_names[:8])})"
+        )
+    if recipe.guidance and not spec.guidance:
+        raise RecipeError(
+            f"pass {recipe.name!r}: guidance is on, but its model takes none; remove 'guidance', "
+            "or state 'guidance: true' on the model if its forward() has that argument"
+        )
+
+
+def _check_order(name: str, layouts: Sequence[PassLayout]) -> None:
+    for coarse, fine in pairwise(layouts):
+        if fine.plane.downsample > coarse.plane.downsample * (1 + FINER_TOLERANCE):
+            raise PlanError(
+                f"{name}: passes go from coarse to fine; {fine.name!r} "
+                f"(1/{fine.plane.downsample:g}) is coarser than {coarse.name!r} before it "
+                f"(1/{coarse.plane.downsample:g}); swap them"
+            )
+
+
+def _kept(recipe: Recipe) -> tuple[str, ...]:
+    if recipe.output.keep == "all":
+        return tuple(one.name for one in recipe.passes)
+    return recipe.output.keep

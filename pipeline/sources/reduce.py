@@ -1,0 +1,180 @@
+"""Reducing pixels by area averaging, so that a value depends on its absolute place only.
+
+Output pixel ``i`` covers ``[i * f, (i + 1) * f)`` of the input along each axis. Sums are taken one
+tap after the other, elementwise, so their order (and every bit) is the same in any window. Knows no
+source: arrays in, arrays out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from saccade.pipeline.geometry import Box, Shape
+
+SLACK = 1e-9
+"""Overlaps below this share of an input pixel are rounding, not area."""
+MIN_VALID_SHARE = 1e-6
+"""Share of a pixel's area that must hold data for the pixel to hold any."""
+
+BAND_SAMPLES = 1 << 21
+"""Input samples that are in work at a time; intermediate sums are up to eight bytes each."""
+
+Taps = list[tuple[np.ndarray, np.ndarray]]
+
+
+def source_span(start: int, stop: int, factor: float, length: int) -> tuple[int, int]:
+    """First and one-past-last input pixel under output pixels ``[start, stop)``."""
+    if start == stop:
+        return (0, 0)
+    first = math.floor(start * factor + SLACK)
+    last = math.ceil(stop * factor - SLACK)
+    return (min(first, length - 1), min(last, length))
+
+
+def reduce_area(
+    pixels: np.ndarray, box: Box, factor: float, shape: Shape, nodata: float | None
+) -> np.ndarray:
+    """Average input pixels into a box of the output.
+
+    Args:
+        pixels: ``(h, w, channels)``: the ``source_span`` of the box along each axis.
+        box: in output pixels.
+        factor: input pixels per output pixel, above 1.
+        shape: height and width of the whole input.
+        nodata: sample value that doesn't count; NaN never does.
+
+    Returns:
+        ``(height, width, channels)`` of the dtype of ``pixels``; integers rounded half to even.
+    """
+    out = np.empty((*box.shape, pixels.shape[2]), pixels.dtype)
+    columns = _Axis(box.x0, box.x1, factor, shape[1])
+    top = source_span(box.y0, box.y1, factor, shape[0])[0]
+    step = max(1, int(BAND_SAMPLES / (pixels[0].size * factor)))
+    for y0 in range(box.y0, box.y1, step):
+        rows = _Axis(y0, min(y0 + step, box.y1), factor, shape[0])
+        band = pixels[rows.span[0] - top : rows.span[1] - top]
+        out[y0 - box.y0 : rows.stop - box.y0] = _reduce_band(band, rows, columns, nodata)
+    return out
+
+
+def _reduce_band(
+    pixels: np.ndarray, rows: _Axis, columns: _Axis, nodata: float | None
+) -> np.ndarray:
+    valid = _valid(pixels, nodata)
+    if valid is None:
+        return _rounded(_sum(pixels, rows, columns) / _full_area(rows, columns), pixels.dtype)
+    total = _sum(np.where(valid, pixels, np.zeros((), pixels.dtype)), rows, columns)
+    area = _sum(valid, rows, columns).astype(np.float64)
+    empty = area <= MIN_VALID_SHARE * rows.factor**2
+    area[empty] = 1.0
+    mean = _rounded(total / area, pixels.dtype)
+    mean[empty] = math.nan if nodata is None else nodata
+    return mean
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """How one axis is reduced: outputs ``[start, stop)`` of an input of ``length`` pixels."""
+
+    start: int
+    stop: int
+    factor: float
+    length: int
+
+    @property
+    def whole(self) -> int | None:
+        """The factor, where it is a whole number."""
+        return int(self.factor) if float(self.factor).is_integer() else None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and one-past-last input pixel."""
+        return source_span(self.start, self.stop, self.factor, self.length)
+
+    def taps(self) -> Taps:
+        """Per tap, for each output: the input pixel, relative to the span, and its weight."""
+        first, last = self.span
+        index = np.arange(self.start, self.stop, dtype=np.float64)
+        low, high = index * self.factor, np.minimum((index + 1) * self.factor, self.length)
+        begin = np.floor(low + SLACK).astype(np.int64)
+        taps: Taps = []
+        for tap in range(math.ceil(self.factor) + 1):
+            pixel = begin + tap
+            weight = np.minimum(high, pixel + 1) - np.maximum(low, pixel)
+            weight = np.where((weight > SLACK) & (pixel < last), weight, 0.0)
+            taps.append((np.minimum(pixel, last - 1) - first, weight))
+        return taps
+
+
+def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
+    """Which samples hold data; None when all do."""
+    invalid = np.isnan(pixels) if pixels.dtype.kind == "f" else None
+    if nodata is not None and not math.isnan(nodata):
+        missing = pixels == pixels.dtype.type(nodata)
+        invalid = missing if invalid is None else invalid | missing
+    return ~invalid if invalid is not None and invalid.any() else None
+
+
+def _sum(pixels: np.ndarray, rows: _Axis, columns: _Axis) -> np.ndarray:
+    """Weighted sums over the area of each output: integers stay exact where the factor is whole."""
+    whole = rows.whole
+    if whole is not None:
+        return _sum_whole(_sum_whole(pixels, whole, 0), whole, 1)
+    return _sum_taps(_sum_taps(pixels, rows.taps(), 0), columns.taps(), 1)
+
+
+def _full_area(rows: _Axis, columns: _Axis) -> np.ndarray:
+    """``_sum`` of ones, bit for bit: ``(height, width, 1)``."""
+    ones = np.ones((rows.span[1] - rows.span[0], 1, 1), bool)
+    whole = rows.whole
+    if whole is not None:
+        along = _sum_whole(np.ones((1, columns.span[1] - columns.span[0], 1), bool), whole, 1)
+        return np.multiply(_sum_whole(ones, whole, 0), along)
+    height = _sum_taps(ones, rows.taps(), 0)
+    return _sum_taps(height, [(np.zeros_like(p), w) for p, w in columns.taps()], 1)
+
+
+def _accumulator(dtype: np.dtype[Any], terms: int) -> np.dtype[Any]:
+    """A type that holds the sum of so many samples; 32 bits, which are faster, where they do."""
+    if dtype.kind == "f":
+        return np.dtype(np.float64)
+    largest = 1 if dtype.kind == "b" else max(np.iinfo(dtype).max, -int(np.iinfo(dtype).min))
+    return np.dtype(np.int32 if largest * terms < 1 << 31 else np.int64)
+
+
+def _sum_whole(pixels: np.ndarray, factor: int, axis: int) -> np.ndarray:
+    count = -(-pixels.shape[axis] // factor)
+    shape = tuple(count if a == axis else n for a, n in enumerate(pixels.shape))
+    total = np.zeros(shape, _accumulator(pixels.dtype, factor))
+    for tap in range(min(factor, pixels.shape[axis])):
+        part = _strided(pixels, axis, tap, factor)
+        _strided(total, axis, 0, 1, part.shape[axis])[...] += part
+    return total
+
+
+def _strided(
+    array: np.ndarray, axis: int, start: int, step: int, stop: int | None = None
+) -> np.ndarray:
+    index = slice(start, stop, step)
+    return array[index] if axis == 0 else array[:, index]
+
+
+def _sum_taps(pixels: np.ndarray, taps: Taps, axis: int) -> np.ndarray:
+    total: np.ndarray | None = None
+    for pixel, weight in taps:
+        shaped = weight[:, None, None] if axis == 0 else weight[None, :, None]
+        part = pixels.take(pixel, axis=axis)
+        # infinity outside an output's area times a weight of 0 would not be a number
+        part[(weight == 0) if axis == 0 else (slice(None), weight == 0)] = 0
+        part = part * shaped
+        total = part if total is None else np.add(total, part, out=total)
+    assert total is not None
+    return total
+
+
+def _rounded(mean: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    return mean.astype(dtype) if dtype.kind == "f" else np.rint(mean).astype(dtype)

@@ -1,0 +1,105 @@
+"""The TIFF family: TIFF, BigTIFF, OME-TIFF, GeoTIFF and COG, Aperio SVS. Knows no OpenSlide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tifffile import TiffFile, TiffPage
+
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.sources import tiff_tags
+from saccade.pipeline.sources.base import Level
+from saccade.pipeline.sources.ome import OmeXml
+from saccade.pipeline.sources.reader import (
+    Reader,
+    colour_names,
+    distinct,
+    level_of,
+    native,
+    opening,
+)
+from saccade.pipeline.sources.tiff_levels import Planes, find_levels
+from saccade.pipeline.sources.tiff_segments import Segments
+
+
+class TiffSource(Reader):
+    """A TIFF, read tile by tile straight from the file.
+
+    Samples are handed out as stored: a palette as its index, orientation tags not applied, min-is-
+    white not inverted. JPEG's YCbCr becomes RGB. Tiles that the file leaves out hold ``nodata``,
+    or 0 where it states none.
+
+    Raises:
+        BrokenImage: the directories are damaged.
+        UnsupportedImage: no decoder, or more than one picture (z, t).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.uri = str(path)
+        with opening(self.uri, "TIFF"):
+            self._file = path.open("rb", buffering=0)
+            try:
+                with TiffFile(path) as tif:
+                    self._describe(tif)
+            except BaseException:
+                self._file.close()
+                raise
+
+    def _describe(self, tif: TiffFile) -> None:
+        ome = OmeXml.parse(tif.ome_metadata, self.uri) if tif.is_ome else None
+        planes = find_levels(tif, self.uri, ome)
+        first = planes[0][0]
+        self.format = _format(tif)
+        self.resampling = tiff_tags.overview_resampling(first)
+        self._read_tags(first, planes[0], ome)
+        self._segments = [tuple(self._open_page(page) for page in level) for level in planes]
+        full = self._segments[0][0].shape
+        self.levels = tuple(_level(full, level[0]) for level in self._segments)
+
+    def _read_tags(self, first: TiffPage, planes: Planes, ome: OmeXml | None) -> None:
+        self.dtype = native(np.dtype(first.dtype), self.uri)
+        self.nodata = tiff_tags.nodata(first, self.dtype)
+        self.channels = sum(int(page.samplesperpixel) for page in planes)
+        self.channel_names = tiff_tags.channel_names(first, self.channels)
+        self.pixel_size = tiff_tags.pixel_size(first)
+        if ome is not None:
+            self.pixel_size = ome.pixel_size or self.pixel_size
+            self.channel_names = _ome_names(ome, self.channels, self.channel_names)
+
+    def _open_page(self, page: TiffPage) -> Segments:
+        return Segments(page, self._file, self.dtype, self.nodata or 0)
+
+    def _decode(self, level: int, box: Box) -> np.ndarray:
+        out = np.empty((*box.shape, self.channels), self.dtype)
+        channel = 0
+        for segments in self._segments[level]:
+            segments.read_into(out[:, :, channel : channel + segments.samples], box)
+            channel += segments.samples
+        return out
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether the file leaves out a tile of some level."""
+        return any(segments.has_holes for level in self._segments for segments in level)
+
+    def close(self) -> None:
+        """Release the file; closing twice is allowed."""
+        super().close()
+        self._file.close()
+
+
+def _format(tif: TiffFile) -> str:
+    kinds = {"OME-TIFF": tif.is_ome, "Aperio SVS": tif.is_svs, "GeoTIFF": tif.is_geotiff}
+    named = [name for name, found in kinds.items() if found]
+    return named[0] if named else ("BigTIFF" if tif.is_bigtiff else "TIFF")
+
+
+def _level(full: tuple[int, int], segments: Segments) -> Level:
+    return level_of(full, segments.shape, segments.tile, segments.codec)
+
+
+def _ome_names(ome: OmeXml, channels: int, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    if len(ome.names) == channels and all(ome.names):
+        return distinct(ome.names, channels)
+    return colour_names(channels) if channels == 3 and len(ome.names) == 1 else otherwise

@@ -1,0 +1,306 @@
+"""Any order of events commits every unit exactly once, whatever dies, hangs, lies or comes late.
+
+``World`` plays the workers and keeps books of its own, from instructions only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from saccade.workers.dispatch import Dispatcher
+from saccade.workers.events import (
+    Assign,
+    Cancel,
+    Commit,
+    Committed,
+    Drained,
+    DrainRequested,
+    Event,
+    ImageDone,
+    Instruction,
+    Quarantine,
+    RecordFailure,
+    StageComplete,
+    StageReady,
+    UnitDone,
+    UnitFailed,
+    UnitRef,
+    UnitTimedOut,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerLost,
+)
+
+Attempt = tuple[str, str, int]
+"""Worker, unit, number of the attempt."""
+PICK = st.integers(0, 10**6)
+STAGES = 3
+NEVER = 10**6
+
+
+class World(RuleBasedStateMachine):
+    """A run loop and its workers, in which anything may happen next."""
+
+    workers = Bundle("workers")
+
+    @initialize(max_failures=st.sampled_from([1, 2, 3, NEVER]))
+    def start(self, max_failures: int) -> None:
+        self.max_failures = max_failures
+        self.dispatcher = Dispatcher(max_failures)
+        self.units: dict[str, UnitRef] = {}
+        self.open_stage: dict[str, StageReady] = {}
+        self.limits: dict[str, WorkerJoined] = {}
+        self.held: dict[str, dict[str, Attempt]] = {}
+        self.alone: set[Attempt] = set()
+        self.counting: dict[str, Attempt] = {}
+        self.zombies: list[Attempt] = []
+        self.answered: list[Attempt] = []
+        self.to_commit: list[str] = []
+        self.committed: set[str] = set()
+        self.failures: Counter[str] = Counter()
+        self.complete: list[tuple[str, int]] = []
+        self.to_follow: list[StageReady] = []
+        self.quarantined: set[str] = set()
+        self.draining = False
+        self.drained = 0
+
+    # ------------------------------------------------------------------------- what may happen
+
+    @rule(sizes=st.lists(st.integers(0, 40), max_size=5), resumed=PICK)
+    def new_image(self, sizes: list[int], resumed: int) -> None:
+        self.announce(f"image{len({*self.stages_seen})}", 0, sizes, resumed)
+
+    @precondition(lambda self: self.to_follow)
+    @rule(pick=PICK, sizes=st.lists(st.integers(0, 40), max_size=5))
+    def next_stage(self, pick: int, sizes: list[int]) -> None:
+        last = self.to_follow.pop(pick % len(self.to_follow))
+        if last.stage + 1 < STAGES:
+            self.announce(last.image, last.stage + 1, sizes, resumed=0)
+        else:
+            self.tell(ImageDone(last.image))
+
+    @rule(slots=st.integers(1, 3), nbytes=st.none() | st.integers(0, 60))
+    def join(self, slots: int, nbytes: int | None) -> None:
+        event = WorkerJoined(f"worker{len(self.limits)}", slots, nbytes)
+        self.limits[event.worker] = event
+        self.held[event.worker] = {}
+        self.tell(event)
+
+    @precondition(lambda self: self.in_flight or self.zombies)
+    @rule(pick=PICK)
+    def complete_one(self, pick: int) -> None:
+        attempts = [*self.in_flight, *self.zombies]
+        self.answer(attempts[pick % len(attempts)])
+
+    @precondition(lambda self: self.answered)
+    @rule(pick=PICK)
+    def answer_again(self, pick: int) -> None:
+        worker, unit, attempt = self.answered[pick % len(self.answered)]
+        told = self.tell(UnitDone(worker, unit, attempt, {}))
+        assert not any(isinstance(i, Commit) for i in told)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(pick=PICK, retryable=st.sampled_from([True, True, False]))
+    def fail_one(self, pick: int, retryable: bool) -> None:
+        chosen = self.in_flight[pick % len(self.in_flight)]
+        counts = self.counting.get(chosen[1]) == chosen
+        self.release(chosen)
+        told = self.tell(UnitFailed(*chosen, "raised", retryable))
+        assert any(isinstance(i, RecordFailure) for i in told) == counts
+        if counts and not retryable:
+            assert self.units[chosen[1]].image in self.quarantined
+
+    @precondition(lambda self: self.in_flight)
+    @rule(pick=PICK)
+    def time_out(self, pick: int) -> None:
+        chosen = self.in_flight[pick % len(self.in_flight)]
+        counts = self.counting.get(chosen[1]) == chosen
+        if counts:
+            del self.counting[chosen[1]]
+        told = self.tell(UnitTimedOut(*chosen))
+        assert (told[:1] == [Cancel(*chosen)]) == counts
+
+    @precondition(lambda self: self.held)
+    @rule(pick=PICK, on_purpose=st.booleans())
+    def end_worker(self, pick: int, on_purpose: bool) -> None:
+        worker = sorted(self.held)[pick % len(self.held)]
+        held = self.held.pop(worker)
+        self.zombies += held.values()
+        self.counting = {u: a for u, a in self.counting.items() if a[0] != worker}
+        told = self.tell(WorkerLeft(worker) if on_purpose else WorkerLost(worker, "signal 9"))
+        charged = [i for i in told if isinstance(i, RecordFailure)]
+        assert len(charged) <= (len(held) == 1 and not on_purpose)
+        assert self.tell(WorkerLost(worker, "again")) == []
+
+    @precondition(lambda self: self.to_commit)
+    @rule(pick=PICK)
+    def commit_one(self, pick: int) -> None:
+        unit = self.to_commit.pop(pick % len(self.to_commit))
+        self.committed.add(unit)
+        self.tell(Committed(unit))
+
+    @precondition(lambda self: len(self.answered) > 5)
+    @rule()
+    def drain(self) -> None:
+        self.draining = True
+        self.tell(DrainRequested())
+
+    # ------------------------------------------------------------------- what must hold, always
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        self.dispatcher.check_invariants()
+
+    @invariant()
+    def no_worker_is_empty_while_units_wait(self) -> None:
+        waiting = sum(p.waiting for p in self.dispatcher.progress().values())
+        empty = [worker for worker, held in self.held.items() if not held]
+        assert not (waiting and empty) or self.draining
+
+    @invariant()
+    def progress_is_what_happened(self) -> None:
+        for image, progress in self.dispatcher.progress().items():
+            units = {unit.id for unit in self.open_stage[image].units}
+            assert progress.total == len(units)
+            assert progress.done == len(units & self.committed)
+            assert progress.running == len(units & self.counting.keys() - {*self.to_commit})
+
+    @invariant()
+    def a_drain_is_over_exactly_when_nothing_is_in_flight(self) -> None:
+        pending = [u for u in self.to_commit if self.units[u].image not in self.quarantined]
+        if self.draining and not self.in_flight and not pending:
+            assert self.drained == 1
+        assert self.drained <= self.draining
+
+    def teardown(self) -> None:
+        """Let the run end undisturbed: then everything is committed, once, and every stage told."""
+        if not hasattr(self, "dispatcher"):
+            return
+        self.join(2, 31)
+        while self.in_flight or self.to_commit or self.to_follow:
+            while self.in_flight:
+                self.answer(self.in_flight[0])
+            while self.to_commit:
+                self.commit_one(0)
+            while self.to_follow:
+                self.next_stage(0, [3, 5, 7])
+        self.the_books_balance()
+        if self.draining:
+            assert self.drained == 1
+            return
+        well = {unit for unit, ref in self.units.items() if ref.image not in self.quarantined}
+        assert well <= self.committed
+        images = {ref.image for ref in self.stages_seen.values()} - self.quarantined
+        assert {*self.complete} >= {(image, n) for image in images for n in range(STAGES)}
+        assert self.dispatcher.idle
+
+    # ------------------------------------------------------------------ the world's own books
+
+    @property
+    def in_flight(self) -> list[Attempt]:
+        return [attempt for held in self.held.values() for attempt in held.values()]
+
+    @property
+    def stages_seen(self) -> dict[tuple[str, int], StageReady]:
+        return self.__dict__.setdefault("_stages_seen", {})
+
+    def announce(self, image: str, number: int, sizes: list[int], resumed: int) -> None:
+        refs = tuple(
+            UnitRef(f"{image}/{number}/{n}", image, "sweep", nbytes, order=n % 3)
+            for n, nbytes in enumerate(sizes)
+        )
+        already = frozenset(ref.id for n, ref in enumerate(refs) if resumed >> n & 1)
+        event = StageReady(image, number, refs, already)
+        self.units |= {ref.id: ref for ref in refs}
+        self.committed |= already
+        self.open_stage[image] = self.stages_seen[image, number] = event
+        self.tell(event)
+
+    def answer(self, chosen: Attempt) -> None:
+        worker, unit, attempt = chosen
+        known = unit in self.committed or unit in self.to_commit
+        known |= self.units[unit].image in self.quarantined
+        self.release(chosen)
+        self.answered.append(chosen)
+        told = self.tell(UnitDone(worker, unit, attempt, {"from": worker}))
+        expected = [] if known else [Commit(unit, attempt, worker, {"from": worker})]
+        assert [i for i in told if isinstance(i, Commit)] == expected
+
+    def release(self, chosen: Attempt) -> None:
+        worker, unit, _ = chosen
+        if chosen in self.zombies:
+            self.zombies.remove(chosen)
+        else:
+            del self.held[worker][unit]
+        if self.counting.get(unit) == chosen:
+            del self.counting[unit]
+
+    def tell(self, event: Event) -> list[Instruction]:
+        told = self.dispatcher.handle(event)
+        for instruction in told:
+            getattr(self, f"on_{type(instruction).__name__}")(instruction)
+        return told
+
+    def on_Assign(self, told: Assign) -> None:  # noqa: N802
+        unit, held, limits = self.units[told.unit], self.held[told.worker], self.limits[told.worker]
+        chosen = (told.worker, told.unit, told.attempt)
+        assert not self.draining
+        assert unit.image not in self.quarantined
+        assert unit.id not in self.committed
+        assert unit.id not in self.to_commit
+        assert unit.id not in self.counting, "running twice, and neither copy was given up"
+        assert not self.alone & {*held.values()}, "something beside a suspect"
+        assert not (told.alone and held), "a suspect beside something"
+        held[unit.id] = self.counting[unit.id] = chosen
+        self.alone |= {chosen} if told.alone else set()
+        assert len(held) <= limits.slots
+        nbytes = sum(self.units[u].nbytes for u in held)
+        assert len(held) == 1 or limits.nbytes is None or nbytes <= limits.nbytes
+
+    def on_Commit(self, told: Commit) -> None:  # noqa: N802
+        assert told.unit not in self.committed
+        assert told.unit not in self.to_commit
+        self.counting.pop(told.unit, None)
+        self.to_commit.append(told.unit)
+
+    def on_RecordFailure(self, told: RecordFailure) -> None:  # noqa: N802
+        assert told.image == self.units[told.unit].image
+        self.counting.pop(told.unit, None)
+        self.failures[told.unit] += 1
+
+    def on_Cancel(self, told: Cancel) -> None:  # noqa: N802
+        assert self.held[told.worker][told.unit] == (told.worker, told.unit, told.attempt)
+        self.counting.pop(told.unit, None)
+
+    def on_StageComplete(self, told: StageComplete) -> None:  # noqa: N802
+        stage = self.open_stage.pop(told.image)
+        assert stage.stage == told.stage
+        assert (told.image, told.stage) not in self.complete
+        assert {unit.id for unit in stage.units} <= self.committed
+        self.complete.append((told.image, told.stage))
+        self.to_follow.append(stage)
+
+    def on_Quarantine(self, told: Quarantine) -> None:  # noqa: N802
+        assert told.image not in self.quarantined
+        assert told.unit is not None
+        assert told.failures == self.failures[told.unit] <= self.max_failures
+        self.quarantined.add(told.image)
+
+    def on_Drained(self, told: Drained) -> None:  # noqa: N802
+        assert not self.in_flight
+        self.drained += 1
+
+
+World.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestAnyOrderOfEventsCommitsEveryUnitExactlyOnce = World.TestCase

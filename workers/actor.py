@@ -1,0 +1,198 @@
+"""Workers as Ray actors: coordinates in, receipts out; pixels never travel.
+
+The only module here that imports Ray. An actor is one engine in a process of its own. Actors are
+not restarted by Ray and calls are not retried by it: the dispatcher decides where a unit goes next,
+and this module replaces an actor that died by a new one under a new name.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from saccade.pipeline.errors import RunError, WorkerLost
+from saccade.workers import events
+from saccade.workers.engine import Engine
+from saccade.workers.events import Event, WorkerJoined
+from saccade.workers.folder import RunFolder
+from saccade.workers.local import SLOTS, outcome_of
+from saccade.workers.outcome import Outcome
+from saccade.workers.tasks import Task, WorkerSpec
+
+START_FAILURES = 3
+"""Actors that may die before their first answer, one after the other, until the run gives up."""
+
+
+class UnitActor:
+    """One engine in a process of its own."""
+
+    def __init__(self, spec: WorkerSpec, name: str) -> None:
+        logs = RunFolder(spec.folder).logs
+        logs.mkdir(parents=True, exist_ok=True)
+        self._crash_log = (logs / f"crash-{name}.txt").open("w")
+        faulthandler.enable(self._crash_log)
+        self._engine = Engine(spec)
+
+    def ready(self) -> int:
+        """The process id, once the engine stands."""
+        return os.getpid()
+
+    def run(self, task: Task) -> Outcome:
+        """Do one unit; several calls at once share the engine's lanes."""
+        answer = self._engine.submit(task)
+        try:
+            answer.exception()
+        finally:
+            outcome = outcome_of(answer)
+        return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class RayPlace:
+    """Which Ray, and what each worker takes of it."""
+
+    address: str | None = None
+    """Of a cluster; None starts a Ray of its own on this machine."""
+    cpus: float = 1
+    """Processors that Ray accounts to one worker."""
+    gpus: float = 0
+    """GPUs, or a fraction of one, that Ray accounts to one worker."""
+
+
+class RayWorkers:
+    """Actors on a Ray cluster."""
+
+    def __init__(self, spec: WorkerSpec, count: int = 1, place: RayPlace | None = None) -> None:
+        self._spec = spec
+        self._count = count
+        self._place = place or RayPlace()
+        self._numbers = itertools.count()
+        self._actors: dict[str, Any] = {}
+        self._starting: dict[Any, str] = {}
+        self._running: dict[Any, tuple[str, Task]] = {}
+        self._failed_starts = 0
+
+    def start(self) -> list[Event]:
+        """Join or start Ray, create the actors, wait until one stands."""
+        _connect(self._place)
+        for _ in range(self._count):
+            self._create()
+        joined: list[Event] = []
+        while not joined:
+            joined = self.poll(1.0)
+        return joined
+
+    def assign(self, worker: str, task: Task) -> None:
+        """Give a unit to an actor; returns at once."""
+        self._running[self._actors[worker].run.remote(task)] = (worker, task)
+
+    def poll(self, timeout_seconds: float) -> list[Event]:
+        """What ended, joined or died since the last call."""
+        waiting = [*self._running, *self._starting]
+        if not waiting:
+            return []
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout_seconds)
+        if ready:
+            more, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+            ready = more or ready
+        return [event for ref in ready for event in self._answered(ref)]
+
+    def _answered(self, ref: Any) -> list[Event]:
+        if ref in self._starting:
+            return self._joined(ref)
+        if ref not in self._running:
+            return []
+        worker, task = self._running.pop(ref)
+        try:
+            outcome: Outcome = ray.get(ref)
+        except RayActorError as error:
+            return self._died(worker, error)
+        except RayError as error:
+            outcome = Outcome.of_error(error)
+        return [outcome.event(worker, task)]
+
+    def _joined(self, ref: Any) -> list[Event]:
+        worker = self._starting.pop(ref)
+        try:
+            ray.get(ref)
+        except RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= START_FAILURES:
+                raise WorkerLost(f"workers do not start: {_first_line(error)}") from error
+            self._actors.pop(worker, None)
+            self._create()
+            return []
+        self._failed_starts = 0
+        return [WorkerJoined(worker, SLOTS)]
+
+    def _died(self, worker: str, error: RayActorError) -> list[Event]:
+        """One death, however many of its units were in flight; a new actor takes the place."""
+        self._running = {r: (w, t) for r, (w, t) in self._running.items() if w != worker}
+        if self._actors.pop(worker, None) is None:
+            return []
+        self._create()
+        return [events.WorkerLost(worker, f"the worker process ended: {_first_line(error)}")]
+
+    def cancel(self, worker: str) -> list[Event]:
+        """End an actor that hangs; another takes its place."""
+        actor = self._actors.pop(worker, None)
+        if actor is None:
+            return []
+        ray.kill(actor)
+        self._running = {r: (w, t) for r, (w, t) in self._running.items() if w != worker}
+        self._create()
+        return [events.WorkerLeft(worker)]
+
+    def _create(self) -> None:
+        name = f"actor-{os.getpid()}-{next(self._numbers)}"
+        remote = ray.remote(UnitActor).options(
+            num_cpus=self._place.cpus,
+            num_gpus=self._place.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=SLOTS + 1,
+        )
+        actor = remote.remote(self._spec, name)
+        self._actors[name] = actor
+        self._starting[actor.ready.remote()] = name
+
+    def close(self) -> None:
+        """End the actors, and the Ray that was started for them."""
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors.clear()
+        self._running.clear()
+        self._starting.clear()
+        ray.shutdown()
+
+
+def _connect(place: RayPlace) -> None:
+    """Join the cluster at the address, or start one that only this machine can reach."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = place.address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address:
+            ray.init(address=address, ignore_reinit_error=True, **quiet)
+        else:
+            ray.init(
+                address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"at {address}" if address else "on this machine"
+        raise RunError(
+            f"no Ray {where}: {_first_line(error)}; check --address, or use --workers local"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

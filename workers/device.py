@@ -1,0 +1,157 @@
+"""Windows to predictions on one device: batches, arithmetic, and running out of memory.
+
+Knows tensors; knows no files, units or threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saccade.pipeline.errors import UnitTooLarge
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.models.base import PassModel, Prediction, Views
+from saccade.pipeline.recipe import Precision
+from saccade.workers.reading import WindowPixels
+
+OUT_OF_MEMORY_TEXTS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A prediction back on the host."""
+
+    scores: np.ndarray
+    """``(N, classes, h, w)`` float32."""
+    saliency: np.ndarray | None
+    """``(N, h, w)`` float32, where the pass stores one."""
+    splits: int
+    """How often the batch had to be halved to fit the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """One pass's model on one device."""
+
+    model: PassModel
+    """What looks."""
+    layout: PassLayout
+    """Of the pass."""
+    device: torch.device
+    """Where it runs."""
+    precision: Precision = "float32"
+    """Arithmetic; anything but float32 is torch's mixed precision."""
+
+    def __call__(self, windows: Sequence[WindowPixels]) -> Answer:
+        """Answer for a batch of windows of one shape.
+
+        Raises:
+            UnitTooLarge: a single window does not fit the device.
+        """
+        answer = self._try(windows)
+        if answer is not None:
+            return answer
+        if len(windows) == 1:
+            raise UnitTooLarge(self._too_large(windows[0]))
+        half = len(windows) // 2
+        return _joined(self(windows[:half]), self(windows[half:]))
+
+    def _try(self, windows: Sequence[WindowPixels]) -> Answer | None:
+        """An answer, or None where the device ran out of memory.
+
+        Returns instead of raising, so that no traceback keeps the tensors alive when the caller
+        tries again with less.
+        """
+        try:
+            with torch.inference_mode(), self._arithmetic():
+                return self._download(self.model(self._views(windows)))
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.precision))
+
+    def _views(self, windows: Sequence[WindowPixels]) -> Views:
+        size = self.layout.plane.pixel_size
+        return Views(
+            pixels=self._pixels([w.pixels for w in windows]),
+            valid=self._valid(windows),
+            guidance=self._guidance(windows),
+            context=tuple(
+                self._pixels([w.context[i] for w in windows])
+                for i in range(len(self.layout.context))
+            ),
+            pixel_size_um=size.mean_in("um") if size else None,
+        )
+
+    def _pixels(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        """``(N, C, H, W)`` float32, in the memory order of the host's HWC."""
+        stacked = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+        dtype = stacked.dtype
+        host = stacked if dtype == np.uint8 else stacked.astype(np.float32)
+        tensor = torch.from_numpy(np.require(host, requirements=["C", "W"])).to(self.device)
+        return tensor.permute(0, 3, 1, 2).to(torch.float32) / self._scale(dtype)
+
+    def _scale(self, dtype: np.dtype) -> float:
+        if self.model.spec.scale is not None:
+            return self.model.spec.scale
+        return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
+
+    def _valid(self, windows: Sequence[WindowPixels]) -> Tensor | None:
+        if all(w.valid is None for w in windows):
+            return None
+        masks = [np.ones(w.pixels.shape[:2], bool) if w.valid is None else w.valid for w in windows]
+        return torch.from_numpy(np.stack(masks)[:, None]).to(self.device)
+
+    def _guidance(self, windows: Sequence[WindowPixels]) -> Tensor | None:
+        given = [w.guidance for w in windows if w.guidance is not None]
+        return torch.from_numpy(np.stack(given)).to(self.device) if given else None
+
+    def _download(self, prediction: Prediction) -> Answer:
+        saliency = prediction.saliency if self.layout.saliency else None
+        return Answer(
+            scores=prediction.scores.float().cpu().numpy(),
+            saliency=None if saliency is None else saliency[:, 0].float().cpu().numpy(),
+            splits=0,
+        )
+
+    def _too_large(self, window: WindowPixels) -> str:
+        height, width = window.pixels.shape[:2]
+        return (
+            f"pass {self.layout.name!r}: one window of {height} x {width} px does not fit "
+            f"the memory of {self.device}; set a smaller 'window' or 'tile' for this pass"
+        )
+
+
+def _joined(first: Answer, second: Answer) -> Answer:
+    saliency = None
+    if first.saliency is not None and second.saliency is not None:
+        saliency = np.concatenate([first.saliency, second.saliency])
+    scores = np.concatenate([first.scores, second.scores])
+    return Answer(scores, saliency, 1 + first.splits + second.splits)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text.lower() in str(error).lower() for text in OUT_OF_MEMORY_TEXTS
+    )
+
+
+def peak_memory_nbytes(device: torch.device) -> int:
+    """Most memory held so far: of the device, or of this process where the device is a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

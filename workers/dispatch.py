@@ -1,0 +1,304 @@
+"""Which unit runs where, and when a stage is complete: events in, instructions out.
+
+A pure state machine: no clock, no I/O, no thread, no randomness; the same events give the same
+instructions. It knows neither what a unit does nor how a worker is reached.
+
+* The oldest image is served first, its units in their order; room that is left goes to the next
+  image. A unit keeps its place: one that runs again is ahead of those that never ran. The unit
+  whose turn it is waits for room and is not overtaken, so that large units don't starve.
+* Units are idempotent and their writes atomic, so a unit may run again anywhere, and whichever
+  attempt completes first is committed, even one that was given up. Attempts that are overtaken are
+  not cancelled: ending one midway might leave its shards deleted and not yet rewritten.
+* A failure is: an error that a worker raised, a time-out, or a death with nothing else in flight.
+  When a worker dies with several units in flight, each is a *suspect* and runs alone from then on.
+  At ``max_failures`` the unit's image is quarantined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from saccade.workers.events import (
+    Assign,
+    Cancel,
+    Commit,
+    Committed,
+    Drained,
+    DrainRequested,
+    Event,
+    ImageDone,
+    ImageFailed,
+    Instruction,
+    Quarantine,
+    RecordFailure,
+    StageComplete,
+    StageReady,
+    UnitDone,
+    UnitFailed,
+    UnitTimedOut,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerLost,
+)
+from saccade.workers.ledger import (
+    Entry,
+    Image,
+    Line,
+    Stage,
+    StageProgress,
+    State,
+    check_stage_ready,
+)
+from saccade.workers.roster import Roster, Worker
+
+Told = Iterator[Instruction]
+
+
+class Dispatcher:
+    """Assigns units to workers until every stage is complete.
+
+    Args:
+        max_failures: failures of one unit after which its image is quarantined; positive.
+    """
+
+    def __init__(self, max_failures: int = 3) -> None:
+        if max_failures < 1:
+            raise ValueError(f"max_failures is 1 or more; found {max_failures}")
+        self._max_failures = max_failures
+        self._images: dict[str, Image] = {}
+        self._units: dict[str, Entry] = {}
+        self._line, self._suspects = Line(), Line()
+        self._roster = Roster()
+        self._arrivals = 0
+        self._committing = 0
+        self._draining = False
+        self._said_drained = False
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """Take one event in; the instructions that follow are to be obeyed in this order.
+
+        Raises:
+            ValueError: the run loop announced what can't be (a stage or worker twice, ...); nothing
+                has changed then.
+        """
+        told = list(_HANDLERS[type(event)](self, event))
+        told.extend(self._assignments())
+        told.extend(self._drained())
+        return told
+
+    @property
+    def idle(self) -> bool:
+        """Whether no stage is open and nothing is in flight."""
+        return not (self._units or self._roster.copies_in_flight)
+
+    def progress(self) -> dict[str, StageProgress]:
+        """Counts of the open stage of each image that has one, oldest image first."""
+        open_stages = (image.stage for image in self._images.values() if image.stage)
+        return {stage.image.name: stage.progress() for stage in open_stages}
+
+    # ------------------------------------------------------------------------ images and stages
+
+    def _stage_ready(self, event: StageReady) -> Told:
+        image = self._images.get(event.image) or Image(event.image, self._arrivals)
+        check_stage_ready(event, image)
+        stage = Stage.opened(image, event)
+        if known := [e.ref.id for e in stage.entries if e.ref.id in self._units]:
+            raise ValueError(f"stage {event.stage} of {event.image!r} repeats units {known[:3]}")
+        self._register(image, stage)
+        worst = max(stage.entries, key=lambda entry: entry.failures, default=None)
+        if worst and worst.failures >= self._max_failures:
+            reason = f"failed {worst.failures} times in earlier runs"
+            yield from self._quarantine(image.name, worst, reason)
+        else:
+            yield from self._complete_if_done(stage)
+
+    def _register(self, image: Image, stage: Stage) -> None:
+        if image.name not in self._images:
+            self._images[image.name] = image
+            self._arrivals += 1
+        image.stage, image.last_stage = stage, stage.number
+        self._units.update((entry.ref.id, entry) for entry in stage.entries)
+        for entry in stage.entries:
+            self._enqueue(entry)
+
+    def _complete_if_done(self, stage: Stage) -> Told:
+        if stage.complete:
+            stage.image.stage = None
+            yield StageComplete(stage.image.name, stage.number)
+
+    def _image_done(self, event: ImageDone) -> Told:
+        image = self._images.get(event.image)
+        if image and image.stage:
+            raise ValueError(
+                f"image {event.image!r} called done while stage {image.stage.number} is open"
+            )
+        self._images.pop(event.image, None)
+        return iter(())
+
+    def _image_failed(self, event: ImageFailed) -> Told:
+        return self._quarantine(event.image, None, event.reason)
+
+    def _quarantine(self, name: str, culprit: Entry | None, reason: str) -> Told:
+        unit, failures = (culprit.ref.id, culprit.failures) if culprit else (None, 0)
+        yield Quarantine(name, unit, reason, failures)
+        image = self._images.pop(name, None)
+        for entry in image.stage.entries if image and image.stage else ():
+            yield from self._withdraw(entry)
+
+    def _withdraw(self, entry: Entry) -> Told:
+        if entry.state is State.DONE:
+            return
+        if entry.state is State.RUNNING:
+            yield Cancel(entry.worker, entry.ref.id, entry.attempt)
+        self._committing -= entry.state is State.COMMITTING
+        entry.move(State.WITHDRAWN)
+        del self._units[entry.ref.id]
+
+    # ---------------------------------------------------------------------------------- workers
+
+    def _worker_joined(self, event: WorkerJoined) -> Told:
+        self._roster.join(event)
+        return iter(())
+
+    def _worker_left(self, event: WorkerLeft) -> Told:
+        worker = self._roster.remove(event.worker)
+        for entry in worker.counting() if worker else ():
+            self._requeue(entry)
+        return iter(())
+
+    def _worker_lost(self, event: WorkerLost) -> Told:
+        worker = self._roster.remove(event.worker)
+        if worker is not None:
+            for entry in worker.counting():
+                yield from self._outlive(entry, worker, event.reason)
+
+    def _outlive(self, entry: Entry, dead: Worker, reason: str) -> Told:
+        # a unit that timed out there explains the death, and was charged for it
+        entry.suspect |= not dead.overdue
+        if len(dead.copies) == 1:
+            yield from self._fail(entry, f"worker {dead.name} died: {reason}")
+        else:
+            self._requeue(entry)
+
+    # ------------------------------------------------------------------------------------ units
+
+    def _unit_done(self, event: UnitDone) -> Told:
+        self._roster.finish(event.worker, event.unit, event.attempt)
+        entry = self._units.get(event.unit)
+        if entry is None or not 0 < event.attempt <= entry.attempt:
+            return
+        if entry.state is not State.COMMITTING:
+            entry.move(State.COMMITTING)
+            self._committing += 1
+            yield Commit(event.unit, event.attempt, event.worker, event.receipt)
+
+    def _committed(self, event: Committed) -> Told:
+        entry = self._units.get(event.unit)
+        if entry is None:
+            return
+        if entry.state is not State.COMMITTING:
+            raise ValueError(f"unit {event.unit} called committed while {entry.state.name.lower()}")
+        entry.move(State.DONE)
+        self._committing -= 1
+        del self._units[event.unit]
+        yield from self._complete_if_done(entry.stage)
+
+    def _unit_failed(self, event: UnitFailed) -> Told:
+        self._roster.finish(event.worker, event.unit, event.attempt)
+        entry = self._units.get(event.unit)
+        if entry and entry.runs_as(event.worker, event.attempt):
+            yield from self._fail(entry, event.reason, hopeless=not event.retryable)
+
+    def _unit_timed_out(self, event: UnitTimedOut) -> Told:
+        entry = self._units.get(event.unit)
+        if entry and entry.runs_as(event.worker, event.attempt):
+            self._roster.mark_overdue(event.worker, event.unit)
+            yield Cancel(event.worker, event.unit, event.attempt)
+            yield from self._fail(entry, f"worker {event.worker} did not answer in time")
+
+    def _fail(self, entry: Entry, reason: str, hopeless: bool = False) -> Told:
+        entry.failures += 1
+        entry.move(State.WAITING)
+        yield RecordFailure(entry.ref.image, entry.ref.id, entry.attempt, reason)
+        if hopeless or entry.failures >= self._max_failures:
+            yield from self._quarantine(entry.ref.image, entry, reason)
+        else:
+            self._enqueue(entry)
+
+    def _requeue(self, entry: Entry) -> None:
+        entry.move(State.WAITING)
+        self._enqueue(entry)
+
+    def _enqueue(self, entry: Entry) -> None:
+        (self._suspects if entry.suspect else self._line).push(entry)
+
+    # -------------------------------------------------------------------------------- assigning
+
+    def _assignments(self) -> Told:
+        if self._draining:
+            return
+        while (entry := self._suspects.head()) and (worker := self._roster.empty()):
+            yield self._assign(self._suspects.pop(), worker)
+        self._roster.keep_for_suspects(len(self._suspects))
+        while (entry := self._line.head()) and (worker := self._roster.with_room(entry.ref)):
+            yield self._assign(self._line.pop(), worker)
+
+    def _assign(self, entry: Entry, worker: Worker) -> Assign:
+        entry.move(State.RUNNING)
+        entry.attempt += 1
+        entry.worker = worker.name
+        self._roster.start(worker, entry, alone=entry.suspect)
+        return Assign(worker.name, entry.ref.id, entry.attempt, entry.suspect)
+
+    def _drain_requested(self, event: DrainRequested) -> Told:
+        self._draining = True
+        return iter(())
+
+    def _drained(self) -> Told:
+        in_flight = self._roster.copies_in_flight or self._committing
+        if self._draining and not self._said_drained and not in_flight:
+            self._said_drained = True
+            yield Drained()
+
+    # ------------------------------------------------------------------------------- invariants
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError where the books don't balance; reads everything, for tests."""
+        self._roster.check()
+        stages = [image.stage for image in self._images.values() if image.stage]
+        entries = [e for s in stages for e in s.entries if e.state is not State.DONE]
+        assert self._units == {e.ref.id: e for e in entries}
+        assert all(e.failures < self._max_failures for e in entries)
+        self._check_counts(stages)
+        waiting = [e for e in entries if e.state is State.WAITING]
+        lined_up = self._line.waiting() + self._suspects.waiting()
+        assert sorted(map(id, waiting)) == sorted(map(id, lined_up))
+        running = {id(e) for e in entries if e.state is State.RUNNING}
+        counting = [id(e) for worker in self._roster for e in worker.counting()]
+        assert running == {*counting}
+        assert len(running) == len(counting)
+
+    def _check_counts(self, stages: Iterable[Stage]) -> None:
+        for stage in stages:
+            states = [entry.state for entry in stage.entries]
+            assert not stage.complete, f"{stage.number} of {stage.image.name} is complete but open"
+            for state in (State.WAITING, State.RUNNING, State.COMMITTING, State.WITHDRAWN):
+                assert stage.counts[state] == states.count(state), (stage.number, state)
+        committing = sum(stage.counts[State.COMMITTING] for stage in stages)
+        assert self._committing == committing
+
+
+_HANDLERS: Mapping[type[Event], Callable[[Dispatcher, Any], Told]] = {
+    StageReady: Dispatcher._stage_ready,
+    ImageDone: Dispatcher._image_done,
+    ImageFailed: Dispatcher._image_failed,
+    WorkerJoined: Dispatcher._worker_joined,
+    WorkerLeft: Dispatcher._worker_left,
+    WorkerLost: Dispatcher._worker_lost,
+    UnitDone: Dispatcher._unit_done,
+    UnitFailed: Dispatcher._unit_failed,
+    UnitTimedOut: Dispatcher._unit_timed_out,
+    Committed: Dispatcher._committed,
+    DrainRequested: Dispatcher._drain_requested,
+}

@@ -1,0 +1,235 @@
+"""Read lane, device lane, write lane: a stream of units through one worker.
+
+Threads read windows ahead of the device, one thread computes, threads write behind it. Lanes are
+bounded in bytes, so memory does not grow with the image. A unit's first failure is kept as the
+cause and its other lanes leave quietly; other units are not touched by it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from saccade.pipeline.plan import Batch, Unit
+from saccade.workers.context import ImageContext, WorkerContext
+from saccade.workers.device import peak_memory_nbytes
+from saccade.workers.lanes import ByteBudget, FirstFailure, LaneClosed
+from saccade.workers.reading import WindowPixels
+from saccade.workers.sweep import SweepJob, receipt_of
+from saccade.workers.tasks import Task, WorkerSpec
+
+Receipt = dict[str, Any]
+
+
+@dataclass
+class Flight:
+    """One unit between being asked for and being answered."""
+
+    task: Task
+    """What was asked."""
+    answer: Future[Receipt]
+    """Where the receipt, or the first failure, goes."""
+    image: ImageContext | None = None
+    """Of the unit's image, once opened."""
+    job: SweepJob | None = None
+    """What a sweep has gathered."""
+    failure: FirstFailure = field(default_factory=FirstFailure)
+    """The first thing that went wrong."""
+    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "device": 0.0})
+    """Busy time by lane."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Guards ``seconds``, which several readers add to."""
+
+    def spend(self, lane: str, since: float) -> None:
+        """Add the time since ``since`` to a lane."""
+        with self.lock:
+            self.seconds[lane] = self.seconds.get(lane, 0.0) + time.perf_counter() - since
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBatch:
+    """A batch whose windows are being read; no batch marks the end of its unit."""
+
+    flight: Flight
+    batch: Batch = ()
+    reads: tuple[Future[WindowPixels], ...] = ()
+    nbytes: int = 0
+
+
+class Engine:
+    """Runs units on one device; give them with ``submit`` in the order they should be read."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        torch.set_num_threads(spec.torch_threads)
+        self.context = WorkerContext(spec)
+        self._to_read: queue.Queue[Flight | None] = queue.Queue()
+        self._to_compute: queue.Queue[ReadBatch | None] = queue.Queue()
+        self._read_budget = ByteBudget(spec.read_nbytes)
+        self._write_budget = ByteBudget(spec.write_nbytes)
+        self._readers = ThreadPoolExecutor(spec.read_threads, "read")
+        self._writers = ThreadPoolExecutor(spec.write_threads, "write")
+        self._steps = ThreadPoolExecutor(1, "step")
+        self._flights: set[Flight] = set()
+        self._lanes = [
+            threading.Thread(target=self._feed, name="feed", daemon=True),
+            threading.Thread(target=self._compute, name="device", daemon=True),
+        ]
+        for lane in self._lanes:
+            lane.start()
+
+    def submit(self, task: Task) -> Future[Receipt]:
+        """Start a unit; its receipt, or its failure, comes through the future."""
+        flight = Flight(task, Future())
+        if task.unit.kind == "sweep":
+            self._to_read.put(flight)
+        else:
+            self._steps.submit(self._step, flight)
+        return flight.answer
+
+    def close(self) -> None:
+        """Leave quietly: what is in flight is not finished, and nothing hangs."""
+        self._read_budget.close()
+        self._write_budget.close()
+        self._to_read.put(None)
+        self._to_compute.put(None)
+        for pool in (self._readers, self._writers, self._steps):
+            pool.shutdown(wait=True, cancel_futures=True)
+        for lane in self._lanes:
+            lane.join()
+        self.context.close()
+
+    # ------------------------------------------------------------------------------- read lane
+
+    def _feed(self) -> None:
+        """Hand windows to the readers in plan order, as far ahead as the budget allows."""
+        while (flight := self._to_read.get()) is not None:
+            try:
+                self._open(flight)
+                for batch in flight.task.unit.batches:
+                    if flight.failure:
+                        break
+                    self._to_compute.put(self._read_ahead(flight, batch))
+            except LaneClosed:
+                return
+            except BaseException as error:
+                flight.failure.report(error)
+            self._to_compute.put(ReadBatch(flight))
+
+    def _open(self, flight: Flight) -> None:
+        unit = flight.task.unit
+        flight.image = self.context.image(flight.task.entry)
+        flight.job = SweepJob(flight.image.plan, flight.image.plan.passes[unit.pass_index], unit)
+
+    def _read_ahead(self, flight: Flight, batch: Batch) -> ReadBatch:
+        assert flight.image is not None
+        nbytes = sum(flight.image.window_nbytes(flight.task.unit, window) for window in batch)
+        self._read_budget.acquire(nbytes)
+        reads = tuple(self._readers.submit(self._read, flight, window) for window in batch)
+        return ReadBatch(flight, batch, reads, nbytes)
+
+    def _read(self, flight: Flight, window: Any) -> WindowPixels:
+        since = time.perf_counter()
+        image = flight.image
+        assert image is not None
+        try:
+            return image.read(flight.task.unit, window)
+        finally:
+            flight.spend("read", since)
+
+    # ----------------------------------------------------------------------------- device lane
+
+    def _compute(self) -> None:
+        """One batch after the other, in the order they were handed to the readers."""
+        while (ready := self._to_compute.get()) is not None:
+            try:
+                if ready.batch:
+                    self._compute_batch(ready)
+                else:
+                    self._hand_over(ready.flight)
+            except LaneClosed:
+                return
+            except BaseException as error:
+                ready.flight.failure.report(error)
+            finally:
+                self._read_budget.release(ready.nbytes)
+
+    def _compute_batch(self, ready: ReadBatch) -> None:
+        flight = ready.flight
+        windows = [read.result() for read in ready.reads]
+        if flight.failure:
+            return
+        assert flight.image is not None
+        assert flight.job is not None
+        since = time.perf_counter()
+        answer = self.context.predictor(flight.task.entry, flight.image, flight.task.unit)(windows)
+        flight.spend("device", since)
+        flight.job.splits += answer.splits
+        for i, (window, read) in enumerate(zip(ready.batch, windows, strict=True)):
+            saliency = None if answer.saliency is None else answer.saliency[i]
+            flight.job.place(window, read, answer.scores[i], saliency)
+
+    def _hand_over(self, flight: Flight) -> None:
+        if flight.failure or flight.job is None:
+            self._end(flight, None)
+            return
+        self._write_budget.acquire(flight.job.nbytes)
+        self._writers.submit(self._write, flight, flight.job)
+
+    # ------------------------------------------------------------------------------ write lane
+
+    def _write(self, flight: Flight, job: SweepJob) -> None:
+        since = time.perf_counter()
+        receipt: Receipt | None = None
+        try:
+            assert flight.image is not None
+            written = job.write(flight.image.store)
+            flight.spend("write", since)
+            receipt = receipt_of(job, flight.task.attempt, written, flight.seconds)
+        except BaseException as error:
+            flight.failure.report(error)
+        finally:
+            self._write_budget.release(job.nbytes)
+        self._end(flight, receipt)
+
+    # ----------------------------------------------------------------------------------- other
+
+    def _step(self, flight: Flight) -> None:
+        """Prepare, select, finalise."""
+        since = time.perf_counter()
+        receipt: Receipt | None = None
+        try:
+            details = self.context.step(flight.task)
+            flight.spend("step", since)
+            receipt = step_receipt(flight.task.unit, flight.task.attempt, details, flight.seconds)
+        except BaseException as error:
+            flight.failure.report(error)
+        self._end(flight, receipt)
+
+    def _end(self, flight: Flight, receipt: Receipt | None) -> None:
+        if flight.image is not None:
+            self.context.release(flight.image)
+        if flight.failure.error is not None:
+            flight.answer.set_exception(flight.failure.error)
+        elif receipt is not None:
+            receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.device)
+            flight.answer.set_result(receipt)
+
+
+def step_receipt(
+    unit: Unit, attempt: int, details: dict[str, Any], seconds: dict[str, float]
+) -> Receipt:
+    """What the journal keeps of a unit that is not a sweep."""
+    return {
+        "unit": unit.id,
+        "image": unit.image,
+        "step": unit.kind,
+        "attempt": attempt,
+        "seconds": {"step": round(seconds["step"], 4)},
+        **details,
+    }

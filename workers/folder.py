@@ -1,0 +1,109 @@
+"""Where things stand in a run's folder. Paths only.
+
+RUN/
+run.json              what this run is: recipe, weights, versions, images
+recipe.yaml           the recipe as it was given
+images.jsonl          the images, one a line
+journal/000001.jsonl  what is done, one file per driver
+plans/NAME/           image.json, then one frozen plan per pass
+results/NAME.ome.zarr the result
+pictures/NAME.png     what `saccade show` draws
+logs/                 what workers say
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from saccade.pipeline.errors import StorageFull, StoreError
+from saccade.pipeline.image_plan import ImagePlan
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.plan import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths of one run."""
+
+    root: Path
+    """The folder itself."""
+
+    @property
+    def identity(self) -> Path:
+        """What this run is."""
+        return self.root / "run.json"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as it was given."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def images(self) -> Path:
+        """The images, one a line."""
+        return self.root / "images.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """Receipts."""
+        return self.root / "journal"
+
+    @property
+    def logs(self) -> Path:
+        """What workers say."""
+        return self.root / "logs"
+
+    def result(self, image: str) -> Path:
+        """The OME-Zarr of one image."""
+        return self.root / "results" / f"{image}.ome.zarr"
+
+    def picture(self, image: str) -> Path:
+        """What `saccade show` draws."""
+        return self.root / "pictures" / f"{image}.png"
+
+    def image_plan(self, image: str) -> Path:
+        """The frozen facts of one image."""
+        return self.root / "plans" / image / "image.json"
+
+    def pass_plan(self, image: str, layout: PassLayout) -> Path:
+        """The frozen units of one pass."""
+        return self.root / "plans" / image / f"{layout.index}-{layout.name}.json"
+
+    def read_image_plan(self, image: str) -> ImagePlan:
+        """The frozen facts of one image, as written when it was prepared."""
+        return ImagePlan.from_json(self.image_plan(image).read_text())
+
+    def read_units(self, image: str, layout: PassLayout) -> tuple[Unit, ...]:
+        """The frozen units of one pass."""
+        return tuple(map(Unit.from_dict, self.read_pass_plan(image, layout)["units"]))
+
+    def read_pass_plan(self, image: str, layout: PassLayout) -> dict[str, Any]:
+        """Units, and the selection that they come from."""
+        tree: dict[str, Any] = json.loads(self.pass_plan(image, layout).read_text())
+        return tree
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a small file at once: temporary file, fsync, rename.
+
+    Raises:
+        StorageFull: no space is left; what was there before is untouched.
+        StoreError: it can't be written for another reason.
+    """
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        kind = StorageFull if error.errno in (28, 122) else StoreError
+        raise kind(f"{path}: can't be written: {error.strerror}; free space and resume") from error

@@ -1,0 +1,174 @@
+"""Who works, on what, and who has room. Decides which worker takes a unit; knows no line, no stage.
+
+A worker is bounded by slots and by bytes. A unit larger than a worker's bytes is admitted when the
+worker is empty, and then nothing else is. Suspects run alone: while some wait, up to half of the
+workers (at least one) are kept for them, so that the others' units go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from saccade.workers.events import UnitRef, WorkerJoined
+from saccade.workers.ledger import Entry
+
+
+@dataclass(slots=True, eq=False)
+class Copy:
+    """One attempt in flight on one worker, whether or not it still counts."""
+
+    entry: Entry
+    """The unit."""
+    attempt: int
+    """Which attempt."""
+    alone: bool
+    """Whether nothing else may be in flight beside it."""
+    overdue: bool = False
+    """Whether it timed out."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker and what it holds."""
+
+    name: str
+    """Its name."""
+    slots: int
+    """Most units in flight."""
+    nbytes: int | None
+    """Most bytes in flight, a single larger unit excepted."""
+    joined: int
+    """Earlier workers have lower numbers."""
+    copies: dict[str, Copy] = field(default_factory=dict)
+    """In flight, by unit id."""
+    nbytes_in_flight: int = 0
+    """Sum over ``copies``."""
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it owes an answer that timed out; it gets nothing new until then."""
+        return any(copy.overdue for copy in self.copies.values())
+
+    @property
+    def open(self) -> bool:
+        """Whether it has a slot to give."""
+        closed = any(copy.alone or copy.overdue for copy in self.copies.values())
+        return len(self.copies) < self.slots and not closed
+
+    def has_room(self, ref: UnitRef) -> bool:
+        """Whether a unit's bytes fit, and no earlier copy of it is still here."""
+        if self.nbytes is None or not self.copies:
+            return ref.id not in self.copies
+        return self.nbytes_in_flight + ref.nbytes <= self.nbytes and ref.id not in self.copies
+
+    def counting(self) -> list[Entry]:
+        """Units that run here and nowhere else."""
+        held = self.copies.values()
+        return [c.entry for c in held if c.entry.runs_as(self.name, c.attempt)]
+
+
+class Roster:
+    """All workers. Choices are deterministic: least busy first, then who joined first."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+        self._open: dict[str, Worker] = {}
+        self._kept: set[str] = set()
+        self._joins = 0
+        self.copies_in_flight = 0
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self._workers.values())
+
+    def join(self, event: WorkerJoined) -> None:
+        """Take a worker on."""
+        if event.worker in self._workers:
+            raise ValueError(f"worker {event.worker!r} joined twice; say first that it left")
+        worker = Worker(event.worker, event.slots, event.nbytes, self._joins)
+        self._joins += 1
+        self._workers[worker.name] = worker
+        self._refresh(worker)
+
+    def remove(self, name: str) -> Worker | None:
+        """Strike a worker off; None where it is not known."""
+        worker = self._workers.pop(name, None)
+        if worker is not None:
+            self.copies_in_flight -= len(worker.copies)
+            self._open.pop(name, None)
+            self._kept.discard(name)
+        return worker
+
+    def start(self, worker: Worker, entry: Entry, alone: bool) -> None:
+        """Count an attempt in."""
+        worker.copies[entry.ref.id] = Copy(entry, entry.attempt, alone)
+        worker.nbytes_in_flight += entry.ref.nbytes
+        self.copies_in_flight += 1
+        self._refresh(worker)
+
+    def finish(self, name: str, unit: str, attempt: int) -> None:
+        """Count an attempt out, if this worker holds it."""
+        worker = self._workers.get(name)
+        copy = worker.copies.get(unit) if worker else None
+        if worker is None or copy is None or copy.attempt != attempt:
+            return
+        del worker.copies[unit]
+        worker.nbytes_in_flight -= copy.entry.ref.nbytes
+        self.copies_in_flight -= 1
+        self._refresh(worker)
+
+    def mark_overdue(self, name: str, unit: str) -> None:
+        """Give a worker nothing new until it answers for this unit."""
+        worker = self._workers[name]
+        worker.copies[unit].overdue = True
+        self._refresh(worker)
+
+    def with_room(self, ref: UnitRef) -> Worker | None:
+        """The least busy worker that can take a unit beside what it holds.
+
+        Looks at the workers that have a free slot: few, while units wait.
+        """
+        fitting = (worker for worker in self._open.values() if worker.has_room(ref))
+        return min(fitting, key=_busyness, default=None)
+
+    def empty(self) -> Worker | None:
+        """The first worker that holds nothing."""
+        return next((worker for worker in self._workers.values() if not worker.copies), None)
+
+    def keep_for_suspects(self, suspects: int) -> None:
+        """Keep a worker free of other units per suspect that waits, half of all workers at most.
+
+        Workers already kept come first, then the least busy: they are empty soonest.
+        """
+        if not suspects and not self._kept:
+            return
+        able = [worker for worker in self._workers.values() if not worker.overdue]
+        able.sort(key=lambda worker: (worker.name not in self._kept, *_busyness(worker)))
+        most = min(suspects, max(1, len(self._workers) // 2))
+        before, self._kept = self._kept, {worker.name for worker in able[:most]}
+        for name in before ^ self._kept:
+            self._refresh(self._workers[name])
+
+    def check(self) -> None:
+        """Raise AssertionError where slots, bytes or counts are wrong."""
+        for worker in self._workers.values():
+            copies = worker.copies.values()
+            assert len(copies) <= worker.slots, worker
+            assert worker.nbytes_in_flight == sum(c.entry.ref.nbytes for c in copies), worker
+            within = worker.nbytes is None or worker.nbytes_in_flight <= worker.nbytes
+            assert within or len(copies) == 1, worker
+            assert len(copies) == 1 or not any(c.alone for c in copies), worker
+            offered = worker.open and worker.name not in self._kept
+            assert (worker.name in self._open) == offered, worker
+        assert self.copies_in_flight == sum(len(w.copies) for w in self._workers.values())
+        assert {*self._open} | self._kept <= {*self._workers}
+
+    def _refresh(self, worker: Worker) -> None:
+        if worker.open and worker.name not in self._kept:
+            self._open[worker.name] = worker
+        else:
+            self._open.pop(worker.name, None)
+
+
+def _busyness(worker: Worker) -> tuple[int, int]:
+    return (len(worker.copies), worker.joined)

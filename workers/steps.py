@@ -1,0 +1,178 @@
+"""The units that are not sweeps: prepare, select, finalise. One image each, no device needed.
+
+*prepare* opens the image, freezes how every pass lies over it, creates the arrays and plans the
+glance. *select* reads what a pass found and freezes the plan of the next. *finalise* builds the
+rest of the pyramid and writes the metadata that makes the result complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from saccade.pipeline.errors import TooManyBadTiles
+from saccade.pipeline.fusion import dequantise
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.image_plan import (
+    STATUS_DEGRADED,
+    STATUS_DONE,
+    STATUS_FAILED,
+    STATUS_NONE,
+    ImagePlan,
+)
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.nesting import tiles_touching
+from saccade.pipeline.plan import Unit, plan_sweep
+from saccade.pipeline.pyramid import complete_pyramid
+from saccade.pipeline.recipe import Recipe
+from saccade.pipeline.saliency import needed_columns, score_tiles
+from saccade.pipeline.selection import Selection, select
+from saccade.pipeline.store import ImageStore
+from saccade.workers.folder import RunFolder, write_whole
+
+
+def write_plan(
+    folder: RunFolder, plan: ImagePlan, index: int, chosen: np.ndarray, selection: Selection | None
+) -> tuple[Unit, ...]:
+    """Freeze the units of one pass."""
+    layout = plan.passes[index]
+    last = index == plan.last.index
+    units = plan_sweep(plan.name, layout, chosen, everywhere=last)
+    tree = {
+        "units": [unit.to_dict() for unit in units],
+        "selection": None if selection is None else selection.to_dict(),
+    }
+    write_whole(folder.pass_plan(plan.name, layout), json.dumps(tree, separators=(",", ":")))
+    return units
+
+
+def freeze_image(
+    folder: RunFolder, plan: ImagePlan, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the image's plan, create its arrays, plan the glance; returns what the receipt says."""
+    write_whole(folder.image_plan(plan.name), plan.to_json())
+    ImageStore.create(folder.result(plan.name), plan, dict(provenance))
+    grid = plan.passes[0].tiles
+    units = write_plan(folder, plan, 0, np.ones((grid.rows, grid.columns), bool), None)
+    return {"plans": plan.passes[0].name, "units": len(units), "tiles": {"selected": len(grid)}}
+
+
+def select_next(
+    folder: RunFolder,
+    plan: ImagePlan,
+    recipe: Recipe,
+    index: int,
+    seconds_per_pixel: float | None,
+) -> dict[str, Any]:
+    """Choose the tiles of pass ``index`` from what the pass before it found; freeze its plan."""
+    store = ImageStore.open(folder.result(plan.name))
+    previous, following = plan.passes[index - 1], plan.passes[index]
+    status = read_status(store, previous)
+    refuse_bad_image(plan, previous, status, recipe.max_bad_tiles)
+    selection = _select(store, recipe, previous, following, status, seconds_per_pixel)
+    grid = following.tiles
+    chosen = np.zeros(len(grid), bool)
+    chosen[list(selection.tiles)] = True
+    units = write_plan(folder, plan, index, chosen.reshape(grid.rows, grid.columns), selection)
+    return {
+        "plans": following.name,
+        "units": len(units),
+        "tiles": {"selected": int(chosen.sum()), "of": len(grid)},
+        "thresholds": selection.thresholds,
+    }
+
+
+def _select(
+    store: ImageStore,
+    recipe: Recipe,
+    previous: PassLayout,
+    following: PassLayout,
+    status: np.ndarray,
+    seconds_per_pixel: float | None,
+) -> Selection:
+    selector = recipe.passes[following.index].select
+    table = score_tiles(
+        needed_columns(selector),
+        grid=following.tiles,
+        ratio=previous.score_downsample / following.plane.downsample,
+        coarse_shape=previous.score_shape,
+        read_strip=lambda box: _signals(store, previous, box),
+        classes=previous.classes,
+    )
+    answered = np.isin(status, (STATUS_DONE, STATUS_DEGRADED))
+    return select(
+        selector,
+        table,
+        grid=following.tiles,
+        cost_px=np.array([tile.area for tile in following.tiles]),
+        candidates=tiles_touching(previous, following, answered).ravel(),
+        forced=tiles_touching(previous, following, status == STATUS_FAILED).ravel(),
+        seconds_per_pixel=seconds_per_pixel,
+    )
+
+
+def _signals(
+    store: ImageStore, layout: PassLayout, box: Box
+) -> tuple[np.ndarray, np.ndarray | None]:
+    scores = dequantise(store.read(f"passes/{layout.name}/scores", box))
+    if not layout.saliency:
+        return scores, None
+    return scores, dequantise(store.read(f"passes/{layout.name}/saliency", box))
+
+
+def read_status(store: ImageStore, layout: PassLayout) -> np.ndarray:
+    """``(tile rows, tile columns)``: what became of each tile of a pass."""
+    return store.read(f"passes/{layout.name}/status", Box(0, 0, *grid_shape(layout)))
+
+
+def grid_shape(layout: PassLayout) -> tuple[int, int]:
+    """Rows and columns of a pass's tiles."""
+    return layout.tiles.rows, layout.tiles.columns
+
+
+def refuse_bad_image(
+    plan: ImagePlan, layout: PassLayout, status: np.ndarray, max_bad_tiles: float
+) -> None:
+    """Fail an image of which too much can't be read.
+
+    Raises:
+        TooManyBadTiles: more of the pass's tiles failed than the recipe allows.
+    """
+    visited = int((status != STATUS_NONE).sum())
+    failed = int((status == STATUS_FAILED).sum())
+    if failed > max_bad_tiles * visited:
+        raise TooManyBadTiles(
+            f"{plan.uri}: {failed} of {visited} tiles of pass {layout.name!r} could not be read; "
+            f"the recipe allows {max_bad_tiles:.0%} (max_bad_tiles); check the file, or allow more"
+        )
+
+
+def finalise(
+    folder: RunFolder, plan: ImagePlan, recipe: Recipe, timing: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Complete the pyramid, drop what is not kept, write the metadata last."""
+    store = ImageStore.open(folder.result(plan.name))
+    passes = {}
+    for layout in plan.passes:
+        status = read_status(store, layout)
+        refuse_bad_image(plan, layout, status, recipe.max_bad_tiles)
+        passes[layout.name] = tile_counts(status)
+    complete_pyramid(store, plan)
+    for layout in plan.passes:
+        if layout.name not in plan.keep and len(plan.passes) > 1:
+            store.drop(f"passes/{layout.name}")
+    store.finish({"passes": passes, "timing": dict(timing)})
+    return {"passes": passes}
+
+
+def tile_counts(status: np.ndarray) -> dict[str, int]:
+    """Tiles of a pass by outcome."""
+    return {
+        "tiles": int(status.size),
+        "visited": int((status != STATUS_NONE).sum()),
+        "degraded": int((status == STATUS_DEGRADED).sum()),
+        "failed": int((status == STATUS_FAILED).sum()),
+    }

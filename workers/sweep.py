@@ -1,0 +1,202 @@
+"""One sweep unit on its way through the engine: what it has gathered, and how it is written.
+
+The device lane places windows here one after the other; the write lane then stores the unit's own
+arrays and, in the last pass, composes the fused result for the same region while it is in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from saccade.pipeline.compose import compose_region
+from saccade.pipeline.coverage import compose_coverage
+from saccade.pipeline.fusion import Blend, hann_weights, quantise
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.image_plan import (
+    STATUS_DEGRADED,
+    STATUS_DONE,
+    STATUS_FAILED,
+    STATUS_NONE,
+    ImagePlan,
+)
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.plan import Unit, Window
+from saccade.pipeline.pyramid import write_lower_levels
+from saccade.pipeline.store import ImageStore, Written
+from saccade.workers.reading import WindowPixels, tiles_lost
+
+
+@dataclass
+class SweepJob:
+    """The arrays of one unit while it is computed."""
+
+    plan: ImagePlan
+    """Of the image."""
+    layout: PassLayout
+    """Of the pass."""
+    unit: Unit
+    """What is computed."""
+    scores: np.ndarray = field(init=False)
+    """``(classes, h, w)`` of the unit's region, as stored."""
+    saliency: np.ndarray | None = field(init=False)
+    """``(h, w)`` uint8, where the pass stores one."""
+    status: np.ndarray = field(init=False)
+    """``(tile rows, tile columns)`` of the unit's region."""
+    errors: list[str] = field(default_factory=list)
+    """What could not be read."""
+    pixels_read: int = 0
+    """Input pixels given to the model, halos included."""
+    splits: int = 0
+    """How often a batch was halved to fit the device."""
+
+    def __post_init__(self) -> None:
+        region = self.unit.region
+        fill = 0 if self.plan.scores == "uint8" else np.nan
+        self.scores = np.full((len(self.layout.classes), *region.shape), fill, self.plan.scores)
+        self.saliency = np.zeros(region.shape, np.uint8) if self.layout.saliency else None
+        self.status = np.full(self.cells.shape, STATUS_NONE, np.uint8)
+        self._blend = Blend(len(self.layout.classes), region) if self._blends else None
+
+    @property
+    def _blends(self) -> bool:
+        return self.layout.blend == "hann" and bool(self.unit.batches)
+
+    @property
+    def cells(self) -> Box:
+        """The tiles of the unit's region, rows and columns."""
+        return self.layout.tiles.cells_touching(self.unit.region.scale(self.layout.stride))
+
+    @property
+    def nbytes(self) -> int:
+        """Host memory held."""
+        return self.scores.nbytes + (0 if self.saliency is None else self.saliency.nbytes)
+
+    def place(
+        self, window: Window, read: WindowPixels, scores: np.ndarray, saliency: np.ndarray | None
+    ) -> None:
+        """Take one window's answer: crop its halo, or blend it; leave out what could not be read.
+
+        Args:
+            window: which window.
+            read: its pixels, for what was lost of them.
+            scores: ``(classes, h, w)`` float32, of all that the model saw.
+            saliency: ``(h, w)`` float32, or None.
+        """
+        failed, degraded = tiles_lost(self.layout, window, read)
+        self.errors.extend(read.reasons)
+        self.pixels_read += window.read.area
+        if self._blend is not None:
+            self._blend_in(window, scores)
+        self._crop_in(window, scores, saliency)
+        self._mark(window, failed, degraded)
+
+    def _crop_in(self, window: Window, scores: np.ndarray, saliency: np.ndarray | None) -> None:
+        core = self.layout.scores_of(window.core).intersect(self.unit.region)
+        inside = core.relative_to(window.read.reduce(self.layout.stride)).slices
+        place = core.relative_to(self.unit.region).slices
+        self.scores[(slice(None), *place)] = quantise(
+            scores[(slice(None), *inside)], self.plan.scores
+        )
+        if self.saliency is not None and saliency is not None:
+            self.saliency[place] = quantise(saliency[inside], "uint8")
+
+    def _blend_in(self, window: Window, scores: np.ndarray) -> None:
+        assert self._blend is not None
+        reach = self.layout.scores_of(
+            window.core.grow(self.layout.halo_px).clip(self.layout.plane.shape)
+        )
+        inside = reach.relative_to(window.read.reduce(self.layout.stride)).slices
+        margin = self.layout.halo_px // self.layout.stride
+        self._blend.add(reach, scores[(slice(None), *inside)], hann_weights(reach, margin))
+
+    def _mark(self, window: Window, failed: set[int], degraded: set[int]) -> None:
+        for index in self.layout.tiles.indices(self.layout.tiles.cells_touching(window.core)):
+            row, column = self.layout.tiles.cell(index)
+            cell = Box(row, column, row + 1, column + 1)
+            if self.cells.contains(cell):
+                state = STATUS_DEGRADED if index in degraded else STATUS_DONE
+                self.status[cell.relative_to(self.cells).slices] = (
+                    STATUS_FAILED if index in failed else state
+                )
+
+    def write(self, store: ImageStore) -> list[Written]:
+        """Store everything that this unit owns; returns what was put where."""
+        self._settle()
+        region, name = self.unit.region, self.layout.name
+        written = [*store.write(f"passes/{name}/status", self.cells, self.status)]
+        if self.saliency is not None:
+            written += store.write(f"passes/{name}/saliency", region, self.saliency)
+        if len(self.plan.passes) > 1:
+            written += store.write(f"passes/{name}/scores", region, self.scores)
+        if self.layout.index == self.plan.last.index:
+            written += self._write_fused(store)
+        return written
+
+    def _settle(self) -> None:
+        """Turn blended sums into scores, and take back what tiles that failed were given."""
+        answered = np.isin(self.status, (STATUS_DONE, STATUS_DEGRADED))
+        if self._blend is not None:
+            self.scores[...] = quantise(self._blend.result(), self.plan.scores)
+        elif answered.all() or not (self.status == STATUS_FAILED).any():
+            return
+        fill = 0 if self.plan.scores == "uint8" else np.nan
+        for row, column in np.argwhere(~answered):
+            cell = Box(row, column, row + 1, column + 1).shift(self.cells.y0, self.cells.x0)
+            place = self.layout.scores_of(self.layout.tiles.span(cell)).relative_to(
+                self.unit.region
+            )
+            self.scores[(slice(None), *place.slices)] = fill
+
+    def _write_fused(self, store: ImageStore) -> list[Written]:
+        """The fused result of this region, its labels, its lower levels, and who answered."""
+        region = self.unit.region
+        fused = compose_region(store, self.plan, region, self.scores, self.status)
+        cells = self.plan.coverage_box(region)
+        coverage, status = compose_coverage(self.plan, self._statuses(store), cells)
+        return [
+            *store.write("0", region, fused.scores),
+            *store.write("labels/classes/0", region, fused.labels),
+            *write_lower_levels(store, self.plan, region, fused.scores, fused.labels),
+            *store.write("coverage", cells, coverage),
+            *store.write("status", cells, status),
+        ]
+
+    def _statuses(self, store: ImageStore) -> list[np.ndarray]:
+        """Per pass, the whole status array; of the last pass, with this unit's part in it."""
+        statuses = [
+            store.read(f"passes/{p.name}/status", Box(0, 0, p.tiles.rows, p.tiles.columns))
+            for p in self.plan.passes
+        ]
+        statuses[-1][self.cells.slices] = self.status
+        return statuses
+
+    def counts(self) -> dict[str, int]:
+        """Tiles by outcome, for the receipt."""
+        return {
+            "done": int((self.status == STATUS_DONE).sum()),
+            "degraded": int((self.status == STATUS_DEGRADED).sum()),
+            "failed": int((self.status == STATUS_FAILED).sum()),
+        }
+
+
+def receipt_of(
+    job: SweepJob, attempt: int, written: list[Written], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """What the journal keeps of a sweep unit."""
+    return {
+        "unit": job.unit.id,
+        "image": job.unit.image,
+        "pass": job.layout.name,
+        "attempt": attempt,
+        "keys": {w.key: w.checksum for w in written},
+        "nbytes": sum(w.nbytes for w in written),
+        "tiles": job.counts(),
+        "pixels": job.pixels_read,
+        "errors": job.errors[:20],
+        "batch": job.layout.batch,
+        "splits": job.splits,
+        "seconds": {lane: round(value, 4) for lane, value in seconds.items()},
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,20 @@ class RunIdentity:
     """Per pass, a hash of model code, options and weights."""
     device: str
     """Kind of device: 'cpu' or 'cuda'."""
+    torch_threads: int = 1
+    """Threads of one forward pass on a CPU: kernels may round differently with another number."""
     schema: int = SCHEMA_VERSION
     """Of plans and results."""
 
     @classmethod
-    def of(cls, recipe: Recipe, model_folder: Path, device: str) -> RunIdentity:
+    def of(cls, recipe: Recipe, model_folder: Path, device: str, torch_threads: int) -> RunIdentity:
         """What a recipe means today.
 
         Raises:
             ModelNotFound: a model file or its weights are missing.
         """
         hashes = {one.name: fingerprint(one.model, model_folder) for one in recipe.passes}
-        return cls(recipe.model_dump(mode="json"), hashes, device.split(":")[0])
+        return cls(recipe.model_dump(mode="json"), hashes, device.split(":")[0], torch_threads)
 
     def provenance(self) -> dict[str, Any]:
         """What every result says of its making."""
@@ -89,8 +91,7 @@ def read_identity(folder: RunFolder) -> RunIdentity | None:
         return None
     try:
         tree = json.loads(folder.identity.read_text())
-        fields = {key: tree[key] for key in ("recipe", "model_hashes", "device", "schema")}
-        return RunIdentity(**fields)
+        return RunIdentity(**{one.name: tree[one.name] for one in fields(RunIdentity)})
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(
             f"{folder.identity}: can't be understood ({error}); restore it, or use a new folder"

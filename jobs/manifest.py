@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,20 @@ def check_overrides(entries: Iterable[ImageEntry], recipe: Recipe) -> None:
             problems.append(explain(error, entry.name))
     if problems:
         raise ManifestError(_listed(problems))
+
+
+def with_pixel_size(
+    entries: Iterable[ImageEntry], *, mpp: float | None, gsd: float | None
+) -> tuple[ImageEntry, ...]:
+    """The entries with one pixel size for all; a manifest's own row wins.
+
+    Raises:
+        ManifestError: not a positive number, or both are given.
+    """
+    if mpp is not None and gsd is not None:
+        raise ManifestError("a pixel size is mpp or gsd; found both")
+    sizes = {k: _positive(k, v) for k, v in (("mpp", mpp), ("gsd", gsd)) if v is not None}
+    return tuple(e if e.pixel_size else replace(e, **sizes) for e in entries)
 
 
 def entry_to_json(entry: ImageEntry) -> str:

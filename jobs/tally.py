@@ -94,7 +94,7 @@ class Tally:
         )
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Take one record of the journal in; records of a kind that says nothing are passed over."""
+        """Take one record of the journal in; kinds that say nothing are passed over."""
         image = self.images.get(record.get("image", ""))
         if image is not None:
             _ADDERS.get(record.get("kind", ""), _add_nothing)(image, record)

@@ -167,7 +167,8 @@ def merge_tiles(chosen: np.ndarray, cells: Box, longest: int) -> Iterator[Box]:
     for row, column in np.argwhere(left):
         if left[row, column]:
             width = _run(left[row, column : column + longest])
-            height = _run(left[row : row + longest, column : column + width].all(axis=1))
+            rows = left[row : row + longest, column : column + width]
+            height = _run(np.all(rows, axis=1))
             left[row : row + height, column : column + width] = False
             corner = Box(row, column, row + height, column + width)
             yield Box(*map(int, corner.shift(cells.y0, cells.x0).as_tuple()))

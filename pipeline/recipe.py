@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -22,7 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from saccade.pipeline.models.base import Activation
-from saccade.pipeline.selectors import AllTiles, Selector, shorthand_selector
+from saccade.pipeline.selectors import AllTiles, Selector
 
 Fuse = Literal["finest", "mean", "mean_logit", "max", "residual", "confidence_gated"]
 ScoreType = Literal["uint8", "float16", "float32"]
@@ -129,7 +128,7 @@ class PassRecipe(Node):
     """Windows per forward pass."""
     blend: Literal["crop", "hann"] = "crop"
     """How windows meet: the halo is cropped (exact), or overlapping windows are averaged."""
-    select: Annotated[Selector, BeforeValidator(shorthand_selector)] = AllTiles()
+    select: Selector = AllTiles()
     """Which tiles this pass visits, judged by the previous pass; the first pass visits all."""
     guidance: bool = False
     """Give the model the previous pass's scores, upsampled."""
@@ -232,8 +231,11 @@ def _first_pass_is_a_glance(glance: PassRecipe) -> None:
 
 
 def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Change values in place; a resolution, or a selector with its kind, is replaced as a whole."""
     for key, value in changes.items():
-        if key == "resolution" or not (isinstance(value, dict) and isinstance(tree.get(key), dict)):
-            tree[key] = value
+        old = tree.get(key)
+        whole = key == "resolution" or (isinstance(value, dict) and "by" in value)
+        if isinstance(old, dict) and isinstance(value, dict) and not whole:
+            _merge(old, value)
         else:
-            _merge(tree[key], value)
+            tree[key] = value

@@ -186,10 +186,13 @@ def _per_tile(
 
 def _leaving_nan_out(tiles: np.ndarray, summary: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """``summary`` of each row of ``(T, n)`` without its NaN; NaN for a row of nothing else."""
-    found = summary(tiles)
-    for row in np.flatnonzero(np.isnan(tiles).any(axis=1)):
-        valid = tiles[row][~np.isnan(tiles[row])]
-        found[row] = summary(valid[None])[0] if valid.size else np.nan
+    found = summary(tiles).astype(np.float32)
+    holes = np.isnan(tiles)
+    if not holes.any():
+        return found
+    found[holes.all(axis=1)] = np.nan
+    for row in np.flatnonzero(holes.any(axis=1) & ~holes.all(axis=1)):
+        found[row] = summary(tiles[row, ~holes[row]][None])[0]
     return found
 
 

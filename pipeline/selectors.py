@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 Statistic = Literal["max", "mean", "top"]
 
@@ -130,15 +139,27 @@ class Dilate(SelectorNode):
     """How far around, in tiles, diagonals included."""
 
 
+class _Shorthand:
+    """A selector that needs no numbers may be written as its bare name: ``select: all``."""
+
+    names = ("all", "foreground")
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"enum": list(self.names)}, handler(core)]}
+
+
+def _spelled_out(value: Any) -> Any:
+    return {"by": value} if isinstance(value, str) else value
+
+
 Selector = Annotated[
     AllTiles | Foreground | TopFraction | TopK | Threshold | Budget | Uncertainty | Union | Dilate,
     Field(discriminator="by"),
+    BeforeValidator(_spelled_out),
+    _Shorthand(),
 ]
 
 for _node in (Scored, TopFraction, TopK, Threshold, Budget, Uncertainty, Union, Dilate):
     _node.model_rebuild()
-
-
-def shorthand_selector(value: Any) -> Any:
-    """``select: all`` for ``select: {by: all}``."""
-    return {"by": value} if isinstance(value, str) else value

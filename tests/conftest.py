@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test depends on timing: the machines that run them are shared.
+settings.register_profile("saccade", deadline=None)
+settings.load_profile("saccade")
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from saccade.pipeline.errors import SourceError
-from saccade.pipeline.fusion import coarse_box_for, dequantise, upsample
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
@@ -22,7 +20,9 @@ from saccade.pipeline.models.base import PassModel
 from saccade.pipeline.models.loading import load_model
 from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.recipe import PassRecipe, Recipe
+from saccade.pipeline.resampling import coarse_box_for, upsample
 from saccade.pipeline.resolve import resolve_image
+from saccade.pipeline.scores import dequantise
 from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
@@ -90,7 +90,6 @@ class WorkerContext:
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
         self.folder = RunFolder(spec.folder)
-        self.device = torch.device(spec.device)
         self.recipe = Recipe.model_validate_json(spec.recipe_json)
         self._models: dict[str, PassModel] = {}
         self._images: dict[str, ImageContext] = {}
@@ -105,7 +104,7 @@ class WorkerContext:
         with self._models_lock:
             if key not in self._models:
                 self._models[key] = load_model(
-                    one.model, base_folder=self.spec.model_folder, device=str(self.device)
+                    one.model, base_folder=self.spec.model_folder, device=self.spec.device
                 )
             return self._models[key]
 
@@ -114,7 +113,7 @@ class WorkerContext:
         recipe = self.recipe_for(entry)
         model = self.model(recipe.passes[unit.pass_index])
         layout = image.plan.passes[unit.pass_index]
-        return Predictor(model, layout, self.device, recipe.precision)
+        return Predictor(model, layout, self.spec.device, recipe.precision)
 
     def recipe_for(self, entry: ImageEntry) -> Recipe:
         """The recipe with one image's overrides."""
@@ -172,7 +171,7 @@ class WorkerContext:
         source = open_source(entry.uri)
         try:
             identity = source.identity()
-            batch_px = BATCH_PX[self.device.type]
+            batch_px = BATCH_PX[self.spec.device.split(":")[0]]
             plan = resolve_image(
                 entry.name, source, identity, recipe, specs, entry.pixel_size, batch_px
             )

@@ -5,6 +5,7 @@ Knows tensors; knows no files, units or threads.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -42,8 +43,8 @@ class Predictor:
     """What looks."""
     layout: PassLayout
     """Of the pass."""
-    device: torch.device
-    """Where it runs."""
+    device: str
+    """Where it runs: 'cpu', 'cuda', 'cuda:1'..."""
     precision: Precision = "float32"
     """Arithmetic; anything but float32 is torch's mixed precision."""
 
@@ -73,14 +74,14 @@ class Predictor:
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-        if self.device.type == "cuda":
+        if self.device != "cpu":
             torch.cuda.empty_cache()
         return None
 
     def _arithmetic(self) -> AbstractContextManager[object]:
         if self.precision == "float32":
             return nullcontext()
-        return torch.autocast(self.device.type, getattr(torch, self.precision))
+        return torch.autocast(self.device.split(":")[0], getattr(torch, self.precision))
 
     def _views(self, windows: Sequence[WindowPixels]) -> Views:
         size = self.layout.plane.pixel_size
@@ -148,10 +149,18 @@ def _is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def peak_memory_nbytes(device: torch.device) -> int:
+def peak_memory_nbytes(device: str) -> int:
     """Most memory held so far: of the device, or of this process where the device is a CPU."""
-    if device.type == "cuda":
+    if device != "cpu":
         return int(torch.cuda.max_memory_allocated(device))
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def set_threads(count: int) -> None:
+    """Threads of one forward pass; part of a run's identity, because it may change last bits."""
+    torch.set_num_threads(count)
+
+
+def gpu_count() -> int:
+    """GPUs of this machine."""
+    return torch.cuda.device_count()

@@ -14,11 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from saccade.pipeline.plan import Batch, Unit
+from saccade.pipeline.plan import Batch, Unit, Window
 from saccade.workers.context import ImageContext, WorkerContext
-from saccade.workers.device import peak_memory_nbytes
+from saccade.workers.device import peak_memory_nbytes, set_threads
 from saccade.workers.lanes import ByteBudget, FirstFailure, LaneClosed
 from saccade.workers.reading import WindowPixels
 from saccade.workers.sweep import SweepJob, receipt_of
@@ -66,7 +64,7 @@ class Engine:
     """Runs units on one device; give them with ``submit`` in the order they should be read."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        torch.set_num_threads(spec.torch_threads)
+        set_threads(spec.torch_threads)
         self.context = WorkerContext(spec)
         self._to_read: queue.Queue[Flight | None] = queue.Queue()
         self._to_compute: queue.Queue[ReadBatch | None] = queue.Queue()
@@ -75,7 +73,6 @@ class Engine:
         self._readers = ThreadPoolExecutor(spec.read_threads, "read")
         self._writers = ThreadPoolExecutor(spec.write_threads, "write")
         self._steps = ThreadPoolExecutor(1, "step")
-        self._flights: set[Flight] = set()
         self._lanes = [
             threading.Thread(target=self._feed, name="feed", daemon=True),
             threading.Thread(target=self._compute, name="device", daemon=True),
@@ -133,7 +130,7 @@ class Engine:
         reads = tuple(self._readers.submit(self._read, flight, window) for window in batch)
         return ReadBatch(flight, batch, reads, nbytes)
 
-    def _read(self, flight: Flight, window: Any) -> WindowPixels:
+    def _read(self, flight: Flight, window: Window) -> WindowPixels:
         since = time.perf_counter()
         image = flight.image
         assert image is not None
@@ -217,7 +214,7 @@ class Engine:
         if flight.failure.error is not None:
             flight.answer.set_exception(flight.failure.error)
         elif receipt is not None:
-            receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.device)
+            receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.spec.device)
             flight.answer.set_result(receipt)
 
 

@@ -149,7 +149,7 @@ class Line:
     """Units that wait, oldest image first, each image's in their order."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Entry]] = []
+        self._heap: list[tuple[int, int, int, Entry]] = []
 
     def __len__(self) -> int:
         """Units in line, and those that no longer wait but were not at the head since."""
@@ -157,21 +157,24 @@ class Line:
 
     def push(self, entry: Entry) -> None:
         """Let a unit wait at its own place."""
-        heappush(self._heap, (entry.stage.image.arrival, entry.place, entry))
+        # a unit that no longer waits may still be in the heap when its image's next stage opens:
+        # the stage's number keeps keys distinct
+        key = (entry.stage.image.arrival, entry.stage.number, entry.place)
+        heappush(self._heap, (*key, entry))
 
     def head(self) -> Entry | None:
         """The unit whose turn it is."""
-        while self._heap and self._heap[0][2].state is not State.WAITING:
+        while self._heap and self._heap[0][-1].state is not State.WAITING:
             heappop(self._heap)
-        return self._heap[0][2] if self._heap else None
+        return self._heap[0][-1] if self._heap else None
 
     def pop(self) -> Entry:
         """Take the unit whose turn it is out of the line; there is one."""
-        return heappop(self._heap)[2]
+        return heappop(self._heap)[-1]
 
     def waiting(self) -> list[Entry]:
         """All units that wait here, in no order; reads the whole line."""
-        return [entry for _, _, entry in self._heap if entry.state is State.WAITING]
+        return [entry for *_, entry in self._heap if entry.state is State.WAITING]
 
 
 def check_stage_ready(event: StageReady, image: Image) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.errors import TooManyBadTiles
-from saccade.pipeline.fusion import dequantise
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
     STATUS_DEGRADED,
@@ -29,6 +28,7 @@ from saccade.pipeline.plan import Unit, plan_sweep
 from saccade.pipeline.pyramid import complete_pyramid
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.saliency import needed_columns, score_tiles
+from saccade.pipeline.scores import dequantise
 from saccade.pipeline.selection import Selection, select
 from saccade.pipeline.store import ImageStore
 from saccade.workers.folder import RunFolder, write_whole

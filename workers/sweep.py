@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from saccade.pipeline.blending import Blend, hann_weights
 from saccade.pipeline.compose import compose_region
 from saccade.pipeline.coverage import compose_coverage
-from saccade.pipeline.fusion import Blend, hann_weights, quantise
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
     STATUS_DEGRADED,
@@ -25,8 +25,11 @@ from saccade.pipeline.image_plan import (
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.pyramid import write_lower_levels
+from saccade.pipeline.scores import quantise
 from saccade.pipeline.store import ImageStore, Written
 from saccade.workers.reading import WindowPixels, tiles_lost
+
+Slices = tuple[slice, slice]
 
 
 @dataclass
@@ -89,28 +92,33 @@ class SweepJob:
         self.errors.extend(read.reasons)
         self.pixels_read += window.read.area
         if self._blend is not None:
-            self._blend_in(window, scores)
-        self._crop_in(window, scores, saliency)
+            self._blend_in(self._blend, window, scores)
+        else:
+            self._crop_in(window, scores)
+        if self.saliency is not None and saliency is not None:
+            inside, place = self._crop(window)
+            self.saliency[place] = quantise(saliency[inside], "uint8")
         self._mark(window, failed, degraded)
 
-    def _crop_in(self, window: Window, scores: np.ndarray, saliency: np.ndarray | None) -> None:
+    def _crop(self, window: Window) -> tuple[Slices, Slices]:
+        """Where a window's core lies in what the model saw, and in the unit's region."""
         core = self.layout.scores_of(window.core).intersect(self.unit.region)
-        inside = core.relative_to(window.read.reduce(self.layout.stride)).slices
-        place = core.relative_to(self.unit.region).slices
-        self.scores[(slice(None), *place)] = quantise(
-            scores[(slice(None), *inside)], self.plan.scores
-        )
-        if self.saliency is not None and saliency is not None:
-            self.saliency[place] = quantise(saliency[inside], "uint8")
+        seen = window.read.reduce(self.layout.stride)
+        return core.relative_to(seen).slices, core.relative_to(self.unit.region).slices
 
-    def _blend_in(self, window: Window, scores: np.ndarray) -> None:
-        assert self._blend is not None
-        reach = self.layout.scores_of(
-            window.core.grow(self.layout.halo_px).clip(self.layout.plane.shape)
-        )
+    def _crop_in(self, window: Window, scores: np.ndarray) -> None:
+        inside, place = self._crop(window)
+        cropped = scores[(slice(None), *inside)]
+        self.scores[(slice(None), *place)] = quantise(cropped, self.plan.scores)
+
+    def _blend_in(self, blend: Blend, window: Window, scores: np.ndarray) -> None:
+        grown = window.core.grow(self.layout.halo_px).clip(self.layout.plane.shape)
+        reach = self.layout.scores_of(grown)
         inside = reach.relative_to(window.read.reduce(self.layout.stride)).slices
         margin = self.layout.halo_px // self.layout.stride
-        self._blend.add(reach, scores[(slice(None), *inside)], hann_weights(reach, margin))
+        core = self.layout.scores_of(window.core)
+        weights = hann_weights(core, reach, margin, self.layout.score_shape)
+        blend.add(reach, scores[(slice(None), *inside)], weights)
 
     def _mark(self, window: Window, failed: set[int], degraded: set[int]) -> None:
         for index in self.layout.tiles.indices(self.layout.tiles.cells_touching(window.core)):

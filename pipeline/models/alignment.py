@@ -42,25 +42,24 @@ def measure_multiple(
             period.
     """
     for side in SIDES_PX:
-        side_px, found = round_up(side, LARGEST * stride), None
-        noise = torch.rand(
-            (1, channels or 3, side_px + LARGEST * stride, side_px + LARGEST * stride),
-            generator=torch.Generator().manual_seed(2027),
-        ).to(device)
-        base = model_fn(noise[..., :side_px, :side_px])
-        for cells in (2**k for k in range(LARGEST.bit_length())):
-            if cells * stride > side_px // 4:
-                break
-            if _moves_along(model_fn, noise, base, cells, stride):
-                found = cells * stride
-                break
-        if found:
+        found = _period(model_fn, round_up(side, LARGEST * stride), stride, channels or 3, device)
+        if found is not None:
             return found
     raise ModelContract(
         "what the input's sizes and origins are multiples of could not be measured: state "
         f"'multiple' (and 'halo') of the model; moves of up to {LARGEST * stride} px all change "
         "its answer, as global attention or pooling does"
     )
+
+
+def _period(
+    model_fn: Callable[[Tensor], Tensor], side_px: int, stride: int, channels: int, device: str
+) -> int | None:
+    shape = (1, channels, side_px * 5 // 4, side_px * 5 // 4)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(2027)).to(device)
+    base = model_fn(noise[..., :side_px, :side_px])
+    moves = [2**k for k in range(LARGEST.bit_length()) if 2**k * stride <= side_px // 4]
+    return next((m * stride for m in moves if _moves_along(model_fn, noise, base, m, stride)), None)
 
 
 def _moves_along(

@@ -21,7 +21,7 @@ class ModelSpec:
     classes: tuple[str, ...]
     """Name of each score channel, in order; at least one."""
     halo_px: int = 0
-    """Context needed around a window for exact answers, in input pixels (receptive-field radius)."""
+    """Context that makes a window's answer exact, in input pixels (receptive-field radius)."""
     stride: int = 1
     """Input pixels per output pixel, along each axis."""
     multiple: int = 1
@@ -35,7 +35,7 @@ class ModelSpec:
     std: tuple[float, ...] | None = None
     """Divided by per channel after the mean; None divides by nothing."""
     scale: float | None = None
-    """Samples are divided by this first; None takes the dtype's maximum (integers) or 1 (floats)."""
+    """Samples are divided by this first; None takes the dtype's maximum, or 1 for floats."""
     guidance: bool = False
     """Whether the model takes the previous pass's scores."""
     context: tuple[float, ...] = ()

@@ -1,4 +1,4 @@
-"""The models that ship, by name. Knows their names and constructors, nothing of what they compute."""
+"""The models that ship, by name. Knows constructors, nothing of what they compute."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from typing import Any
 from saccade.pipeline.errors import ModelNotFound
 from saccade.pipeline.models.archives import ARCHIVE_SUFFIXES
 from saccade.pipeline.models.builtin import VERSION
+from saccade.pipeline.models.choice import BUILTIN, OVERRIDES, ModelChoice
 from saccade.pipeline.models.factories import code_file
-from saccade.pipeline.models.loading import BUILTIN, OVERRIDES, ModelChoice
 
 BLOCK_BYTES = 1 << 20
 

@@ -20,7 +20,7 @@ from saccade.pipeline.models.base import ModelSpec
 RawFunction = Callable[[Tensor], Tensor]
 """Pixels ``(N, C, H, W)`` to raw scores ``(N, K, h, w)``."""
 
-WINDOWS_PX = (128, 256, 512, 1024)
+WINDOWS_PX = (256, 512, 1024)
 """Sides of the windows tried, smallest first."""
 PROBES_PER_CELL = 8
 """Positions tried inside one cell of ``multiple`` pixels; larger cells are probed in blocks."""
@@ -56,7 +56,8 @@ def measure_halo(
     distance to a pixel that it depends on is counted from the nearer end. The halo is the largest
     such distance over both axes, both directions, and all positions inside a cell of ``multiple``
     pixels (for ``multiple`` above 8, over blocks of the cell: at most one eighth of a cell too
-    large before rounding).
+    large before rounding). A lone tap more than half of the smallest window away from all others
+    is not seen.
 
     Args:
         model_fn: raw scores, before any activation that could saturate.
@@ -82,12 +83,13 @@ def halo_is_exact(
 ) -> bool:
     """Whether a core made of whole cells of ``multiple`` pixels sees no further than ``halo_px``.
 
-    Three answers for one window little larger than the halo; a halo that ``measure_halo`` found
+    Three answers for one window not much larger than the halo; a halo that ``measure_halo`` found
     passes.
     """
     cells = -(-halo_px // _cell(spec))
-    probe = _Probe(model_fn, spec, (2 * cells + 5) * _cell(spec), device)
-    return probe.reach_cells() <= cells
+    side = max(WINDOWS_PX[0], 3 * cells * _cell(spec))
+    probe = _Probe(model_fn, spec, round_up(side, _cell(spec)), device)
+    return probe.is_clear() and probe.reach_cells() <= cells
 
 
 def _cell(spec: ModelSpec) -> int:
@@ -117,9 +119,17 @@ class _Probe:
         self.hides_nan = bool((by_size & ~by_nan).any())
 
     def is_clear(self) -> bool:
-        """Whether the field of the whole cell ends before the window's edge."""
-        last = self.base.shape[-1] - 1
-        return all(0 < low and high < last for low, high in self._extent(self.changed))
+        """Whether the field of the whole cell ends before the window's edge.
+
+        Dilated kernels see every n-th pixel: the free border has to be wider than any gap inside.
+        """
+        return all(self._ends_inside(self.changed.any(axis)) for axis in (1, 0))
+
+    def _ends_inside(self, line: Tensor) -> bool:
+        own, last = self.origin_px // self.stride, len(line) - 1
+        marks = torch.tensor([own, *line.nonzero().flatten().tolist()]).unique()
+        gap = int(marks.diff().max()) if len(marks) > 1 else 1
+        return int(marks[0]) >= gap and int(marks[-1]) <= last - gap
 
     def reach_cells(self) -> int:
         """Largest distance, in cells, at which an output depends on the whole cell."""

@@ -1,4 +1,4 @@
-"""Weights into a module, without running code from the file. Knows no recipe and no architecture."""
+"""Weights into a module, without running code from the file. Knows no architecture."""
 
 from __future__ import annotations
 

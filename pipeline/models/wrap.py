@@ -78,9 +78,9 @@ class TorchModel:
         return read_answer(self.module(normalised(views.pixels, spec), **inputs))
 
     def _check(self, answer: Answer, scores: Tensor, views: Views) -> None:
-        _check_shape(answer, views.pixels, self.spec)
+        check_shape(answer, views.pixels, self.spec)
         low, high = float(scores.min()), float(scores.max())
-        if not (-RANGE_SLACK <= low and high <= 1 + RANGE_SLACK):
+        if not (low >= -RANGE_SLACK and high <= 1 + RANGE_SLACK):
             raise ModelContract(
                 f"scores in [0, 1] expected; found {low:.4g} to {high:.4g} with activation "
                 f"{self.spec.activation!r}: "
@@ -136,7 +136,8 @@ def _prediction(scores: Tensor, extras: Mapping[str, Tensor]) -> Prediction:
     )
 
 
-def _check_shape(answer: Answer, pixels: Tensor, spec: ModelSpec) -> None:
+def check_shape(answer: Answer, pixels: Tensor, spec: ModelSpec) -> None:
+    """Refuse an answer whose shape is not what the declaration says for these pixels."""
     height, width = pixels.shape[-2:]
     cells = (height // spec.stride, width // spec.stride)
     expected = (pixels.shape[0], len(spec.classes), *cells)

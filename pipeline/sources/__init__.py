@@ -7,11 +7,15 @@ needs is imported only when such a file is opened.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from saccade.pipeline.errors import BrokenImage, SourceError, UnsupportedImage
 from saccade.pipeline.sources.base import Source
+
+if TYPE_CHECKING:
+    from saccade.pipeline.sources.tiff import TiffSource
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -21,6 +25,8 @@ SUFFIXES = frozenset(
     {".svs", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".czi", ".dcm"}
     | {".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg"}
 )
+DIRECT_CODECS = frozenset({"JPEG", "APERIO_JP2000_RGB"})
+"""Compressions of Aperio tiles that decode to the same bytes with and without OpenSlide."""
 KNOWN = (
     "whole-slide formats (SVS, NDPI, MRXS, SCN, VMS, BIF, CZI, DICOM), TIFF, BigTIFF, OME-TIFF, "
     "GeoTIFF, OME-Zarr 0.4 and 0.5, zarr arrays, PNG, JPEG"
@@ -94,21 +100,30 @@ def _open_slide(path: Path) -> Source:
 
 
 def _open_aperio(path: Path) -> Source:
-    """Read an Aperio slide's tiles directly, as OpenSlide would but faster, where that is the same.
+    """Read an Aperio slide's tiles directly where that gives what OpenSlide gives, but faster.
 
     OpenSlide fills tiles that a slide leaves out from another level, and reads slides that no
     other decoder does: those are left to it.
     """
     from saccade.pipeline.sources.tiff import TiffSource
 
+    slide = _open_slide(path)
     try:
-        source = TiffSource(path)
+        direct = TiffSource(path)
     except (UnsupportedImage, BrokenImage):
-        return _open_slide(path)
-    if source.has_holes or source.channels != 3 or source.dtype != np.uint8:
-        source.close()
-        return _open_slide(path)
-    return source
+        return slide
+    refused, chosen = (slide, direct) if _interchangeable(slide, direct) else (direct, slide)
+    refused.close()
+    return chosen
+
+
+def _interchangeable(slide: Source, direct: TiffSource) -> bool:
+    """Whether a slide's tiles, decoded as they are, are the pixels that OpenSlide draws."""
+    same_levels = [a.shape for a in slide.levels] == [b.shape for b in direct.levels]
+    same_samples = (slide.dtype, slide.channels) == (direct.dtype, direct.channels)
+    known = all(level.codec in DIRECT_CODECS for level in direct.levels)
+    same_size = slide.pixel_size == direct.pixel_size
+    return same_levels and same_samples and same_size and known and not direct.has_holes
 
 
 def _open_folder(path: Path) -> Source:

@@ -55,6 +55,9 @@ class Level:
     """The file's own tile (or strip, or chunk) in pixels; None where it has none."""
     codec: str | None = None
     """The file's own compression, as its format names it; None where unknown."""
+    resampling: str | None = None
+    """How the file says this level was made from level 0, in capitals ('NEAREST', 'AVERAGE'); None
+    where it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,10 +123,15 @@ def is_reduction(full: Shape, reduced: Shape) -> bool:
 
 
 def level_of(
-    full: Shape, shape: Shape, tile: Shape | None = None, codec: str | None = None
+    full: Shape,
+    shape: Shape,
+    tile: Shape | None = None,
+    codec: str | None = None,
+    resampling: str | None = None,
 ) -> Level:
-    """A level from its shape and the shape of level 0."""
-    return Level(shape, level_downsample(full, shape), tile, codec)
+    """A level from its shape and the shape of level 0, which no resampling made."""
+    made = None if shape == full else resampling
+    return Level(shape, level_downsample(full, shape), tile, codec, made)
 
 
 def native(dtype: np.dtype[Any], uri: str) -> np.dtype[Any]:

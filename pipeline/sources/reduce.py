@@ -20,7 +20,7 @@ SLACK = 1e-9
 MIN_VALID_SHARE = 1e-6
 """Share of a pixel's area that must hold data for the pixel to hold any."""
 
-BAND_SAMPLES = 1 << 21
+BAND_SAMPLES = 1 << 20
 """Input samples that are in work at a time; intermediate sums are up to eight bytes each."""
 
 Taps = list[tuple[np.ndarray, np.ndarray]]
@@ -133,7 +133,8 @@ def _full_area(rows: _Axis, columns: _Axis) -> np.ndarray:
     whole = rows.whole
     if whole is not None:
         along = _sum_whole(np.ones((1, columns.span[1] - columns.span[0], 1), bool), whole, 1)
-        return np.multiply(_sum_whole(ones, whole, 0), along)
+        area: np.ndarray = _sum_whole(ones, whole, 0) * along
+        return area
     height = _sum_taps(ones, rows.taps(), 0)
     return _sum_taps(height, [(np.zeros_like(p), w) for p, w in columns.taps()], 1)
 
@@ -164,16 +165,30 @@ def _strided(
 
 
 def _sum_taps(pixels: np.ndarray, taps: Taps, axis: int) -> np.ndarray:
+    # two axes, because broadcasting over a short last one is several times slower
+    channels = pixels.shape[2]
+    flat = pixels.reshape(len(pixels), -1)
     total: np.ndarray | None = None
     for pixel, weight in taps:
-        shaped = weight[:, None, None] if axis == 0 else weight[None, :, None]
-        part = pixels.take(pixel, axis=axis)
-        # infinity outside an output's area times a weight of 0 would not be a number
-        part[(weight == 0) if axis == 0 else (slice(None), weight == 0)] = 0
-        part = part * shaped
+        part = _tap(flat, pixel, weight, channels, axis)
         total = part if total is None else np.add(total, part, out=total)
     assert total is not None
-    return total
+    return total.reshape(len(total), -1, channels)
+
+
+def _tap(
+    flat: np.ndarray, pixel: np.ndarray, weight: np.ndarray, channels: int, axis: int
+) -> np.ndarray:
+    if axis == 1:
+        samples = (pixel[:, None] * channels + np.arange(channels)).ravel()
+        part, shaped = flat.take(samples, axis=1), np.repeat(weight, channels)[None, :]
+    else:
+        part, shaped = flat.take(pixel, axis=0), weight[:, None]
+    # infinity outside an output's area times a weight of 0 would not be a number
+    none = shaped.ravel() == 0
+    part[none if axis == 0 else (slice(None), none)] = 0
+    weighted: np.ndarray = part * shaped
+    return weighted
 
 
 def _rounded(mean: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

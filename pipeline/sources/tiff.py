@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,10 @@ class TiffSource(Reader):
         planes = find_levels(tif, self.uri, ome)
         first = planes[0][0]
         self.format = _format(tif)
-        self.resampling = tiff_tags.overview_resampling(first)
         self._read_tags(first, planes[0], ome)
         self._segments = [tuple(self._open_page(page) for page in level) for level in planes]
-        full = self._segments[0][0].shape
-        self.levels = tuple(_level(full, level[0]) for level in self._segments)
+        resampling = tiff_tags.overview_resampling(first)
+        self.levels = _levels([level[0] for level in self._segments], resampling)
 
     def _read_tags(self, first: TiffPage, planes: Planes, ome: OmeXml | None) -> None:
         self.dtype = native(np.dtype(first.dtype), self.uri)
@@ -95,8 +95,9 @@ def _format(tif: TiffFile) -> str:
     return named[0] if named else ("BigTIFF" if tif.is_bigtiff else "TIFF")
 
 
-def _level(full: tuple[int, int], segments: Segments) -> Level:
-    return level_of(full, segments.shape, segments.tile, segments.codec)
+def _levels(segments: Sequence[Segments], resampling: str | None) -> tuple[Level, ...]:
+    full = segments[0].shape
+    return tuple(level_of(full, s.shape, s.tile, s.codec, resampling) for s in segments)
 
 
 def _ome_names(ome: OmeXml, channels: int, otherwise: tuple[str, ...]) -> tuple[str, ...]:

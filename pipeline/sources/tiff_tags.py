@@ -135,7 +135,8 @@ def _aperio_size(description: str) -> PixelSize | None:
 
 def _resolution_size(page: TiffPage) -> PixelSize | None:
     """Micrometres from pixels per inch or centimetre; printing defaults and 1/1 say nothing."""
-    unit_um = UM_PER_RESOLUTION_UNIT.get(int(_value(page, 296) or 2))
+    unit = _value(page, 296)
+    unit_um = UM_PER_RESOLUTION_UNIT.get(2 if unit is None else int(unit))
     ratios = [_value(page, code) for code in (283, 282)]
     if unit_um is None or any(r is None or min(r) <= 0 for r in ratios):
         return None

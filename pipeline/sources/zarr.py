@@ -57,7 +57,7 @@ class ZarrSource(Reader):
         self.nodata = _number(array.attrs.get("_FillValue"))
 
     def _describe_group(self, group: zarr.Group) -> None:
-        if "bioformats2raw.layout" in group.attrs:
+        if "bioformats2raw.layout" in _ome_attributes(group):
             group = _child(group, "0", zarr.Group, self.uri)
         document = _image_document(group, self.uri)
         image = document["multiscales"][0]
@@ -128,16 +128,20 @@ def _child(group: zarr.Group, path: str, kind: type[Any], uri: str) -> Any:
 
 
 def _image_document(group: zarr.Group, uri: str) -> Mapping[str, Any]:
-    """The OME metadata: under 'ome' in 0.5, the attributes themselves before."""
-    attributes = dict(group.attrs)
-    document: Any = attributes.get("ome", attributes)
+    document = _ome_attributes(group)
     if not document.get("multiscales"):
         raise UnsupportedImage(
             f"{uri}: an OME-Zarr image (with 'multiscales') expected, "
             f"found a group of {sorted(group.keys())[:8]}; name the image inside it"
         )
-    found: Mapping[str, Any] = document
-    return found
+    return document
+
+
+def _ome_attributes(group: zarr.Group) -> Mapping[str, Any]:
+    """The OME metadata: under 'ome' in 0.5, the attributes themselves before."""
+    attributes: dict[str, Any] = dict(group.attrs)
+    inner = attributes.get("ome")
+    return inner if isinstance(inner, Mapping) else attributes
 
 
 def _ome_axes(image: Mapping[str, Any]) -> list[Mapping[str, Any]]:

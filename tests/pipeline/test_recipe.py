@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from pathlib import Path
 from typing import Any, get_args
 
@@ -230,6 +231,9 @@ def test_short_forms_mean_what_they_are_short_for() -> None:
     short = as_recipe(changed(("passes", 1, "select"), "all"))
     spelled = as_recipe(changed(("passes", 1, "select"), {"by": "all"}))
     assert short == spelled
+    short = as_recipe(changed(("passes", 1, "select", "within"), "foreground"))
+    spelled = as_recipe(changed(("passes", 1, "select", "within"), {"by": "foreground"}))
+    assert short == spelled
     tree = changed(("passes", 0, "model"), {"source": "builtin:tissue"})
     assert as_recipe(tree) == as_recipe(TREE)
 
@@ -244,7 +248,7 @@ def test_a_resolution_reads_as_it_is_written() -> None:
 
 def shuffled(node: Any, seed: int) -> Any:
     if isinstance(node, dict):
-        keys = sorted(node, key=lambda key: hash((key, seed)))
+        keys = random.Random(seed).sample(list(node), len(node))
         return {key: shuffled(node[key], seed) for key in keys}
     return [shuffled(item, seed) for item in node] if isinstance(node, list) else node
 
@@ -351,9 +355,11 @@ def test_an_override_is_checked_like_a_recipe(changes: dict[str, Any]) -> None:
 
 def test_the_schema_describes_every_field() -> None:
     schema = json.loads(recipe_schema())
-    for name, node in schema["$defs"].items() | {("Recipe", schema)}:
+    for name, node in [*schema["$defs"].items(), ("Recipe", schema)]:
         for field, what in node.get("properties", {}).items():
-            assert what.get("description"), f"{name}.{field} has no description"
+            target = schema["$defs"].get(what.get("$ref", "").removeprefix("#/$defs/"), {})
+            described = what.get("description") or target.get("description")
+            assert described, f"{name}.{field} has no description"
 
 
 def test_the_schema_knows_every_fuser_and_selector() -> None:
@@ -373,7 +379,10 @@ def test_the_examples_are_valid_recipes_and_fit_the_schema() -> None:
         jsonschema.validate(yaml.safe_load(file.read_text()), json.loads(recipe_schema()))
 
 
-@pytest.mark.parametrize("select", ["all", {"by": "dilate", "of": {"by": "top_k", "k": 3}}])
+@pytest.mark.parametrize(
+    "select",
+    ["all", {"by": "dilate", "of": "foreground"}, {"by": "dilate", "of": {"by": "top_k", "k": 3}}],
+)
 def test_what_is_a_recipe_fits_the_schema_and_what_is_not_does_not(select: Any) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(recipe_schema())

@@ -147,8 +147,8 @@ def bilevel(folder: Path) -> Made:
 
 def sparse(folder: Path) -> Made:
     image = texture(1)
-    image[:64, :64] = 9
-    empty = {(0, 0)}
+    image[64:128, 64:128] = 9
+    empty = {(64, 64)}
     tiles = (
         None if (y, x) in empty else np.pad(tile, [(0, 64 - n) for n in tile.shape])
         for y in range(0, SHAPE[0], 64)

@@ -235,6 +235,14 @@ def test_an_attempt_that_was_given_up_is_committed_if_it_completes_first_and_onl
     assert d.handle(Committed("a1")) == [StageComplete("a", 0)]
 
 
+def test_a_unit_that_completed_while_it_waited_is_not_assigned_in_a_later_stage() -> None:
+    d = started(stage("a", "a1"), WorkerJoined("v"), WorkerLeft("v"), stage("b", "b1"))
+    assert d.handle(done("v", "a1")) == [commit("v", "a1")]
+    assert d.handle(Committed("a1")) == [StageComplete("a", 0)]
+    assert d.handle(stage("a", "a2", number=1)) == []
+    assert d.handle(WorkerJoined("w")) == [Assign("w", "a2", 1), Assign("w", "b1", 1)]
+
+
 def test_a_completion_of_a_worker_that_was_thought_lost_counts() -> None:
     d = started(stage("a", "a1"), WorkerJoined("w"), WorkerLost("w", "no heartbeat"))
     assert d.handle(done("w", "a1")) == [commit("w", "a1")]

@@ -1,0 +1,184 @@
+"""The command line: verbs to functions. Parses and prints; decides nothing."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from saccade.pipeline.errors import Interrupted, SaccadeError, UsageError
+
+EXIT_COMPLETE, EXIT_ERROR, EXIT_USAGE, EXIT_QUARANTINED, EXIT_INTERRUPTED = 0, 1, 2, 3, 75
+
+app = typer.Typer(
+    name="saccade",
+    help="A glance at the whole image, then a look where it matters.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+screen = Console()
+complaints = Console(stderr=True, soft_wrap=True)
+
+Images = Annotated[
+    list[str], typer.Argument(help="Files, folders, globs, or a .csv or .jsonl manifest.")
+]
+RunPath = Annotated[Path, typer.Argument(help="A run's folder.")]
+
+
+def main() -> None:
+    """Run the command line; the exit code says how it ended."""
+    try:
+        app()
+    except SaccadeError as error:
+        complaints.print(f"saccade: {error}", style="red", markup=False, highlight=False)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: SaccadeError) -> int:
+    """2 for what was asked wrongly, 75 for what can be resumed at once, 1 for the rest."""
+    if isinstance(error, UsageError):
+        return EXIT_USAGE
+    return EXIT_INTERRUPTED if isinstance(error, Interrupted) else EXIT_ERROR
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        screen.print(f"saccade {version('saccade')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A glance at the whole image, then a look where it matters."""
+
+
+@app.command("run")
+def run_command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    images: Images,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")],
+    workers: Annotated[
+        str, typer.Option(help="'ray' (actors), 'local' (this process); a count: 'ray:4'.")
+    ] = "ray",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster; RAY_ADDRESS works too.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="'cpu', 'cuda' or 'auto'.")] = "auto",
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel of all images given here.")
+    ] = None,
+    gsd: Annotated[
+        float | None, typer.Option(help="Metres per pixel of all images given here.")
+    ] = None,
+    max_failures: Annotated[
+        int, typer.Option(help="Failures of one unit until its image is set aside.", min=1)
+    ] = 3,
+    grace: Annotated[float, typer.Option(help="Seconds to finish units on SIGTERM.")] = 30.0,
+    fsync: Annotated[bool, typer.Option(help="Force every shard to disk.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
+    ] = False,
+) -> None:
+    """Run a recipe over images. The same command again goes on where it stopped."""
+    from saccade.jobs.manifest import find_images, with_pixel_size
+    from saccade.jobs.options import RunOptions
+    from saccade.jobs.progress import Progress
+    from saccade.jobs.run import run
+    from saccade.jobs.stopping import StopSignal, heeding_signals
+
+    options = RunOptions(
+        workers=workers,
+        address=address,
+        device=device,
+        max_failures=max_failures,
+        grace_seconds=grace,
+        fsync=fsync,
+        force=force,
+    )
+    entries = with_pixel_size(find_images(images), mpp=mpp, gsd=gsd)
+    progress = Progress(screen)
+    try:
+        with heeding_signals(StopSignal()) as stop:
+            summary = run(recipe, entries, output, options, observe=progress, stop=stop)
+    finally:
+        progress.close()
+    for name, reason in summary.quarantined.items():
+        complaints.print(f"set aside: {name}: {reason}", markup=False, highlight=False)
+    screen.print(f"{len(summary.complete)} results in {output / 'results'}", highlight=False)
+    if summary.quarantined:
+        raise typer.Exit(EXIT_QUARANTINED)
+
+
+@app.command("status")
+def status_command(
+    folder: RunPath,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say how far a run is, also while it runs."""
+    from saccade.jobs import status
+
+    tally = status.read_tally(folder)
+    if as_json:
+        print(status.as_json(tally))
+    else:
+        screen.print(status.as_table(tally))
+
+
+@app.command("show")
+def show_command(
+    folder: RunPath,
+    image: Annotated[str | None, typer.Argument(help="Its name; all of them if left out.")] = None,
+) -> None:
+    """Draw what was seen: thumbnail, saliency, which pass looked where, the result."""
+    from saccade.jobs.picture import draw_pictures
+
+    for path in draw_pictures(folder, image):
+        screen.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command("inspect")
+def inspect_command(
+    image: Annotated[str, typer.Argument(help="An image.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="Also say what this recipe would read.")
+    ] = None,
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel.")] = None,
+    gsd: Annotated[float | None, typer.Option(help="Metres per pixel.")] = None,
+) -> None:
+    """Print an image's levels, pixel size, tiles, codec and channels."""
+    from saccade.jobs.inspection import inspect_image
+
+    for part in inspect_image(image, recipe, mpp=mpp, gsd=gsd):
+        screen.print(part)
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the recipe's JSON Schema, for editors."""
+    from saccade.pipeline.recipe_file import recipe_schema
+
+    print(recipe_schema())
+
+
+@app.command("demo")
+def demo_command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where it goes.")] = Path("demo"),
+    slide: Annotated[
+        Path | None, typer.Option(help="A slide of your own; else a generated one.")
+    ] = None,
+    workers: Annotated[str, typer.Option(help="As in 'run'.")] = "ray",
+) -> None:
+    """Run the main job on a slide and draw what it did."""
+    from saccade.jobs.demo import run_demo
+
+    for line in run_demo(output, slide, workers, screen):
+        screen.print(line, highlight=False, soft_wrap=True)

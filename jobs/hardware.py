@@ -1,0 +1,51 @@
+"""How many workers this machine can feed, where nobody says. Pure but for asking the system."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from saccade.pipeline.errors import UsageError
+
+MOST_CPU_WORKERS = 8
+"""Workers on one machine without a GPU; more processors give each of them more threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerChoice:
+    """Which workers, and how many."""
+
+    kind: str
+    """'local' or 'ray'."""
+    count: int | None = None
+    """How many; None leaves it to the machine."""
+
+    @classmethod
+    def parse(cls, text: str) -> WorkerChoice:
+        """From 'local', 'ray', 'ray:4' or just '4'.
+
+        Raises:
+            UsageError: none of these.
+        """
+        kind, _, count = ("ray", "", text) if text.isdigit() else text.partition(":")
+        valid = kind in ("local", "ray") and (not count or (count.isdigit() and int(count) > 0))
+        if not valid:
+            raise UsageError(f"--workers: 'local', 'ray' or 'ray:4' expected; found {text!r}")
+        return cls(kind, int(count) if count else None)
+
+
+def cpus() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_per_worker(processors: int) -> int:
+    """Threads of one forward pass, where a run is begun on a machine with so many processors."""
+    return max(1, processors // MOST_CPU_WORKERS)
+
+
+def worker_count(choice: WorkerChoice, gpus: int, processors: int, torch_threads: int) -> int:
+    """How many workers: as asked, else one per GPU, else as many as the processors carry."""
+    if choice.count is not None:
+        return choice.count
+    return gpus if gpus else max(1, processors // torch_threads)

@@ -1,0 +1,290 @@
+"""The journal of a run: receipts made durable, and epochs that fence off a driver that was replaced.
+
+A folder of JSON-lines files, ``000001.jsonl``, ``000002.jsonl``...: one per *epoch*, that is, per
+start of a driver. A file is written by the driver that created it and by nobody else, ever. This
+module writes; ``saccade.jobs.replay`` reads. Neither knows what a unit is.
+
+Two drivers can never both be believed. A new one creates the next file exclusively, and only then
+notes how long the older files are: what an older driver writes beyond that does not count. An older
+driver looks for a newer file after it made its lines durable: an ``append`` that returns was seen.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from saccade.pipeline.errors import Fenced, StorageFull, StoreError
+
+Record = Mapping[str, Any]
+"""One line of the journal."""
+
+FIELDS: Mapping[str, frozenset[str]] = {
+    "opened": frozenset({"pid", "host", "started", "seen"}),
+    "started": frozenset({"image", "unit"}),
+    "receipt": frozenset({"image", "unit"}),
+    "failure": frozenset({"image", "unit", "reason"}),
+    "quarantine": frozenset({"image", "reason"}),
+    "release": frozenset({"image"}),
+    "image": frozenset({"image"}),
+    "closed": frozenset(),
+}
+"""Kinds of record, and what each has at least besides ``kind`` and ``epoch``.
+
+``opened`` heads a file and ``closed`` ends it in good order. ``started`` marks a unit in flight,
+``receipt`` a unit done, ``failure`` an attempt that counts against its unit. ``quarantine`` sets an
+image aside, ``release`` takes that and its failures back, ``image`` says that an image is complete.
+"""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Journal:
+    """One epoch's file, open for appending. Made by ``Journal.open``; for one thread."""
+
+    def __init__(self, folder: Path, epoch: int, descriptor: int) -> None:
+        self.folder = folder
+        self.epoch = epoch
+        self._descriptor = descriptor
+        self._durable_nbytes = 0
+        self._open = True
+
+    @classmethod
+    def open(cls, folder: Path) -> Journal:
+        """Begin the next epoch in this folder, which is made where it is missing.
+
+        Raises:
+            Fenced: yet another driver began a newer epoch meanwhile.
+            StorageFull: no space for the file.
+            StoreError: the folder can't be written.
+        """
+        with _named_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            epoch, descriptor = _create_next(folder)
+            _fsync_folder(folder)
+        journal = cls(folder, epoch, descriptor)
+        journal.append(_header(folder, epoch))
+        return journal
+
+    @property
+    def path(self) -> Path:
+        """The file of this epoch."""
+        return epoch_path(self.folder, self.epoch)
+
+    def append(self, records: Record | list[Record]) -> None:
+        """Make records durable, all with one write and one fsync; they get this epoch's number.
+
+        Raises:
+            Fenced: another driver took over; the records may or may not count, and this driver
+                must stop acting on them.
+            StorageFull: no space; the file is as before, and ``append`` may be called again.
+            StoreError: the file can't be written.
+            ValueError: a record of an unknown kind, or one that lacks a field.
+        """
+        self._write([records] if isinstance(records, Mapping) else records, durable=True)
+        self._check_fence()
+
+    def note(self, record: Record) -> None:
+        """Write a record that may be lost with the machine, but not with this process; no fsync."""
+        self._write([record], durable=False)
+
+    def close(self) -> None:
+        """Say that this epoch ended in good order, and close the file; once closed, does nothing."""
+        if not self._open:
+            return
+        # the mark only spares the units in flight a suspicion; closing matters more
+        with suppress(Fenced, StoreError):
+            self.append({"kind": "closed"})
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _write(self, records: list[Record], durable: bool) -> None:
+        lines = b"".join(_line(record, self.epoch) for record in records)
+        self._check_open()
+        self._check_fence()
+        with _named_errors(self.path), self._undone_on_error():
+            _write_all(self._descriptor, lines)
+            if durable:
+                os.fsync(self._descriptor)
+                self._durable_nbytes = os.lseek(self._descriptor, 0, os.SEEK_END)
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # a torn line in the middle would make the file unreadable; notes go too, because
+            # after a failed fsync nothing since the last good one can be relied on
+            try:
+                os.ftruncate(self._descriptor, self._durable_nbytes)
+            except OSError:
+                self._release()
+                raise
+            if error.errno not in _FULL:
+                self._release()
+            raise
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StoreError(
+                f"{self.path}: the journal is closed and takes no more records; "
+                "run the same command again to go on"
+            )
+
+    def _check_fence(self) -> None:
+        # epochs have no gaps, so that one look suffices
+        if not epoch_path(self.folder, self.epoch + 1).exists():
+            return
+        newest = max(epochs(self.folder), default=self.epoch)
+        raise Fenced(
+            f"{self.folder}: {_who(self.folder, newest)} took this run over from epoch "
+            f"{self.epoch}; this driver stops and leaves the run to it"
+        )
+
+    def _release(self) -> None:
+        if self._open:
+            self._open = False
+            os.close(self._descriptor)
+
+
+def epochs(folder: Path) -> list[int]:
+    """Numbers of the epochs in a folder, rising; none where there is no folder."""
+    return sorted(int(path.stem) for path in folder.glob("[0-9]*.jsonl") if path.stem.isdigit())
+
+
+def epoch_path(folder: Path, epoch: int) -> Path:
+    """The file of an epoch."""
+    return folder / f"{epoch:06d}.jsonl"
+
+
+def read_header(folder: Path, epoch: int) -> Record | None:
+    """The first line of an epoch's file; None where its driver died, or has not come, before it.
+
+    Raises:
+        StoreError: the first line is something else.
+    """
+    path = epoch_path(folder, epoch)
+    with _named_errors(path), path.open("rb") as file:
+        line = file.readline()
+    if not line.endswith(b"\n"):
+        return None
+    header = parse(line, path, 1)
+    if header["kind"] != "opened":
+        raise StoreError(f"{path}: the first record opens an epoch; found {header['kind']!r}")
+    return header
+
+
+def parse(line: bytes, path: Path, number: int) -> Record:
+    """The record in a whole line.
+
+    Raises:
+        StoreError: no record, of an unknown kind, or without a field; names file and line.
+    """
+    try:
+        record = json.loads(line)
+        check_record(record)
+    except ValueError as error:
+        raise StoreError(
+            f"{path}, line {number}: expected a record of the journal; {error}. Restore the file, "
+            "or cut it before this line: units whose receipts are cut off run again"
+        ) from error
+    return record
+
+
+def check_record(record: Any) -> None:
+    """Raise ValueError unless this is a record of a known kind with the fields it needs."""
+    kind = record.get("kind") if isinstance(record, Mapping) else None
+    if kind not in FIELDS:
+        raise ValueError(f"a record has one of the kinds {', '.join(FIELDS)}; found {record!r:.80}")
+    if missing := FIELDS[kind] - record.keys():
+        raise ValueError(f"a {kind!r} record lacks {', '.join(sorted(missing))}: {record!r:.80}")
+
+
+def _line(record: Record, epoch: int) -> bytes:
+    check_record(record)
+    return json.dumps({**record, "epoch": epoch}, separators=(",", ":")).encode() + b"\n"
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _create_next(folder: Path) -> tuple[int, int]:
+    """Number and descriptor of a file that did not exist before."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    epoch = max(epochs(folder), default=0) + 1
+    while True:
+        try:
+            return epoch, os.open(epoch_path(folder, epoch), flags, 0o644)
+        except FileExistsError:
+            epoch += 1
+
+
+def _header(folder: Path, epoch: int) -> Record:
+    return {
+        "kind": "opened",
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seen": {str(older): _nbytes(epoch_path(folder, older)) for older in range(1, epoch)},
+    }
+
+
+def _nbytes(path: Path) -> int:
+    # a shared file system tells the true length to those who open the file
+    with path.open("rb") as file:
+        return file.seek(0, os.SEEK_END)
+
+
+def _who(folder: Path, epoch: int) -> str:
+    header = read_header(folder, epoch)
+    if header is None:
+        return f"another driver (epoch {epoch}, just starting)"
+    return (
+        f"the driver with process id {header['pid']} on {header['host']} "
+        f"(epoch {epoch}, since {header['started']})"
+    )
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull(
+                f"{path}: no space left for the journal; nothing that was done is lost. "
+                "Free some space and run the same command again"
+            ) from error
+        raise StoreError(
+            f"{path}: the journal can't be read or written ({error.strerror or error}); "
+            "mend that and run the same command again"
+        ) from error

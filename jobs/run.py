@@ -1,0 +1,303 @@
+"""The run: instructions out to workers, events in from them, receipts down to the journal.
+
+Decides nothing about units (the dispatcher does) and nothing about pixels (workers do). It opens
+the run folder, keeps a bounded number of images in flight, makes receipts durable before it calls a
+unit done, and leaves the folder in a state from which the same command goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saccade.jobs.folders import OpenRun, open_run
+from saccade.jobs.manifest import check_overrides, find_images
+from saccade.jobs.options import RunOptions
+from saccade.jobs.stages import StageWork, last_stage, stage_work
+from saccade.jobs.stopping import StopSignal
+from saccade.jobs.tally import Tally
+from saccade.pipeline.errors import Interrupted
+from saccade.pipeline.plan import Unit
+from saccade.pipeline.recipe import Recipe
+from saccade.pipeline.recipe_file import load_recipe
+from saccade.workers import events
+from saccade.workers.dispatch import Dispatcher
+from saccade.workers.outcome import Workers
+from saccade.workers.tasks import ImageEntry, Task
+
+POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How a run ended."""
+
+    folder: Path
+    """Where it is."""
+    complete: tuple[str, ...]
+    """Images with a whole result."""
+    quarantined: dict[str, str]
+    """Images set aside, and why."""
+    seconds: float
+    """Wall-clock time of this call."""
+    tally: Tally
+    """All that is known of the images."""
+
+
+Observer = Callable[[Tally, bool], None]
+"""Told what is done so far, and whether the run is over."""
+
+
+def run(
+    recipe: Recipe | Path | str,
+    images: Sequence[str | Path | ImageEntry],
+    output: Path | str,
+    options: RunOptions | None = None,
+    *,
+    model_folder: Path | None = None,
+    observe: Observer | None = None,
+    stop: StopSignal | None = None,
+) -> RunSummary:
+    """Run a recipe over images; where the folder holds an earlier try of the same, go on from it.
+
+    Args:
+        recipe: a recipe, or the path of its file.
+        images: files, folders, globs, manifests, or entries.
+        output: the run's folder.
+        options: how to run.
+        model_folder: what relative paths of models are relative to; by default the recipe's folder.
+        observe: called after every change worth showing.
+        stop: asks the run to stop in order when set.
+
+    Raises:
+        UsageError: the recipe, the images or the folder do not fit; nothing was started.
+        Interrupted: it was asked to stop; the same call resumes it.
+        SaccadeError: something stops the whole run; the same call resumes it.
+    """
+    options = options or RunOptions()
+    base = model_folder or (Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent)
+    tree = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    entries = _entries(images)
+    check_overrides(entries, tree)
+    with open_run(Path(output), tree, base.absolute(), entries, options) as opened:
+        loop = RunLoop(opened, options, observe or _nobody, stop or StopSignal())
+        return loop.drive()
+
+
+def _entries(images: Sequence[str | Path | ImageEntry]) -> tuple[ImageEntry, ...]:
+    given = tuple(image for image in images if isinstance(image, ImageEntry))
+    named = [str(image) for image in images if not isinstance(image, ImageEntry)]
+    return given + (find_images(named) if named else ())
+
+
+def _nobody(tally: Tally, over: bool) -> None:
+    del tally, over
+
+
+@dataclass
+class ImageInFlight:
+    """One image between its first unit and its last."""
+
+    entry: ImageEntry
+    """Which."""
+    work: StageWork
+    """The stage that is open."""
+    units: dict[str, Unit]
+    """Of that stage, by id."""
+    started: float = field(default_factory=time.time)
+    """When this driver took it up, seconds since the epoch."""
+
+
+class RunLoop:
+    """One driver's life."""
+
+    def __init__(
+        self, opened: OpenRun, options: RunOptions, observe: Observer, stop: StopSignal
+    ) -> None:
+        self._opened = opened
+        self._options = options
+        self._observe = observe
+        self._stop = stop
+        self._dispatcher = Dispatcher(options.max_failures)
+        self._workers: Workers = opened.workers
+        self._waiting = deque(opened.unfinished)
+        self._flying: dict[str, ImageInFlight] = {}
+        self._commits: list[events.Commit] = []
+        self._deadlines: dict[str, tuple[float, events.Assign]] = {}
+        self._joined = 0
+        self._drained = False
+
+    def drive(self) -> RunSummary:
+        """Run until every image is complete or set aside, or until asked to stop."""
+        since = time.monotonic()
+        tally = self._opened.tally
+        self._observe(tally, False)
+        if self._waiting:
+            self._handle_all(self._workers.start())
+            while self._flying or self._waiting:
+                self._turn()
+        self._opened.journal.append([{"kind": "closed"}])
+        self._observe(tally, True)
+        return self._summary(time.monotonic() - since)
+
+    def _turn(self) -> None:
+        self._take_up_images()
+        self._handle_all(self._workers.poll(POLL_SECONDS))
+        self._end_overdue()
+        self._heed_stop()
+        self._observe(self._opened.tally, False)
+
+    def _summary(self, seconds: float) -> RunSummary:
+        images = self._opened.tally.images.values()
+        return RunSummary(
+            folder=self._opened.folder.root,
+            complete=tuple(i.name for i in images if i.state == "complete"),
+            quarantined={i.name: i.reason for i in images if i.state == "quarantined"},
+            seconds=seconds,
+            tally=self._opened.tally,
+        )
+
+    # ---------------------------------------------------------------------------------- images
+
+    def _take_up_images(self) -> None:
+        """Keep enough images in flight that no device waits at an image's border."""
+        limit = self._options.images_open or self._joined + 1
+        while self._waiting and len(self._flying) < limit and not self._stop.requested:
+            self._open_stage(self._waiting.popleft(), 0)
+
+    def _open_stage(self, entry: ImageEntry, number: int) -> None:
+        work = stage_work(self._opened.folder, entry.name, number)
+        units = {unit.id: unit for unit in work.units}
+        self._flying[entry.name] = ImageInFlight(entry, work, units)
+        replay = self._opened.replay
+        self._handle(
+            events.StageReady(
+                image=entry.name,
+                stage=number,
+                units=work.refs(),
+                already_done=replay.done & units.keys(),
+                failures={u: n for u in units if (n := replay.failures.get(u, 0))},
+                suspects=replay.suspects & units.keys(),
+            )
+        )
+
+    def _next_stage(self, name: str, number: int) -> None:
+        flying = self._flying[name]
+        passes = len(self._opened.recipe.passes)
+        if number < last_stage(passes):
+            self._open_stage(flying.entry, number + 1)
+            return
+        del self._flying[name]
+        self._record({"kind": "image", "image": name, "state": "complete"})
+        self._handle(events.ImageDone(name))
+
+    def _set_aside(self, quarantine: events.Quarantine) -> None:
+        self._flying.pop(quarantine.image, None)
+        self._record(
+            {
+                "kind": "quarantine",
+                "image": quarantine.image,
+                "unit": quarantine.unit,
+                "reason": quarantine.reason,
+                "failures": quarantine.failures,
+            }
+        )
+
+    # ------------------------------------------------------------------------ events, and after
+
+    def _handle_all(self, happened: Sequence[events.Event]) -> None:
+        """Take in everything that happened, then make all receipts durable with one fsync."""
+        for event in happened:
+            self._joined += isinstance(event, events.WorkerJoined)
+            self._joined -= isinstance(event, events.WorkerLost | events.WorkerLeft)
+            self._handle(event)
+        self._commit()
+
+    def _commit(self) -> None:
+        while self._commits:
+            commits, self._commits = self._commits, []
+            records = [{"kind": "receipt", **commit.receipt} for commit in commits]
+            self._opened.journal.append(records)
+            for record in records:
+                self._opened.tally.add(record)
+            for commit in commits:
+                self._handle(events.Committed(commit.unit))
+
+    def _handle(self, event: events.Event) -> None:
+        if isinstance(event, events.UnitDone | events.UnitFailed):
+            self._deadlines.pop(event.unit, None)
+        for instruction in self._dispatcher.handle(event):
+            self._obey(instruction)
+
+    def _obey(self, instruction: events.Instruction) -> None:
+        match instruction:
+            case events.Assign():
+                self._assign(instruction)
+            case events.Commit():
+                self._commits.append(instruction)
+            case events.StageComplete(image, stage):
+                self._next_stage(image, stage)
+            case events.RecordFailure(image, unit, attempt, reason):
+                self._record(
+                    {
+                        "kind": "failure",
+                        "image": image,
+                        "unit": unit,
+                        "attempt": attempt,
+                        "reason": reason,
+                    }
+                )
+            case events.Quarantine():
+                self._set_aside(instruction)
+            case events.Cancel(worker):
+                self._handle_all(self._workers.cancel(worker))
+            case events.Drained():
+                self._drained = True
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self._opened.journal.append([record])
+        self._opened.tally.add(record)
+
+    def _assign(self, assign: events.Assign) -> None:
+        flying = next(f for f in self._flying.values() if assign.unit in f.units)
+        unit = flying.units[assign.unit]
+        timing = self._timing(flying) if unit.kind == "finalise" else {}
+        self._deadlines[assign.unit] = (
+            time.monotonic() + self._options.unit_timeout_seconds,
+            assign,
+        )
+        self._opened.journal.note({"kind": "started", "image": unit.image, "unit": unit.id})
+        self._workers.assign(assign.worker, Task(unit, assign.attempt, flying.entry, timing))
+
+    def _timing(self, flying: ImageInFlight) -> dict[str, Any]:
+        """Seconds and dates: the only part of a result that differs between runs."""
+        return {
+            "seconds": self._opened.tally.images[flying.entry.name].seconds,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+    # -------------------------------------------------------------------------------- stopping
+
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        for deadline, assign in list(self._deadlines.values()):
+            if deadline < now:
+                del self._deadlines[assign.unit]
+                self._handle(events.UnitTimedOut(assign.worker, assign.unit, assign.attempt))
+
+    def _heed_stop(self) -> None:
+        """Stop dispatching, drain within the grace period, leave the journal durable."""
+        if not self._stop.requested:
+            return
+        self._handle(events.DrainRequested())
+        deadline = time.monotonic() + self._options.grace_seconds
+        while not self._drained and time.monotonic() < deadline:
+            self._handle_all(self._workers.poll(POLL_SECONDS))
+        self._opened.journal.append([{"kind": "closed"}])
+        raise Interrupted(
+            f"stopped on request; the same command resumes {self._opened.folder.root}"
+        )

@@ -1,0 +1,69 @@
+"""What a run's folder says of its state, also while a driver works on it. Never writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from saccade.jobs.journal import read_records
+from saccade.jobs.manifest import entry_from_json
+from saccade.jobs.tally import ImageTally, Tally
+from saccade.pipeline.errors import UsageError
+from saccade.workers.folder import RunFolder
+
+
+def read_tally(root: Path) -> Tally:
+    """Everything that the journal of a run says.
+
+    Raises:
+        UsageError: the folder is not a run.
+    """
+    folder = RunFolder(root)
+    if not folder.images.exists():
+        raise UsageError(f"{root}: not a run folder (no {folder.images.name} in it)")
+    lines = folder.images.read_text().splitlines()
+    tally = Tally.of(entry_from_json(line).name for line in lines)
+    for record in read_records(folder.journal):
+        tally.add(record)
+    return tally
+
+
+def as_json(tally: Tally) -> str:
+    """For programs."""
+    states = ("waiting", "running", "complete", "quarantined")
+    tree: dict[str, Any] = {
+        "images": {state: tally.count(state) for state in states},
+        "tiles_done": tally.tiles_done,
+        "pixels": tally.pixels,
+        "share_refined": tally.share_refined,
+        "by_image": {name: asdict(image) for name, image in tally.images.items()},
+    }
+    return json.dumps(tree, indent=1)
+
+
+def as_table(tally: Tally) -> Table:
+    """For a person: an image a row, those that need attention first."""
+    table = Table("image", "state", "stage", "units", "tiles", "refined", "unreadable", "reason")
+    order = {"quarantined": 0, "running": 1, "waiting": 2, "complete": 3}
+    for image in sorted(tally.images.values(), key=lambda i: order[i.state]):
+        table.add_row(*_cells(image))
+    return table
+
+
+def _cells(image: ImageTally) -> list[str]:
+    done, planned = image.units.get(image.stage, [0, 0])
+    chosen = [t for t in image.tiles.values() if "of" in t]
+    return [
+        image.name,
+        image.state,
+        image.stage,
+        f"{done}/{planned}" if planned else "",
+        str(image.tiles_done or ""),
+        f"{chosen[-1]['selected'] / chosen[-1]['of']:.0%}" if chosen else "",
+        str(image.tiles_failed or ""),
+        image.reason,
+    ]

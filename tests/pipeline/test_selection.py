@@ -1,0 +1,353 @@
+"""Every selector: order, ties, budgets, nesting; and the record of why."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from math import ceil
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.pipeline.errors import RecipeError
+from saccade.pipeline.geometry import Grid
+from saccade.pipeline.saliency import Column, TileTable, needed_columns
+from saccade.pipeline.selection import FORCED, Selection, dilate, select
+from saccade.pipeline.selectors import (
+    AllTiles,
+    Budget,
+    Dilate,
+    Foreground,
+    Selector,
+    Threshold,
+    TopFraction,
+    TopK,
+    Uncertainty,
+    Union,
+)
+
+GRID = Grid((5 * 7, 11 * 7), 7)
+N = len(GRID)
+SALIENCY = Column("saliency", "top")
+
+
+def choose(selector: Selector, scores: Any, grid: Grid = GRID, **changes: Any) -> Selection:
+    """Select with every column holding the same scores and, by default, all tiles alike."""
+    n = len(grid)
+    table = TileTable({c: np.asarray(scores, np.float32) for c in needed_columns(selector)})
+    facts = {
+        "cost_px": np.full(n, 49),
+        "candidates": np.ones(n, bool),
+        "forced": np.zeros(n, bool),
+    }
+    return select(selector, table, grid=grid, **(facts | changes))
+
+
+def scores_with_ties() -> st.SearchStrategy[list[float]]:
+    value = st.sampled_from([0.0, 0.1, 0.5, 0.7, 1.0, float("nan")])
+    return st.lists(value, min_size=N, max_size=N)
+
+
+def masks() -> st.SearchStrategy[np.ndarray]:
+    return st.lists(st.booleans(), min_size=N, max_size=N).map(lambda flags: np.array(flags, bool))
+
+
+FRACTIONS = st.floats(0, 1)
+
+# One of each that judges by score, with room for one tile.
+WITH_ROOM_FOR_ONE: list[Selector] = [
+    TopFraction(fraction=0.001),
+    TopK(k=1),
+    Threshold(at_least=0.9),
+    Budget(pixels=49),
+    Uncertainty(fraction=0.001),
+    Uncertainty(fraction=0.001, measure="entropy"),
+    Dilate(of=TopK(k=1)),
+    Union(of=(TopK(k=1), TopFraction(fraction=0))),
+    TopK(k=1, within=Threshold(at_least=0.1)),
+    Foreground(share=0.9),
+]
+
+
+@pytest.mark.parametrize("selector", WITH_ROOM_FOR_ONE, ids=lambda s: s.by)
+@pytest.mark.parametrize("planted", [0, 17, N - 1])
+def test_the_highest_scored_tile_is_chosen_by_every_selector_with_room_for_one(
+    selector: Selector, planted: int
+) -> None:
+    scores = np.linspace(0, 0.8, N)
+    scores[planted] = 0.95
+    chosen = choose(selector, scores).tiles
+    assert planted in chosen
+    assert len(chosen) < N / 2
+
+
+@given(scores_with_ties(), masks(), st.integers(0, N + 3))
+def test_top_k_takes_the_highest_and_of_equal_ones_the_lowest_number(
+    scores: list[float], candidates: np.ndarray, k: int
+) -> None:
+    ranked = sorted((-s, i) for i, s in enumerate(scores) if candidates[i] and s == s)
+    expected = sorted(i for _, i in ranked[:k])
+    assert list(choose(TopK(k=k), scores, candidates=candidates).tiles) == expected
+
+
+@given(scores_with_ties(), masks(), FRACTIONS)
+def test_a_fraction_is_rounded_up_to_whole_tiles(
+    scores: list[float], candidates: np.ndarray, fraction: float
+) -> None:
+    found = choose(TopFraction(fraction=fraction), scores, candidates=candidates)
+    whole = ceil(Fraction(repr(fraction)) * int(candidates.sum()))
+    valid = int((candidates & ~np.isnan(scores)).sum())
+    assert len(found.tiles) == min(whole, valid)
+    assert found.candidates == candidates.sum()
+
+
+def test_a_decimal_fraction_of_whole_tiles_is_not_rounded_up_once_more() -> None:
+    grid = Grid((30, 1), 1)
+    found = choose(TopFraction(fraction=0.1), np.linspace(0, 1, 30), grid=grid)
+    assert len(found.tiles) == 3  # although 0.1 * 30 > 3 in floating point
+
+
+@given(scores_with_ties(), masks(), FRACTIONS, FRACTIONS)
+@pytest.mark.parametrize("kind", [TopFraction, Uncertainty])
+def test_a_larger_fraction_contains_a_smaller_one(
+    kind: Any, scores: list[float], candidates: np.ndarray, a: float, b: float
+) -> None:
+    small, large = (
+        set(choose(kind(fraction=f), scores, candidates=candidates).tiles) for f in sorted((a, b))
+    )
+    assert small <= large
+
+
+@given(scores_with_ties(), masks(), st.floats(0, 1, width=32))
+def test_a_threshold_takes_every_candidate_that_reaches_it(
+    scores: list[float], candidates: np.ndarray, at_least: float
+) -> None:
+    found = choose(Threshold(at_least=at_least), scores, candidates=candidates).tiles
+    limit = np.float32(at_least)
+    assert set(found) == {
+        i for i, s in enumerate(scores) if candidates[i] and np.float32(s) >= limit
+    }
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7, 0.9])
+def test_a_score_equal_to_the_decimal_threshold_reaches_it(value: float) -> None:
+    assert len(choose(Threshold(at_least=value), np.full(N, value)).tiles) == N
+    assert len(choose(Foreground(share=value), np.full(N, value)).tiles) == N
+
+
+COSTS = st.lists(st.integers(1, 97), min_size=N, max_size=N).map(np.array)
+
+
+@given(scores_with_ties(), masks(), COSTS, st.floats(0, 2003))
+def test_a_budget_is_never_exceeded_and_nothing_affordable_is_left(
+    scores: list[float], candidates: np.ndarray, costs: np.ndarray, pixels: float
+) -> None:
+    found = choose(Budget(pixels=pixels), scores, candidates=candidates, cost_px=costs).tiles
+    spent = costs[list(found)].sum()
+    assert spent <= pixels
+    worth = {i for i, s in enumerate(scores) if candidates[i] and s > 0}
+    assert set(found) <= worth
+    assert all(spent + costs[i] > pixels for i in worth - set(found))
+
+
+def test_a_budget_buys_by_gain_per_cost_and_skips_what_does_not_fit() -> None:
+    grid = Grid((1, 5), 1)
+    scores = [0.9, 0.8, 0.5, 0.0, 0.1]
+    costs = np.array([3, 100, 5, 1, 7])
+    found = choose(Budget(pixels=13), scores, grid=grid, cost_px=costs)
+    assert found.tiles == (0, 2)  # 1 costs too much, 3 is worth nothing, 4 no longer fits
+    found = choose(Budget(pixels=15), scores, grid=grid, cost_px=costs)
+    assert found.tiles == (0, 2, 4)
+
+
+def test_a_budget_of_seconds_is_one_of_pixels_at_the_measured_speed() -> None:
+    scores = np.linspace(0.01, 1, N)
+    seconds = choose(Budget(seconds=3.0), scores, seconds_per_pixel=3 / (49 * 7)).tiles
+    assert seconds == choose(Budget(pixels=49 * 7), scores).tiles
+    assert len(seconds) == 7
+
+
+def test_a_budget_of_seconds_needs_a_measured_speed() -> None:
+    with pytest.raises(RecipeError, match="needs the model's measured speed"):
+        choose(Budget(seconds=3), np.zeros(N))
+
+
+@given(scores_with_ties(), masks(), st.integers(0, 7), FRACTIONS)
+def test_a_union_is_that_of_its_parts(
+    scores: list[float], candidates: np.ndarray, k: int, at_least: float
+) -> None:
+    parts: tuple[Selector, ...] = (TopK(k=k), Threshold(at_least=at_least), Foreground())
+    found = choose(Union(of=parts), scores, candidates=candidates).tiles
+    alone = [set(choose(part, scores, candidates=candidates).tiles) for part in parts]
+    assert set(found) == set().union(*alone)
+
+
+@given(scores_with_ties(), st.integers(0, 5), st.integers(1, 13))
+def test_dilate_adds_every_tile_within_its_reach_and_no_other(
+    scores: list[float], k: int, reach: int
+) -> None:
+    inner = choose(TopK(k=k), scores).tiles
+    found = choose(Dilate(of=TopK(k=k), tiles=reach), scores).tiles
+    cells = [GRID.cell(i) for i in inner]
+    expected = {
+        i
+        for i in range(N)
+        for y, x in cells
+        if max(abs(GRID.cell(i)[0] - y), abs(GRID.cell(i)[1] - x)) <= reach
+    }
+    assert set(inner) <= set(found)
+    assert set(found) == expected
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 97))
+def test_dilating_twice_is_dilating_by_the_sum(a: int, b: int, seed: int) -> None:
+    cells = np.random.default_rng(seed).random((13, 17)) < 0.02
+    assert (dilate(dilate(cells, a), b) == dilate(cells, a + b)).all()
+
+
+def test_dilate_may_leave_the_candidates_and_what_stands_around_it_may_not() -> None:
+    candidates = np.zeros(N, bool)
+    candidates[12] = True
+    around = Dilate(of=TopK(k=1))
+    found = choose(around, np.ones(N), candidates=candidates)
+    assert found.tiles == (0, 1, 2, 11, 12, 13, 22, 23, 24)
+    inside = choose(TopK(k=N, within=around), np.ones(N), candidates=candidates)
+    assert inside.tiles == (12,)
+
+
+@given(scores_with_ties(), masks(), FRACTIONS, FRACTIONS)
+def test_within_bounds_the_choice_and_is_what_a_fraction_counts(
+    scores: list[float], candidates: np.ndarray, fraction: float, at_least: float
+) -> None:
+    outer = Threshold(at_least=at_least)
+    allowed = choose(outer, scores, candidates=candidates).tiles
+    nested = TopFraction(fraction=fraction, within=outer)
+    found = choose(nested, scores, candidates=candidates).tiles
+    assert set(found) <= set(allowed)
+    assert len(found) == ceil(Fraction(repr(fraction)) * len(allowed))
+
+
+@given(masks(), masks())
+def test_all_takes_every_candidate(candidates: np.ndarray, forced: np.ndarray) -> None:
+    found = choose(AllTiles(), [], candidates=candidates, forced=forced).tiles
+    assert set(found) == set(np.flatnonzero(candidates | forced))
+
+
+# Forced tiles
+
+NOTHING: list[Selector] = [TopK(k=0), Budget(pixels=0), Threshold(at_least=1), Foreground(share=1)]
+
+
+@pytest.mark.parametrize("selector", NOTHING, ids=lambda s: s.by)
+def test_forced_tiles_are_always_chosen_and_say_so(selector: Selector) -> None:
+    forced = np.isin(np.arange(N), [3, 19])
+    found = choose(selector, np.full(N, np.nan), forced=forced)
+    assert found.tiles == (3, 19)
+    assert found.counts() == {FORCED: 2}
+    assert found.thresholds == {}
+
+
+@given(scores_with_ties(), masks(), FRACTIONS)
+def test_forced_tiles_are_judged_by_nobody(
+    scores: list[float], forced: np.ndarray, fraction: float
+) -> None:
+    found = choose(TopFraction(fraction=fraction), scores, forced=forced)
+    alone = choose(TopFraction(fraction=fraction), scores, candidates=~forced)
+    assert set(found.tiles) == {*alone.tiles, *np.flatnonzero(forced).tolist()}
+    assert found.candidates == alone.candidates
+
+
+def test_a_budget_pays_for_forced_tiles_first() -> None:
+    forced = np.isin(np.arange(N), [3, 19])
+    found = choose(Budget(pixels=49 * 5), np.linspace(0.01, 1, N), forced=forced)
+    assert found.tiles == (3, 19, N - 3, N - 2, N - 1)
+
+
+# The record
+
+
+def test_the_record_says_why_each_tile_was_chosen() -> None:
+    scores = np.linspace(0, 1, N)
+    tree = Union(of=(TopK(k=2), Dilate(of=Threshold(at_least=0.99)), Uncertainty(fraction=0)))
+    found = choose(tree, scores, forced=np.arange(N) == 0)
+    why = dict(zip(found.tiles, (found.reasons[i] for i in found.reason_of), strict=True))
+    assert why == {
+        0: FORCED,
+        N - 1: f"top_k 2 of saliency: score >= {scores[-2]:.3g}",
+        N - 2: f"top_k 2 of saliency: score >= {scores[-2]:.3g}",
+        N - 13: "dilated by 1",
+        N - 12: "dilated by 1",
+    }
+    assert found.thresholds == {
+        "union[0].top_k": pytest.approx(scores[-2]),
+        "union[1].dilate.threshold": 0.99,
+    }
+
+
+def test_thresholds_are_found_under_the_place_of_their_selector() -> None:
+    tree = TopFraction(fraction=0.3, within=Foreground(share=0.5))
+    found = choose(tree, np.linspace(0, 1, N))
+    assert set(found.thresholds) == {"top_fraction", "top_fraction.within.foreground"}
+    lowest = min(np.linspace(0, 1, N)[list(found.tiles)])
+    assert found.thresholds["top_fraction"] == pytest.approx(lowest)
+    assert found.reasons == (f"top_fraction 0.3 of saliency: score >= {lowest:.3g}",)
+
+
+@given(scores_with_ties(), masks())
+def test_a_selection_survives_json(scores: list[float], forced: np.ndarray) -> None:
+    tree = Union(of=(TopK(k=3), Dilate(of=Budget(pixels=101)), Foreground(share=0.6)))
+    found = choose(tree, scores, forced=forced)
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    assert Selection.from_dict(json.loads(text)) == found
+
+
+@given(scores_with_ties(), masks(), st.permutations(range(3)))
+def test_the_choice_depends_neither_on_repetition_nor_on_the_order_of_a_unions_parts(
+    scores: list[float], candidates: np.ndarray, order: list[int]
+) -> None:
+    parts: list[Selector] = [TopK(k=3), TopFraction(fraction=0.2), Threshold(at_least=0.7)]
+    first = choose(Union(of=tuple(parts)), scores, candidates=candidates)
+    assert choose(Union(of=tuple(parts)), scores, candidates=candidates) == first
+    other = choose(Union(of=tuple(parts[i] for i in order)), scores, candidates=candidates)
+    assert other.tiles == first.tiles
+
+
+def test_the_mask_is_the_selection_on_the_grid() -> None:
+    mask = choose(TopK(k=3), np.linspace(0, 1, N)).mask(GRID)
+    assert mask.shape == (5, 11)
+    assert np.argwhere(mask).tolist() == [[4, 8], [4, 9], [4, 10]]
+
+
+def test_a_selection_can_not_be_changed() -> None:
+    found = choose(TopK(k=3), np.linspace(0, 1, N))
+    with pytest.raises(ValueError, match="read-only"):
+        found.reason_of[0] = 1
+
+
+def test_a_selection_out_of_order_is_refused() -> None:
+    reasons = np.zeros(2, np.uint8)
+    with pytest.raises(ValueError, match="ascending and differ"):
+        Selection((5, 3), reasons, ("all",), {}, 7)
+    with pytest.raises(ValueError, match="3 tiles, but 2 reasons"):
+        Selection((2, 3, 5), reasons, ("all",), {}, 7)
+
+
+@pytest.mark.parametrize("name", ["cost_px", "candidates", "forced"])
+def test_facts_that_do_not_fit_the_grid_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: one value for each of {N} tiles"):
+        choose(AllTiles(), [], **{name: np.ones(N - 1, int)})
+
+
+def test_a_tile_that_costs_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="every tile costs at least 1; found 0"):
+        choose(AllTiles(), [], cost_px=np.arange(N))
+
+
+def test_more_reasons_than_a_byte_counts_are_refused() -> None:
+    tree = Union(of=tuple(TopK(k=i) for i in range(1, 302)))
+    grid = Grid((1, 307), 1)
+    with pytest.raises(RecipeError, match="at most 256 parts; found 301"):
+        choose(tree, np.linspace(0, 1, 307), grid=grid)

@@ -92,7 +92,7 @@ def run_command(
     from saccade.jobs.manifest import find_images, with_pixel_size
     from saccade.jobs.options import RunOptions
     from saccade.jobs.progress import Progress
-    from saccade.jobs.run import run
+    from saccade.jobs.driver import run
     from saccade.jobs.stopping import StopSignal, heeding_signals
 
     options = RunOptions(

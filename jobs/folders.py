@@ -17,7 +17,7 @@ from saccade.jobs.tally import Tally
 from saccade.pipeline.errors import ResumeRefused, UsageError
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.sources.base import Identity
-from saccade.pipeline.store import sweep_partials
+from saccade.pipeline.store_shelf import LocalShelf
 from saccade.workers.device import gpu_count
 from saccade.workers.folder import RunFolder, write_whole
 from saccade.workers.local import LocalWorkers
@@ -78,7 +78,7 @@ def open_run(
             e for e in entries if tally.images[e.name].state in ("waiting", "running")
         )
         for entry in unfinished:
-            sweep_partials(folder.result(entry.name))
+            LocalShelf(folder.result(entry.name)).sweep_partials()
         yield OpenRun(folder, recipe, journal, done, tally, unfinished, workers)
 
 
@@ -173,7 +173,7 @@ def _moved_on(then: Identity | None, path: Path) -> str:
 def _start_over(folder: RunFolder, journal: Journal, names: Iterable[str]) -> None:
     """Forget what was made of some images; written down first, so that a crash forgets nothing."""
     for name in sorted(names):
-        journal.append([{"kind": "restart", "image": name}])
+        journal.append({"kind": "restart", "image": name})
         for path in (folder.result(name), folder.image_plan(name).parent):
             if path.exists():
                 shutil.rmtree(path)

@@ -1,7 +1,6 @@
-"""The journal of a run: receipts made durable, and epochs that fence off a driver that was replaced.
+"""The journal of a run: receipts made durable, and a driver that was replaced fenced off.
 
-A folder of JSON-lines files, ``000001.jsonl``, ``000002.jsonl``...: one per *epoch*, that is, per
-start of a driver. A file is written by the driver that created it and by nobody else, ever. This
+Each start of a driver is an *epoch* with a file of its own, which nobody else ever writes. This
 module writes; ``saccade.jobs.replay`` reads. Neither knows what a unit is.
 
 Two drivers can never both be believed. A new one creates the next file exclusively, and only then
@@ -11,40 +10,29 @@ driver looks for a newer file after it made its lines durable: an ``append`` tha
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from saccade.pipeline.errors import Fenced, StorageFull, StoreError
+from saccade.jobs.records import (
+    FULL,
+    Record,
+    check_record,
+    epoch_path,
+    epochs,
+    named_errors,
+    read_header,
+)
+from saccade.jobs.replay import Replay, read_records, replay
+from saccade.pipeline.errors import Fenced, StoreError
 
-Record = Mapping[str, Any]
-"""One line of the journal."""
-
-FIELDS: Mapping[str, frozenset[str]] = {
-    "opened": frozenset({"pid", "host", "started", "seen"}),
-    "started": frozenset({"image", "unit"}),
-    "receipt": frozenset({"image", "unit"}),
-    "failure": frozenset({"image", "unit", "reason"}),
-    "quarantine": frozenset({"image", "reason"}),
-    "release": frozenset({"image"}),
-    "image": frozenset({"image"}),
-    "closed": frozenset(),
-}
-"""Kinds of record, and what each has at least besides ``kind`` and ``epoch``.
-
-``opened`` heads a file and ``closed`` ends it in good order. ``started`` marks a unit in flight,
-``receipt`` a unit done, ``failure`` an attempt that counts against its unit. ``quarantine`` sets an
-image aside, ``release`` takes that and its failures back, ``image`` says that an image is complete.
-"""
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+__all__ = ["Journal", "Record", "Replay", "read_records", "replay"]
 
 
 class Journal:
@@ -66,12 +54,10 @@ class Journal:
             StorageFull: no space for the file.
             StoreError: the folder can't be written.
         """
-        with _named_errors(folder):
+        with named_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            epoch, descriptor = _create_next(folder)
-            _fsync_folder(folder)
-        journal = cls(folder, epoch, descriptor)
-        journal.append(_header(folder, epoch))
+            journal = cls(folder, *_create_next(folder))
+            journal._begin()
         return journal
 
     @property
@@ -79,7 +65,7 @@ class Journal:
         """The file of this epoch."""
         return epoch_path(self.folder, self.epoch)
 
-    def append(self, records: Record | list[Record]) -> None:
+    def append(self, records: Record | Sequence[Record]) -> None:
         """Make records durable, all with one write and one fsync; they get this epoch's number.
 
         Raises:
@@ -97,7 +83,7 @@ class Journal:
         self._write([record], durable=False)
 
     def close(self) -> None:
-        """Say that this epoch ended in good order, and close the file; once closed, does nothing."""
+        """Say that this epoch ended in good order, and close the file; twice is no error."""
         if not self._open:
             return
         # the mark only spares the units in flight a suspicion; closing matters more
@@ -116,11 +102,19 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _write(self, records: list[Record], durable: bool) -> None:
+    def _begin(self) -> None:
+        try:
+            _fsync_folder(self.folder)
+            self.append(_header(self.folder, self.epoch))
+        except BaseException:
+            self._release()
+            raise
+
+    def _write(self, records: Sequence[Record], durable: bool) -> None:
         lines = b"".join(_line(record, self.epoch) for record in records)
         self._check_open()
         self._check_fence()
-        with _named_errors(self.path), self._undone_on_error():
+        with named_errors(self.path), self._undone_on_error():
             _write_all(self._descriptor, lines)
             if durable:
                 os.fsync(self._descriptor)
@@ -138,7 +132,7 @@ class Journal:
             except OSError:
                 self._release()
                 raise
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 self._release()
             raise
 
@@ -165,59 +159,6 @@ class Journal:
             os.close(self._descriptor)
 
 
-def epochs(folder: Path) -> list[int]:
-    """Numbers of the epochs in a folder, rising; none where there is no folder."""
-    return sorted(int(path.stem) for path in folder.glob("[0-9]*.jsonl") if path.stem.isdigit())
-
-
-def epoch_path(folder: Path, epoch: int) -> Path:
-    """The file of an epoch."""
-    return folder / f"{epoch:06d}.jsonl"
-
-
-def read_header(folder: Path, epoch: int) -> Record | None:
-    """The first line of an epoch's file; None where its driver died, or has not come, before it.
-
-    Raises:
-        StoreError: the first line is something else.
-    """
-    path = epoch_path(folder, epoch)
-    with _named_errors(path), path.open("rb") as file:
-        line = file.readline()
-    if not line.endswith(b"\n"):
-        return None
-    header = parse(line, path, 1)
-    if header["kind"] != "opened":
-        raise StoreError(f"{path}: the first record opens an epoch; found {header['kind']!r}")
-    return header
-
-
-def parse(line: bytes, path: Path, number: int) -> Record:
-    """The record in a whole line.
-
-    Raises:
-        StoreError: no record, of an unknown kind, or without a field; names file and line.
-    """
-    try:
-        record = json.loads(line)
-        check_record(record)
-    except ValueError as error:
-        raise StoreError(
-            f"{path}, line {number}: expected a record of the journal; {error}. Restore the file, "
-            "or cut it before this line: units whose receipts are cut off run again"
-        ) from error
-    return record
-
-
-def check_record(record: Any) -> None:
-    """Raise ValueError unless this is a record of a known kind with the fields it needs."""
-    kind = record.get("kind") if isinstance(record, Mapping) else None
-    if kind not in FIELDS:
-        raise ValueError(f"a record has one of the kinds {', '.join(FIELDS)}; found {record!r:.80}")
-    if missing := FIELDS[kind] - record.keys():
-        raise ValueError(f"a {kind!r} record lacks {', '.join(sorted(missing))}: {record!r:.80}")
-
-
 def _line(record: Record, epoch: int) -> bytes:
     check_record(record)
     return json.dumps({**record, "epoch": epoch}, separators=(",", ":")).encode() + b"\n"
@@ -241,12 +182,13 @@ def _create_next(folder: Path) -> tuple[int, int]:
 
 
 def _header(folder: Path, epoch: int) -> Record:
+    older = [number for number in epochs(folder) if number < epoch]
     return {
         "kind": "opened",
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seen": {str(older): _nbytes(epoch_path(folder, older)) for older in range(1, epoch)},
+        "seen": {str(number): _nbytes(epoch_path(folder, number)) for number in older},
     }
 
 
@@ -272,19 +214,3 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StorageFull(
-                f"{path}: no space left for the journal; nothing that was done is lost. "
-                "Free some space and run the same command again"
-            ) from error
-        raise StoreError(
-            f"{path}: the journal can't be read or written ({error.strerror or error}); "
-            "mend that and run the same command again"
-        ) from error

@@ -241,8 +241,10 @@ def with_pixel_size(
     """
     if mpp is not None and gsd is not None:
         raise ManifestError("a pixel size is mpp or gsd; found both")
-    sizes = {k: _positive(k, v) for k, v in (("mpp", mpp), ("gsd", gsd)) if v is not None}
-    return tuple(e if e.pixel_size else replace(e, **sizes) for e in entries)
+    for name, size in (("mpp", mpp), ("gsd", gsd)):
+        if size is not None:
+            _positive(name, size)
+    return tuple(e if e.pixel_size else replace(e, mpp=mpp, gsd=gsd) for e in entries)
 
 
 def entry_to_json(entry: ImageEntry) -> str:

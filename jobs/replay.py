@@ -2,101 +2,115 @@
 
 * The last line of a file is ignored unless it ends in a newline: its ``append`` never returned.
 * What a driver wrote after the next one took over is ignored, although its shards were written: the
-  new driver did not see that receipt, so it may since have deleted those shards to write them again.
-* The first receipt of a unit stays. A second one can only be of an attempt that was overtaken, and
-  says the same of the same bytes.
+  new driver did not see that receipt, so it may since have deleted the shards to write them again.
+* A second receipt of a unit is that of an attempt that was overtaken, and says the same of the same
+  bytes: it changes nothing.
 
-Receipts of complete images are dropped on the way, so that memory follows the images in flight.
+Units of complete images are forgotten on the way, so that memory follows the images in flight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from sys import intern
 
-from saccade.jobs.journal import Record, epoch_path, epochs, parse, read_header
+from saccade.jobs.records import Record, epoch_path, epochs, parse, read_header
 
 
 @dataclass(slots=True)
 class Replay:
     """A run so far."""
 
-    receipts: dict[str, dict[str, Record]] = field(default_factory=dict)
-    """Per image that is not complete: receipt per unit id."""
-    failures: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Per image that is not complete: failures per unit id."""
-    suspects: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Per image that is not complete: unit ids in flight when a driver died, and how many drivers
-    died with nothing but this unit in flight."""
+    done: set[str] = field(default_factory=set)
+    """Ids of units with a receipt, of images that are not complete."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Failures per unit id, of images that are not complete."""
+    suspects: set[str] = field(default_factory=set)
+    """Ids of units that were in flight when a driver died, and are not done since."""
+    deaths: dict[str, int] = field(default_factory=dict)
+    """Per suspect, how many drivers died with nothing else in flight (whatever killed them)."""
     quarantined: dict[str, Record] = field(default_factory=dict)
     """Images set aside, each with the record that says why."""
     complete: set[str] = field(default_factory=set)
     """Images with nothing left to do."""
     last_epoch: int = 0
     """The newest epoch; 0 where the run never started."""
-    in_flight: dict[str, str] = field(default_factory=dict)
-    """Unit id to image, for what the newest epoch started and did not answer for."""
-
-    def done(self, image: str) -> Set[str]:
-        """Ids of the units of an image, not complete, that have receipts."""
-        return self.receipts.get(image, {}).keys()
+    _in_flight: set[str] = field(default_factory=set)
+    """Ids of units that the newest epoch started and did not answer for."""
+    _units: dict[str, set[str]] = field(default_factory=dict)
+    """Ids of all units that were named, per image that is not complete."""
 
     def fold(self, record: Record) -> None:
         """Take the next record in."""
-        if (step := _STEPS.get(record["kind"])) is not None:
-            step(self, record)
+        _STEPS[record["kind"]](self, record)
 
-    def _begin_epoch(self, record: Record) -> None:
-        """Suspect what the epoch before left in flight; a closed one left nothing."""
-        for unit, image in self.in_flight.items():
-            deaths = self.suspects.setdefault(image, {})
-            deaths[unit] = deaths.get(unit, 0) + (len(self.in_flight) == 1)
-        self.in_flight = {}
+    def _opened(self, record: Record) -> None:
+        self.suspects |= self._in_flight
+        if len(self._in_flight) == 1:
+            (unit,) = self._in_flight
+            self.deaths[unit] = self.deaths.get(unit, 0) + 1
+        self._in_flight = set()
         self.last_epoch = record["epoch"]
 
     def _started(self, record: Record) -> None:
-        if record["image"] not in self.complete:
-            self.in_flight[intern(record["unit"])] = intern(record["image"])
+        unit = self._named_unit(record)
+        if unit and unit not in self.done:
+            self._in_flight.add(unit)
 
     def _receipt(self, record: Record) -> None:
-        image, unit = intern(record["image"]), record["unit"]
-        self.in_flight.pop(unit, None)
-        if image not in self.complete:
-            slim = {intern(key): value for key, value in record.items()}
-            self.receipts.setdefault(image, {}).setdefault(unit, slim)
-            self.suspects.get(image, {}).pop(unit, None)
+        if unit := self._named_unit(record):
+            self._answered(unit)
+            self.done.add(unit)
 
     def _failure(self, record: Record) -> None:
-        counts = self.failures.setdefault(record["image"], {})
-        counts[record["unit"]] = counts.get(record["unit"], 0) + 1
-        self.in_flight.pop(record["unit"], None)
+        if unit := self._named_unit(record):
+            self._in_flight.discard(unit)
+            self.failures[unit] = self.failures.get(unit, 0) + 1
 
     def _quarantine(self, record: Record) -> None:
         self.quarantined[record["image"]] = record
-
-    def _release(self, record: Record) -> None:
-        for book in (self.quarantined, self.failures, self.suspects):
-            book.pop(record["image"], None)
+        self._in_flight -= self._units.get(record["image"], set())
 
     def _image(self, record: Record) -> None:
-        self._release(record)
-        self.receipts.pop(record["image"], None)
+        self._restart(record)
         self.complete.add(record["image"])
 
+    def _restart(self, record: Record) -> None:
+        image = record["image"]
+        self.complete.discard(image)
+        self.quarantined.pop(image, None)
+        for unit in self._units.pop(image, ()):
+            self._answered(unit)
+            self.done.discard(unit)
+            self.failures.pop(unit, None)
+
     def _closed(self, record: Record) -> None:
-        self.in_flight = {}
+        del record
+        self._in_flight = set()
+
+    def _answered(self, unit: str) -> None:
+        self._in_flight.discard(unit)
+        self.suspects.discard(unit)
+        self.deaths.pop(unit, None)
+
+    def _named_unit(self, record: Record) -> str | None:
+        """The unit of a record, remembered as one of its image; None where that is complete."""
+        if record["image"] in self.complete:
+            return None
+        unit: str = record["unit"]
+        self._units.setdefault(record["image"], set()).add(unit)
+        return unit
 
 
 _STEPS: Mapping[str, Callable[[Replay, Record], None]] = {
-    "opened": Replay._begin_epoch,
+    "opened": Replay._opened,
     "started": Replay._started,
     "receipt": Replay._receipt,
     "failure": Replay._failure,
     "quarantine": Replay._quarantine,
-    "release": Replay._release,
     "image": Replay._image,
+    "restart": Replay._restart,
     "closed": Replay._closed,
 }
 
@@ -104,20 +118,20 @@ _STEPS: Mapping[str, Callable[[Replay, Record], None]] = {
 def replay(folder: Path) -> Replay:
     """The state of the run whose journal lies in this folder; that of a new run where none does.
 
-    Call it after ``Journal.open``: what the older epochs say is settled then, and units that were
+    Call it after ``Journal.open``: then what the older epochs say is settled, and units that were
     in flight when the last driver died are among the suspects.
 
     Raises:
-        StoreError: a line that is not the last one can't be read; names file and line.
+        StoreError: a whole line can't be understood; names file and line.
     """
     result = Replay()
-    for record in records(folder):
+    for record in read_records(folder):
         result.fold(record)
     return result
 
 
-def records(folder: Path) -> Iterator[Record]:
-    """Every record that counts, epoch by epoch, streamed; for reports that need more than a replay.
+def read_records(folder: Path) -> Iterator[Record]:
+    """Every record that counts, in the order of epochs and lines, one at a time.
 
     Raises:
         StoreError: as ``replay``.
@@ -131,7 +145,7 @@ def records(folder: Path) -> Iterator[Record]:
 
 
 def _settled_nbytes(folder: Path, numbers: list[int]) -> dict[int, int]:
-    """How much of each epoch's file counts, by the first newer driver that said so."""
+    """How much of each epoch's file counts: as much as the next driver found when it took over."""
     limits: dict[int, int] = {}
     for epoch in numbers:
         header = read_header(folder, epoch)

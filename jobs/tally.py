@@ -96,12 +96,12 @@ class Tally:
     def add(self, record: Mapping[str, Any]) -> None:
         """Take one record of the journal in; kinds that say nothing are passed over."""
         image = self.images.get(record.get("image", ""))
-        if image is not None:
+        if image is None:
+            return
+        if record["kind"] == "restart":
+            self.images[image.name] = ImageTally(image.name)
+        else:
             _ADDERS.get(record.get("kind", ""), _add_nothing)(image, record)
-
-    def restart(self, name: str) -> None:
-        """Forget what was known of an image."""
-        self.images[name] = ImageTally(name)
 
 
 def _add_receipt(image: ImageTally, record: Mapping[str, Any]) -> None:
@@ -135,7 +135,8 @@ def _add_sweep(image: ImageTally, record: Mapping[str, Any]) -> None:
 
 
 def _add_end(image: ImageTally, record: Mapping[str, Any]) -> None:
-    image.state = record["state"]
+    del record
+    image.state = "complete"
 
 
 def _add_quarantine(image: ImageTally, record: Mapping[str, Any]) -> None:
@@ -146,4 +147,8 @@ def _add_nothing(image: ImageTally, record: Mapping[str, Any]) -> None:
     del image, record
 
 
-_ADDERS = {"receipt": _add_receipt, "image": _add_end, "quarantine": _add_quarantine}
+_ADDERS = {
+    "receipt": _add_receipt,
+    "image": _add_end,
+    "quarantine": _add_quarantine,
+}

@@ -150,7 +150,7 @@ class Dispatcher:
         if entry.state is State.DONE:
             return
         if entry.state is State.RUNNING:
-            yield Cancel(entry.worker, entry.ref.id, entry.attempt)
+            yield self._cancel(entry)
         self._committing -= entry.state is State.COMMITTING
         entry.move(State.WITHDRAWN)
         del self._units[entry.ref.id]
@@ -174,8 +174,8 @@ class Dispatcher:
                 yield from self._outlive(entry, worker, event.reason)
 
     def _outlive(self, entry: Entry, dead: Worker, reason: str) -> Told:
-        # a unit that timed out there explains the death, and was charged for it
-        entry.suspect |= not dead.overdue
+        # what was cancelled there explains the death, and has been charged for
+        entry.suspect |= not dead.stopping
         if len(dead.copies) == 1:
             yield from self._fail(entry, f"worker {dead.name} died: {reason}")
         else:
@@ -213,9 +213,12 @@ class Dispatcher:
     def _unit_timed_out(self, event: UnitTimedOut) -> Told:
         entry = self._units.get(event.unit)
         if entry and entry.runs_as(event.worker, event.attempt):
-            self._roster.mark_overdue(event.worker, event.unit)
-            yield Cancel(event.worker, event.unit, event.attempt)
+            yield self._cancel(entry)
             yield from self._fail(entry, f"worker {event.worker} did not answer in time")
+
+    def _cancel(self, entry: Entry) -> Cancel:
+        self._roster.cancel(entry.worker, entry.ref.id)
+        return Cancel(entry.worker, entry.ref.id, entry.attempt)
 
     def _fail(self, entry: Entry, reason: str, hopeless: bool = False) -> Told:
         entry.failures += 1

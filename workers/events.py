@@ -226,8 +226,8 @@ class RecordFailure:
 class Cancel:
     """Stop an attempt on a worker, or end the worker and say ``WorkerLeft``.
 
-    Until the worker answers for the attempt or is gone, the attempt keeps its slot and bytes there;
-    after a time-out the worker gets nothing new either.
+    Until the worker answers for the attempt or is gone, the attempt keeps its slot and bytes, and
+    the worker gets nothing new. A list may cancel several attempts on one worker.
     """
 
     worker: str

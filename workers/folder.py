@@ -14,16 +14,14 @@ logs/                 what workers say
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from saccade.pipeline.errors import StorageFull, StoreError
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import Unit
+from saccade.pipeline.store_shelf import LocalShelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +93,4 @@ def write_whole(path: Path, text: str) -> None:
         StorageFull: no space is left; what was there before is untouched.
         StoreError: it can't be written for another reason.
     """
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        kind = StorageFull if error.errno in (28, 122) else StoreError
-        raise kind(f"{path}: can't be written: {error.strerror}; free space and resume") from error
+    LocalShelf(path.parent, fsync=True).put(path.name, text.encode())

@@ -24,8 +24,8 @@ class Copy:
     """Which attempt."""
     alone: bool
     """Whether nothing else may be in flight beside it."""
-    overdue: bool = False
-    """Whether it timed out."""
+    cancelled: bool = False
+    """Whether it was told to stop, and has not answered."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,21 +46,22 @@ class Worker:
     """Sum over ``copies``."""
 
     @property
-    def overdue(self) -> bool:
-        """Whether it owes an answer that timed out; it gets nothing new until then."""
-        return any(copy.overdue for copy in self.copies.values())
+    def stopping(self) -> bool:
+        """Whether it was told to stop something; it gets nothing new until it has answered."""
+        return any(copy.cancelled for copy in self.copies.values())
 
     @property
     def open(self) -> bool:
         """Whether it has a slot to give."""
-        closed = any(copy.alone or copy.overdue for copy in self.copies.values())
+        closed = any(copy.alone or copy.cancelled for copy in self.copies.values())
         return len(self.copies) < self.slots and not closed
 
     def has_room(self, ref: UnitRef) -> bool:
-        """Whether a unit's bytes fit, and no earlier copy of it is still here."""
-        if self.nbytes is None or not self.copies:
-            return ref.id not in self.copies
-        return self.nbytes_in_flight + ref.nbytes <= self.nbytes and ref.id not in self.copies
+        """Whether a unit's bytes fit, and no overtaken copy of it is still here."""
+        if not self.copies:
+            return True
+        fits = self.nbytes is None or self.nbytes_in_flight + ref.nbytes <= self.nbytes
+        return fits and ref.id not in self.copies
 
     def counting(self) -> list[Entry]:
         """Units that run here and nowhere else."""
@@ -117,10 +118,10 @@ class Roster:
         self.copies_in_flight -= 1
         self._refresh(worker)
 
-    def mark_overdue(self, name: str, unit: str) -> None:
+    def cancel(self, name: str, unit: str) -> None:
         """Give a worker nothing new until it answers for this unit."""
         worker = self._workers[name]
-        worker.copies[unit].overdue = True
+        worker.copies[unit].cancelled = True
         self._refresh(worker)
 
     def with_room(self, ref: UnitRef) -> Worker | None:
@@ -142,7 +143,7 @@ class Roster:
         """
         if not suspects and not self._kept:
             return
-        able = [worker for worker in self._workers.values() if not worker.overdue]
+        able = [worker for worker in self._workers.values() if not worker.stopping]
         able.sort(key=lambda worker: (worker.name not in self._kept, *_busyness(worker)))
         most = min(suspects, max(1, len(self._workers) // 2))
         before, self._kept = self._kept, {worker.name for worker in able[:most]}

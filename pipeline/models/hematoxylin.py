@@ -28,9 +28,10 @@ class Hematoxylin:
         Args:
             radius_px: of each of two box means, together nearly a Gaussian of the same radius; the
                 halo is twice as large. A nucleus has a radius of about 4 um.
-            low: mean concentration that scores 0, in units of optical density; eosinophilic
-                stroma stays below.
-            high: mean concentration that scores 1, a crowd of dark nuclei.
+            low: mean concentration that scores 0, in units of optical density; pale stroma of
+                weakly and strongly stained slides lies between 0.1 and 0.2.
+            high: mean concentration that scores 1; crowds of nuclei reach 0.3 on weakly and 0.8
+                on strongly stained slides.
         """
         if radius_px < 0 or not 0 <= low < high:
             raise ValueError(

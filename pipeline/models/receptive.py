@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -127,9 +128,10 @@ class _Probe:
 
     def _ends_inside(self, line: Tensor) -> bool:
         own, last = self.origin_px // self.stride, len(line) - 1
-        marks = torch.tensor([own, *line.nonzero().flatten().tolist()]).unique()
-        gap = int(marks.diff().max()) if len(marks) > 1 else 1
-        return int(marks[0]) >= gap and int(marks[-1]) <= last - gap
+        changed: list[int] = line.nonzero().flatten().tolist()
+        marks = sorted({own, *changed})
+        gap = max((after - before for before, after in pairwise(marks)), default=1)
+        return marks[0] >= gap and marks[-1] <= last - gap
 
     def reach_cells(self) -> int:
         """Largest distance, in cells, at which an output depends on the whole cell."""

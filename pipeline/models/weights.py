@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _tensors_only(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:
         raise ModelContract(
             f"{path}: a file of tensors only expected; it holds other Python objects or is "
             "damaged, and was not executed: save model.state_dict(), or use safetensors"

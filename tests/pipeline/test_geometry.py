@@ -147,10 +147,19 @@ def test_a_fixed_size_window_holds_core_and_margin_where_the_image_has_them(
 
 
 @given(windows())
-def test_all_fixed_size_windows_of_a_plane_have_one_aligned_shape(
+def test_all_fixed_size_windows_of_a_plane_have_one_shape(
     case: tuple[Grid, Box, int, tuple[int, int], tuple[int, int], int],
 ) -> None:
     grid, _, margin_px, size, shape, multiple = case
     found = [fixed_size_window(core, margin_px, size, shape, multiple) for core in grid]
     assert {w.shape for w in found} == {(min(size[0], shape[0]), min(size[1], shape[1]))}
-    assert all(w.y0 % multiple == w.x0 % multiple == 0 for w in found)
+
+
+@given(windows(), st.integers(0, 7))
+def test_a_fixed_size_window_begins_at_a_multiple_whatever_the_margin(
+    case: tuple[Grid, Box, int, tuple[int, int], tuple[int, int], int], margin_px: int
+) -> None:
+    _, core, _, size, shape, multiple = case
+    window = fixed_size_window(core, margin_px, size, shape, multiple)
+    assert window.y0 % multiple == window.x0 % multiple == 0
+    assert Box.of(shape).contains(window)

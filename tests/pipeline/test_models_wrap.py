@@ -164,6 +164,24 @@ def test_a_tile_classifier_refuses_windows_that_are_not_whole_tiles() -> None:
         model(Views(pixels()))
 
 
+def test_a_tile_classifier_gives_every_map_per_tile_and_sees_context_of_one_tile_only() -> None:
+    def classify(x: Tensor, context: Any = ()) -> dict[str, Tensor]:
+        mean = x.mean((2, 3))
+        return {"scores": mean[:, :2], "features": mean, "attention": x[:, :, :4]}
+
+    spec = ModelSpec(("a", "b"), stride=4, multiple=4)
+    answer = TorchModel(Calls(classify), spec, per_tile=True)(Views(pixels()))
+    assert answer.features is not None
+    assert answer.features.shape == (2, 3, 3, 5)
+    assert torch.equal(answer.features[:, :2], answer.scores)
+    assert answer.attention is None
+    seen = TorchModel(Calls(classify), spec.with_(context=(2.0,)), per_tile=True)
+    tile = pixels()[..., :4, :4]
+    assert seen(Views(tile, context=(tile,))).scores.shape == (2, 2, 1, 1)
+    with pytest.raises(ModelContract, match="one tile at a time"):
+        seen(Views(pixels(), context=(pixels(),)))
+
+
 def test_no_gradient_is_kept() -> None:
     module = nn.Conv2d(3, 2, 1)
     answer = TorchModel(module, ModelSpec(("a", "b"), activation="sigmoid"))(Views(pixels()))

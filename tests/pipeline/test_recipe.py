@@ -28,7 +28,7 @@ passes:
       downsample: 4
     model:
       source: builtin:hematoxylin
-      options: {gain: 1.5}
+      options: {gain: 1.5, bias: 0.1}
       classes: [nuclei]
     tile: 256
     select:

@@ -105,11 +105,17 @@ def test_upsampling_stays_between_the_lowest_and_the_highest(
     assert found.max() <= plane.max() + 1e-6
 
 
-def test_what_was_not_computed_does_not_spread() -> None:
-    plane = np.array([[[0.25, np.nan, np.nan, np.nan]]], np.float32)
-    found = upsample(plane, (0, 0), 4.0, Box(0, 0, 4, 16), (1, 4))
-    assert (found[0, :, :6] == 0.25).all()  # to the last centre before the next but one
-    assert np.isnan(found[0, :, 6:]).all()
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("flip", [False, True])
+def test_what_was_not_computed_does_not_spread(axis: int, flip: bool) -> None:
+    line = np.array([0.25, np.nan, np.nan, np.nan], np.float32)
+    plane = np.expand_dims(line[::-1] if flip else line, (0, 3 - axis))
+    shape = plane.shape[1:]
+    found = upsample(plane, (0, 0), 4.0, Box(0, 0, 4 * shape[0], 4 * shape[1]), shape)
+    computed = ~np.isnan(np.flip(found, axis) if flip else found)
+    # As far as the centre of its neighbour, where the next pair begins.
+    assert computed.all(axis=(0, 3 - axis)).tolist() == [True] * 6 + [False] * 10
+    assert (found[~np.isnan(found)] == 0.25).all()
 
 
 def test_the_result_can_be_written_to() -> None:

@@ -157,8 +157,9 @@ def test_spans_of_whole_ratios_are_those_of_reduced_boxes(
         assert columns[column].tolist() == [expected.x0, expected.x1]
 
 
-def test_rounding_of_a_ratio_does_not_reach_into_the_next_pixel() -> None:
-    rows, _ = tile_spans(Grid((2560, 2560), 256), 16 * (1 - 1e-12), (161, 161))
+@pytest.mark.parametrize("error", [-1e-12, 1e-12])
+def test_rounding_of_a_ratio_does_not_reach_into_the_next_pixel(error: float) -> None:
+    rows, _ = tile_spans(Grid((2560, 2560), 256), 16 * (1 + error), (161, 161))
     assert rows[:3].tolist() == [[0, 16], [16, 32], [32, 48]]
 
 

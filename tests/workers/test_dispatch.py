@@ -235,6 +235,36 @@ def test_an_attempt_that_was_given_up_is_committed_if_it_completes_first_and_onl
     assert d.handle(Committed("a1")) == [StageComplete("a", 0)]
 
 
+def test_a_worker_never_has_two_copies_of_one_unit() -> None:
+    d = started(stage("a", "a1"), WorkerJoined("v", slots=1), WorkerJoined("w", slots=2))
+    d.handle(UnitTimedOut("v", "a1", 1))
+    d.handle(done("v", "a1", 1))  # overtakes the copy on w
+    d.handle(Committed("a1"))
+    d.handle(ImageDone("a"))
+    d.handle(WorkerLeft("v"))
+    assert d.handle(stage("a", "a1")) == []
+    assert d.handle(done("w", "a1", 2)) == [Assign("w", "a1", 1)]
+
+
+def test_a_worker_that_owes_an_answer_is_not_kept_for_suspects() -> None:
+    workers = [WorkerJoined(name, slots=2) for name in "uvw"]
+    d = started(*workers, stage("a", *(f"a{n}" for n in range(8))))  # a0 a3 | a1 a4 | a2 a5
+    d.handle(UnitTimedOut("v", "a1", 1))
+    d.handle(done("v", "a4"))
+    d.handle(WorkerLost("u", "signal 9"))
+    assert d.handle(done("w", "a2")) == [commit("w", "a2")]
+    assert d.handle(done("w", "a5")) == [commit("w", "a5"), Assign("w", "a0", 2, alone=True)]
+
+
+def test_the_worker_kept_for_suspects_stays_the_same_until_it_is_empty() -> None:
+    workers = [WorkerJoined(name, slots=3) for name in "uvw"]
+    d = started(*workers, stage("a", *(f"a{n}" for n in range(20))))  # a0 a3 a6 | a1 a4 a7 | a2 ...
+    d.handle(WorkerLost("u", "signal 9"))  # v is kept
+    assert d.handle(WorkerJoined("x", slots=1)) == [Assign("x", "a0", 2, alone=True)]
+    assert d.handle(done("w", "a2")) == [commit("w", "a2"), Assign("w", "a9", 1)]
+    assert d.handle(done("v", "a1")) == [commit("v", "a1")]
+
+
 def test_a_unit_that_completed_while_it_waited_is_not_assigned_in_a_later_stage() -> None:
     d = started(stage("a", "a1"), WorkerJoined("v"), WorkerLeft("v"), stage("b", "b1"))
     assert d.handle(done("v", "a1")) == [commit("v", "a1")]
@@ -272,9 +302,8 @@ def test_a_failure_that_can_only_repeat_quarantines_at_once_and_withdraws_the_im
         RecordFailure("a", "a1", 1, "broken file"),
         Quarantine("a", "a1", "broken file", 1),
         Cancel("w", "a2", 1),
-        Assign("w", "b1", 1),
     ]
-    assert d.handle(done("w", "a2")) == []
+    assert d.handle(done("w", "a2")) == [Assign("w", "b1", 1)]
     assert d.progress() == {"b": StageProgress(0, waiting=0, running=1, committing=0, done=0)}
 
 

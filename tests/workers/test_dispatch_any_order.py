@@ -299,6 +299,7 @@ class World(RuleBasedStateMachine):
 
     def on_Drained(self, told: Drained) -> None:  # noqa: N802
         assert not self.in_flight
+        assert not [u for u in self.to_commit if self.units[u].image not in self.quarantined]
         self.drained += 1
 
 

@@ -1,4 +1,4 @@
-"""The run: instructions out to workers, events in from them, receipts down to the journal.
+"""The driver of a run: instructions out to workers, events in from them, receipts down to the journal.
 
 Decides nothing about units (the dispatcher does) and nothing about pixels (workers do). It opens
 the run folder, keeps a bounded number of images in flight, makes receipts durable before it calls a
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.jobs.folders import OpenRun, open_run
+from saccade.jobs.journal import Record
 from saccade.jobs.manifest import check_overrides, find_images
 from saccade.jobs.options import RunOptions
 from saccade.jobs.stages import StageWork, last_stage, stage_work
@@ -140,7 +141,6 @@ class RunLoop:
             self._handle_all(self._workers.start())
             while self._flying or self._waiting:
                 self._turn()
-        self._opened.journal.append([{"kind": "closed"}])
         self._observe(tally, True)
         return self._summary(time.monotonic() - since)
 
@@ -192,7 +192,7 @@ class RunLoop:
             self._open_stage(flying.entry, number + 1)
             return
         del self._flying[name]
-        self._record({"kind": "image", "image": name, "state": "complete"})
+        self._record({"kind": "image", "image": name})
         self._handle(events.ImageDone(name))
 
     def _set_aside(self, quarantine: events.Quarantine) -> None:
@@ -220,7 +220,7 @@ class RunLoop:
     def _commit(self) -> None:
         while self._commits:
             commits, self._commits = self._commits, []
-            records = [{"kind": "receipt", **commit.receipt} for commit in commits]
+            records: list[Record] = [{"kind": "receipt", **c.receipt} for c in commits]
             self._opened.journal.append(records)
             for record in records:
                 self._opened.tally.add(record)
@@ -258,8 +258,8 @@ class RunLoop:
             case events.Drained():
                 self._drained = True
 
-    def _record(self, record: dict[str, Any]) -> None:
-        self._opened.journal.append([record])
+    def _record(self, record: Record) -> None:
+        self._opened.journal.append(record)
         self._opened.tally.add(record)
 
     def _assign(self, assign: events.Assign) -> None:
@@ -297,7 +297,6 @@ class RunLoop:
         deadline = time.monotonic() + self._options.grace_seconds
         while not self._drained and time.monotonic() < deadline:
             self._handle_all(self._workers.poll(POLL_SECONDS))
-        self._opened.journal.append([{"kind": "closed"}])
         raise Interrupted(
             f"stopped on request; the same command resumes {self._opened.folder.root}"
         )

@@ -1,0 +1,249 @@
+"""The result of one image on storage: an OME-Zarr 0.5 group that is written shard by shard.
+
+A shard is encoded whole and put into place at once, so that one torn by a power cut can't stand in
+the way of its own rewrite, a late second writer can only replace a file by the same bytes, and a
+receipt's checksum is of what is stored. Everything but the last write of ``finish`` leaves the root
+without OME metadata: a half-finished result can't be mistaken for a finished one.
+
+Knows shapes and bytes; not what the values mean nor who computes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from saccade.pipeline import store_metadata as metadata
+from saccade.pipeline.errors import StoreError
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.image_plan import SCHEMA_VERSION, ImagePlan
+from saccade.pipeline.store_layout import LABELS, ArraySpec, arrays_of
+from saccade.pipeline.store_shards import encode_shard
+from saccade.pipeline.store_shelf import LocalShelf, Shelf
+
+ROOT = "zarr.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write put where; as receipts keep it."""
+
+    key: str
+    """Relative to the result's root."""
+    nbytes: int
+    """Bytes stored; 0 where all is fill and there is no object."""
+    checksum: str
+    """Hash of the bytes stored; empty where there is no object."""
+
+
+class ImageStore:
+    """The arrays of one image's result. Safe to share between threads.
+
+    Several processes may write to one result as long as no two own the same shard.
+    """
+
+    def __init__(self, shelf: Shelf, plan: ImagePlan, name: str) -> None:
+        self.plan = plan
+        self._shelf = shelf
+        self._name = name
+        self._specs = arrays_of(plan)
+        self._opened: dict[str, Any] = {}
+
+    @classmethod
+    def create(
+        cls, path: Path, plan: ImagePlan, provenance: Mapping[str, Any], *, fsync: bool = False
+    ) -> ImageStore:
+        """Write all groups and arrays, without values; doing so again gives the same bytes.
+
+        Args:
+            path: the result's folder.
+            plan: of the image.
+            provenance: what the result is made of, plain JSON; kept in the root's attributes.
+            fsync: whether files are forced to the disk.
+
+        Raises:
+            StoreError: a complete result of another plan lies there, or something else does.
+        """
+        shelf = LocalShelf(Path(path), fsync)
+        _make_room(shelf, Path(path), plan)
+        for key, data in metadata.all_metadata(plan).items():
+            shelf.put(key, data)
+        shelf.put(ROOT, metadata.as_json(metadata.root(plan, provenance)))
+        return cls(shelf, plan, str(path))
+
+    @classmethod
+    def open(cls, path: Path, *, fsync: bool = False) -> ImageStore:
+        """A result that was created; complete or not.
+
+        Raises:
+            StoreError: no result of this package lies there.
+        """
+        shelf = LocalShelf(Path(path), fsync)
+        return cls(shelf, _plan_of(_facts(shelf, Path(path)), Path(path)), str(path))
+
+    # ------------------------------------------------------------------------------------ arrays
+
+    @property
+    def array_paths(self) -> tuple[str, ...]:
+        """The arrays that the result has; those of dropped passes are missing."""
+        return tuple(path for path in self._specs if self.has(path))
+
+    def has(self, array: str) -> bool:
+        """Whether the result has this array: it is planned, and was not dropped."""
+        return array in self._specs and self._shelf.get(f"{array}/{ROOT}") is not None
+
+    def spec(self, array: str) -> ArraySpec:
+        """Shape, type, chunks and shards of an array.
+
+        Raises:
+            StoreError: the plan has no such array.
+        """
+        if array not in self._specs:
+            raise StoreError(f"{self._name}: no array {array!r}; it has {sorted(self._specs)}")
+        return self._specs[array]
+
+    def write(self, array: str, box: Box, data: np.ndarray) -> tuple[Written, ...]:
+        """Store a box of whole shards; each is replaced at once.
+
+        Args:
+            array: path of the array.
+            box: whole shards, cut off at the array's edge.
+            data: ``(C, h, w)`` or ``(h, w)`` of the array's dtype.
+
+        Raises:
+            StoreError: the box cuts a shard, or the data does not fit it; or the disk fails.
+            StorageFull: no space is left. Shards not yet written keep their old bytes.
+        """
+        spec = self.spec(array)
+        spec.check_data(box, data)
+        return tuple(
+            self._put_shard(spec, key, data[(..., *place.relative_to(box).slices)])
+            for key, place in spec.shards(box)
+        )
+
+    def _put_shard(self, spec: ArraySpec, key: str, data: np.ndarray) -> Written:
+        encoded = encode_shard(spec, data)
+        if encoded is None:
+            self._shelf.delete(key)
+            return Written(key, 0, "")
+        self._shelf.put(key, encoded)
+        return Written(key, len(encoded), hashlib.blake2b(encoded, digest_size=16).hexdigest())
+
+    def read(self, array: str, box: Box) -> np.ndarray:
+        """A box of an array, of any alignment; fill where nothing was written.
+
+        Returns:
+            ``(C, h, w)`` or ``(h, w)`` of the array's dtype.
+
+        Raises:
+            StoreError: no such array, a box outside of it, or a damaged file.
+        """
+        spec = self.spec(array)
+        if not spec.area.contains(box):
+            raise StoreError(f"{self._name}/{array}: {box} is not inside {spec.area}")
+        try:
+            values = self._open_array(array)[(..., *box.slices)]
+        except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
+            raise StoreError(
+                f"{self._name}/{array}: {box} can't be read ({error}); a file of it is missing or "
+                "damaged: resume the run with --force to make this image again"
+            ) from error
+        return np.asarray(values, spec.dtype)
+
+    def _open_array(self, array: str) -> Any:
+        opened = self._opened.get(array)
+        if opened is None:
+            if not self.has(array):
+                raise StoreError(
+                    f"{self._name}: {array} was dropped when the image was complete; the recipe's "
+                    "output.keep says which passes stay"
+                )
+            opened = zarr.open_array(self._shelf.as_zarr(), path=array, mode="r")
+            self._opened[array] = opened
+        return opened
+
+    def drop(self, path: str) -> None:
+        """Remove an array, or a group with all its arrays; gone at once, and gladly twice."""
+        self._shelf.delete(path)
+        for array in [one for one in list(self._opened) if f"{one}/".startswith(f"{path}/")]:
+            self._opened.pop(array, None)
+
+    # --------------------------------------------------------------------------------- completion
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The root's attributes: state, plan, provenance."""
+        return _facts(self._shelf, Path(self._name))
+
+    @property
+    def complete(self) -> bool:
+        """Whether ``finish`` was reached."""
+        return bool(self.facts["state"] == "complete")
+
+    def finish(self, provenance: Mapping[str, Any]) -> None:
+        """Write the OME metadata, the root's last: with one replace the result is complete.
+
+        Args:
+            provenance: added to what ``create`` was given; what differs between runs of the same
+                recipe (seconds, dates) stands under the one key 'timing'.
+        """
+        self._shelf.sweep_partials()
+        label_image = metadata.group({"ome": metadata.ome_label_image(self.plan)})
+        self._shelf.put(f"{LABELS}/{ROOT}", metadata.as_json(label_image))
+        labels = metadata.group({"ome": metadata.ome_labels()})
+        self._shelf.put(f"{LABELS.partition('/')[0]}/{ROOT}", metadata.as_json(labels))
+        facts = {**self.facts, "state": "complete", **provenance}
+        root = metadata.group({"ome": metadata.ome_image(self.plan), "saccade": facts})
+        self._shelf.put(ROOT, metadata.as_json(root))
+
+
+def sweep_partials(path: Path) -> int:
+    """Remove what killed writers left in a result; returns how many. Only while nobody writes."""
+    return LocalShelf(Path(path)).sweep_partials() if Path(path).is_dir() else 0
+
+
+def _facts(shelf: Shelf, path: Path) -> dict[str, Any]:
+    """The root's attributes under this package's own key."""
+    data = shelf.get(ROOT)
+    if data is None:
+        raise StoreError(
+            f"{path}: no result here (no {ROOT}); give the folder of an image, NAME.ome.zarr"
+        )
+    try:
+        facts: dict[str, Any] = json.loads(data)["attributes"]["saccade"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path}: this Zarr group was not made by saccade; choose another folder"
+        ) from error
+    return facts
+
+
+def _plan_of(facts: Mapping[str, Any], path: Path) -> ImagePlan:
+    if facts["schema"] != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: schema {SCHEMA_VERSION} expected, found {facts['schema']}; "
+            "open it with the version of saccade that made it"
+        )
+    return ImagePlan.from_json(json.dumps(facts["plan"]))
+
+
+def _make_room(shelf: LocalShelf, path: Path, plan: ImagePlan) -> None:
+    """Clear away an unfinished result of another plan; refuse to touch anything else."""
+    if shelf.get(ROOT) is None:
+        return
+    facts = _facts(shelf, path)
+    if facts["plan"] == json.loads(plan.to_json()):
+        return
+    if facts["state"] == "complete":
+        raise StoreError(
+            f"{path}: holds a complete result of another plan; move it away, use another run "
+            "folder, or start the image over with --force"
+        )
+    shelf.delete("")

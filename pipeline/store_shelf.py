@@ -1,0 +1,157 @@
+"""Where a result's bytes lie: whole objects by key, replaced at once. Knows no array and no image.
+
+A key is a path relative to the result's root, with ``/`` between its parts. Object stores can come
+in by answering the same five questions.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from zarr.abc.store import Store
+from zarr.storage import LocalStore
+
+from saccade.pipeline.errors import StorageFull, StoreError
+
+PARTIAL = ".partial"
+"""How the name ends of what is not in place yet."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Shelf(Protocol):
+    """Whole objects by key. Safe to use from several threads and processes at once."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Replace the object at once: a reader meets the old bytes or the new, never a mixture.
+
+        Raises:
+            StorageFull: no space is left; what was there before is untouched.
+            StoreError: it can't be written for another reason; untouched as well.
+        """
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """The object's bytes; None where there is none."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object, or all objects below a key; nothing happens where there is none."""
+        ...
+
+    def keys(self, below: str = "") -> Iterator[str]:
+        """Every key below this one, sorted; not what is only partly written."""
+        ...
+
+    def sweep_partials(self) -> int:
+        """Remove what killed writers left behind; returns how many. Only while nobody writes."""
+        ...
+
+    def as_zarr(self) -> Store:
+        """The same objects for zarr to read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalShelf:
+    """A folder of files."""
+
+    root: Path
+    """The folder; made when the first object is put into it."""
+    fsync: bool = False
+    """Whether a file is on the disk, and not only in the system's memory, before it counts."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a file beside its place, then rename it there."""
+        path = self.root / key
+        partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+        with _named_errors(path, "written"):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._fill(partial, data)
+                partial.replace(path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+            if self.fsync:
+                _sync_folder(path.parent)
+
+    def _fill(self, partial: Path, data: bytes) -> None:
+        with partial.open("wb") as file:
+            file.write(data)
+            if self.fsync:
+                file.flush()
+                os.fsync(file.fileno())
+
+    def get(self, key: str) -> bytes | None:
+        """The file's bytes; None where there is no such file."""
+        with _named_errors(self.root / key, "read"):
+            try:
+                return (self.root / key).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def delete(self, key: str) -> None:
+        """Remove a file, or a folder with all it holds: gone at once, and then cleared away."""
+        path = self.root / key
+        with _named_errors(path, "removed"):
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+                return
+            aside = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+            path.rename(aside)
+            shutil.rmtree(aside)
+
+    def keys(self, below: str = "") -> Iterator[str]:
+        """Every file below a key, sorted."""
+        paths = (path for path in (self.root / below).rglob("*") if path.is_file())
+        names = sorted(path.relative_to(self.root).as_posix() for path in paths)
+        return (name for name in names if PARTIAL not in name)
+
+    def sweep_partials(self) -> int:
+        """Remove files and folders that killed writers left behind."""
+        partials = sorted(self.root.rglob(f"*{PARTIAL}"))
+        for partial in partials:
+            with _named_errors(partial, "removed"):
+                if partial.is_dir():
+                    shutil.rmtree(partial)
+                else:
+                    partial.unlink(missing_ok=True)
+        return len(partials)
+
+    def as_zarr(self) -> Store:
+        """The folder as a store that only reads."""
+        return LocalStore(self.root, read_only=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut: the name lives in the folder, not in the file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _named_errors(path: Path, done: str) -> Iterator[None]:
+    """What the system says about a path, as one of this package's errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise StorageFull(
+                f"{path}: no space is left ({error.strerror}); free some, or move the run folder "
+                "to a larger disk, and run the same command again: what is done is kept"
+            ) from error
+        raise StoreError(
+            f"{path}: can't be {done} ({error.strerror or error}); check that the disk is there "
+            "and that the folder may be written, and run the same command again"
+        ) from error

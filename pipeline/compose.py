@@ -57,6 +57,8 @@ class _Answer:
     layout: PassLayout
     ratio: float
     """Scores of the result per score of this pass, along each axis."""
+    aligned: bool
+    """Whether this pass's scores are the result's own pixels."""
     place: Box
     """The scores held, in the frame of all scores of this pass."""
     stored: np.ndarray
@@ -73,19 +75,21 @@ class _Answer:
         part = self.answered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         if part.all() or not part.any():
             return np.broadcast_to(part[0, 0], block.shape)
-        return self.answered[np.ix_(rows, columns)]
+        where: np.ndarray = self.answered[np.ix_(rows, columns)]
+        return where
 
     def _tiles_at(self, start: int, stop: int, axis: int) -> np.ndarray:
         centres = np.floor((np.arange(start, stop) + 0.5) / self.ratio).astype(np.int64)
-        last = self.layout.score_shape[axis] - 1
-        return np.clip(centres, 0, last) * self.layout.stride // self.layout.tile_px
+        inside = np.minimum(centres, self.layout.score_shape[axis] - 1)
+        tiles: np.ndarray = inside * self.layout.stride // self.layout.tile_px
+        return tiles
 
     def scores(self, block: Box, classes: tuple[str, ...]) -> np.ndarray:
         """``(C, h, w)`` float32 at the result's resolution; NaN where nobody near answered."""
         need = self._need(block)
         scores = dequantise(self.stored[(slice(None), *need.relative_to(self.place).slices)])
         scores = map_classes(scores, self.layout.classes, classes)
-        if self.ratio == 1:
+        if self.aligned:
             return scores
         known = self._known(need)
         if not known.all():
@@ -95,7 +99,7 @@ class _Answer:
         return upsample(scores, corner, self.ratio, block, self.layout.score_shape)
 
     def _need(self, block: Box) -> Box:
-        if self.ratio == 1:
+        if self.aligned:
             return block
         return coarse_box_for(block, self.ratio, self.layout.score_shape)
 
@@ -103,7 +107,8 @@ class _Answer:
         step, side = self.layout.stride, self.layout.tile_px
         rows = np.arange(need.y0, need.y1) * step // side - self.tiles.y0
         columns = np.arange(need.x0, need.x1) * step // side - self.tiles.x0
-        return self.answered[np.ix_(rows, columns)]
+        known: np.ndarray = self.answered[np.ix_(rows, columns)]
+        return known
 
     def is_flat(self, block: Box) -> bool:
         """Whether all pixels of a block have the same answer, or none has any."""
@@ -170,11 +175,12 @@ def region_coverage(
 
 def _answer(store: Reads, plan: ImagePlan, layout: PassLayout, region: Box) -> _Answer:
     ratio = layout.score_downsample / plan.last.score_downsample
-    place = region if ratio == 1 else coarse_box_for(region, ratio, layout.score_shape)
+    aligned = ratio == 1 and layout.score_shape == plan.shape
+    place = region if aligned else coarse_box_for(region, ratio, layout.score_shape)
     status = _status(store, layout, layout.tiles.cells_touching(place.scale(layout.stride)))
     stored = store.read(pass_path(layout.name, "scores"), place)
     answered = np.isin(status.values, ANSWERED)
-    return _Answer(layout, ratio, place, stored, status.cells, answered)
+    return _Answer(layout, ratio, aligned, place, stored, status.cells, answered)
 
 
 def _last_answer(
@@ -189,7 +195,7 @@ def _last_answer(
         status = _status(store, plan.last, cells).values
     if scores is None:
         scores = store.read(pass_path(plan.last.name, "scores"), region)
-    return _Answer(plan.last, 1.0, region, scores, cells, np.isin(status, ANSWERED))
+    return _Answer(plan.last, 1.0, True, region, scores, cells, np.isin(status, ANSWERED))
 
 
 def _status(store: Reads, layout: PassLayout, cells: Box) -> StatusPart:

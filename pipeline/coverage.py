@@ -1,7 +1,7 @@
 """Which pass answered each tile of the result, and how well. Pure; knows no file and no score.
 
-Counts on the last pass's tiles. A tile is credited to the finest pass that answered all of it: where
-tiles of two passes share its ground, the coarser answer is what it is worth.
+Counts on the last pass's tiles. A tile is credited to the finest pass that answered all of it:
+where tiles of two passes share its ground, the coarser answer is what it is worth.
 """
 
 from __future__ import annotations

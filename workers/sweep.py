@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.blending import Blend, hann_weights
-from saccade.pipeline.compose import compose_region
-from saccade.pipeline.coverage import compose_coverage
+from saccade.pipeline.compose import compose_region, region_coverage
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
     STATUS_DEGRADED,
@@ -162,8 +161,8 @@ class SweepJob:
         """The fused result of this region, its labels, its lower levels, and who answered."""
         region = self.unit.region
         fused = compose_region(store, self.plan, region, self.scores, self.status)
+        coverage, status = region_coverage(store, self.plan, region, self.status)
         cells = self.plan.coverage_box(region)
-        coverage, status = compose_coverage(self.plan, self._statuses(store), cells)
         return [
             *store.write("0", region, fused.scores),
             *store.write("labels/classes/0", region, fused.labels),
@@ -171,15 +170,6 @@ class SweepJob:
             *store.write("coverage", cells, coverage),
             *store.write("status", cells, status),
         ]
-
-    def _statuses(self, store: ImageStore) -> list[np.ndarray]:
-        """Per pass, the whole status array; of the last pass, with this unit's part in it."""
-        statuses = [
-            store.read(f"passes/{p.name}/status", Box(0, 0, p.tiles.rows, p.tiles.columns))
-            for p in self.plan.passes
-        ]
-        statuses[-1][self.cells.slices] = self.status
-        return statuses
 
     def counts(self) -> dict[str, int]:
         """Tiles by outcome, for the receipt."""

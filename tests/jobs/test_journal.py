@@ -282,6 +282,22 @@ def test_a_driver_that_died_before_its_first_line_does_no_harm(tmp_path: Path) -
     assert replay(tmp_path).done == {"u1"}
 
 
+def test_a_driver_that_another_one_forestalls_takes_the_next_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Journal.open(tmp_path)
+    first.append(receipt("u1"))
+
+    def look_too_early(folder: Path) -> list[int]:
+        monkeypatch.undo()
+        return []
+
+    monkeypatch.setattr("saccade.jobs.journal.epochs", look_too_early)
+    with Journal.open(tmp_path) as second:
+        assert (first.epoch, second.epoch) == (1, 2)
+    assert replay(tmp_path).done == {"u1"}
+
+
 RACER = """
 import sys
 from pathlib import Path

@@ -116,7 +116,7 @@ def test_an_answer_without_a_counterpart_passes_through(name: Fuse, score: objec
         ("confidence_gated", 0.5, 0.0, 0.0),
         ("confidence_gated", 0.3, 0.5, 0.3),
         ("confidence_gated", 1.0, 0.3, 1.0),
-        ("confidence_gated", 0.6, 0.1, 0.6 - 0.5 * 0.64 / (0.64 + 0.2)),
+        ("confidence_gated", 0.7, 0.1, 0.7 - 0.6 * 0.48 / (0.48 + 0.4)),
     ],
 )
 def test_fusers_by_example(name: Fuse, coarse: float, fine: float, expected: float) -> None:

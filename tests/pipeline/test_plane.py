@@ -66,6 +66,16 @@ def test_a_pixel_does_not_depend_on_the_box_it_is_read_in(
 
 
 @pytest.mark.parametrize("factor", FACTORS)
+def test_missing_data_elsewhere_does_not_change_the_last_bit(factor: float) -> None:
+    """Every bit of a double shows; the box holds all its data, the whole image does not."""
+    pixels = np.random.default_rng(3).normal(size=(101, 89, 2))
+    pixels[:20] = np.nan
+    plane = plane_of(pixels, factor)
+    box = Box(math.ceil(20 / factor), 0, *plane.shape)
+    assert np.array_equal(plane.read(box), whole(plane)[box.slices])
+
+
+@pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_constant_image_stays_constant(factor: float, dtype: str) -> None:
     assert (whole(plane_of(np.full((97, 61, 3), 113, dtype), factor)) == 113).all()

@@ -265,6 +265,15 @@ def test_the_worker_kept_for_suspects_stays_the_same_until_it_is_empty() -> None
     assert d.handle(done("v", "a1")) == [commit("v", "a1")]
 
 
+def test_a_unit_that_completed_while_waiting_behind_others_does_not_mix_with_later_ones() -> None:
+    d = started(stage("a"), stage("b", "b1"), WorkerJoined("v"), WorkerLeft("v"))
+    d.handle(stage("a", "a1", number=1))
+    d.handle(done("v", "b1"))
+    assert d.handle(Committed("b1")) == [StageComplete("b", 0)]
+    assert d.handle(stage("b", "b2", number=1)) == []
+    assert d.handle(WorkerJoined("w")) == [Assign("w", "a1", 1), Assign("w", "b2", 1)]
+
+
 def test_a_unit_that_completed_while_it_waited_is_not_assigned_in_a_later_stage() -> None:
     d = started(stage("a", "a1"), WorkerJoined("v"), WorkerLeft("v"), stage("b", "b1"))
     assert d.handle(done("v", "a1")) == [commit("v", "a1")]

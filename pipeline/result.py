@@ -1,0 +1,291 @@
+"""Opening a result: lazy arrays, who answered where, and a summary. Finished or not, one interface.
+
+A finished image is read from its arrays. An unfinished one is composed from its passes as it is
+asked for, by the function that the engine writes with: after the glance there is a map of the whole
+image, and it only gets finer. Knows no worker and no journal; a result may be moved or copied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from saccade.pipeline.compose import FusedRegion, compose_region
+from saccade.pipeline.coverage import compose_coverage
+from saccade.pipeline.errors import StoreError
+from saccade.pipeline.fusion import dequantise, halve_mean, halve_mode
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.image_plan import (
+    STATUS_DEGRADED,
+    STATUS_FAILED,
+    STATUS_NONE,
+    ImagePlan,
+)
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.result_arrays import Halve, lazy_array, pyramid, stored_array
+from saccade.pipeline.selection import Selection
+from saccade.pipeline.sources.base import PixelSize
+from saccade.pipeline.store import ImageStore
+from saccade.pipeline.store_layout import COVERAGE, STATUS, labels_path, pass_path, scores_path
+
+SUFFIX = ".ome.zarr"
+
+
+def open_result(path: str | Path) -> Result:
+    """Open what a run has made so far.
+
+    Args:
+        path: a run folder, or the result of one image (``NAME.ome.zarr``).
+
+    Returns:
+        A result. That of a run with several images says which in ``images``, and
+        ``result["name"]`` is one of them; with a single image it is that image at once.
+
+    Raises:
+        StoreError: neither a run folder nor a result lies there.
+    """
+    path = Path(path)
+    if (path / "zarr.json").is_file():
+        return Result({path.name.removesuffix(SUFFIX): path})
+    folder = path / "results"
+    if not (folder.is_dir() or (path / "run.json").is_file()):
+        raise StoreError(
+            f"{path}: a run folder or an image's result (NAME{SUFFIX}) expected, and this is "
+            f"{'neither' if path.exists() else 'not there'}; check the path"
+        )
+    found = sorted(p for p in folder.glob(f"*{SUFFIX}") if (p / "zarr.json").is_file())
+    return Result({p.name.removesuffix(SUFFIX): p for p in found})
+
+
+class Result:
+    """The result of one image; or of several, to be picked from by name."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self._paths = dict(paths)
+
+    # -------------------------------------------------------------------------------- which image
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the images that have a result, complete or not."""
+        return tuple(self._paths)
+
+    def __getitem__(self, name: str) -> Result:
+        if name not in self._paths:
+            raise KeyError(f"no image {name!r}; there are {', '.join(self.images) or 'none yet'}")
+        return Result({name: self._paths[name]})
+
+    @cached_property
+    def _path(self) -> Path:
+        if len(self._paths) != 1:
+            raise StoreError(
+                f"one image expected, this run has {len(self._paths)} with a result; "
+                f"pick one: result[{next(iter(self._paths), 'name')!r}]"
+            )
+        return next(iter(self._paths.values()))
+
+    @cached_property
+    def _store(self) -> ImageStore:
+        return ImageStore.open(self._path)
+
+    def __repr__(self) -> str:
+        if len(self._paths) != 1:
+            return f"<Result of {len(self._paths)} images>"
+        state = "complete" if self.complete else "unfinished"
+        height, width = self.plan.shape
+        return f"<Result {self.plan.name}: {height} x {width}, {', '.join(self.classes)}, {state}>"
+
+    # -------------------------------------------------------------------------------------- facts
+
+    @property
+    def plan(self) -> ImagePlan:
+        """How every pass lies over the image."""
+        return self._store.plan
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the result is made of: state, recipe, versions, tiles per pass."""
+        return self._store.facts
+
+    @property
+    def complete(self) -> bool:
+        """Whether the image was finished when it was opened."""
+        return bool(self.facts["state"] == "complete")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of the fused scores, in order."""
+        return self.plan.classes
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        """Of the fused result; None where the image states none."""
+        return self.plan.pixel_size_of(self.plan.last.score_downsample)
+
+    # ------------------------------------------------------------------------------------- arrays
+
+    @property
+    def fused(self) -> da.Array:
+        """``(C, H, W)``, lazy, as stored: uint8 probabilities times 255, or floats."""
+        return self.levels[0]
+
+    @property
+    def scores(self) -> da.Array:
+        """``(C, H, W)`` float32 probabilities in [0, 1], lazy."""
+        return self.fused.map_blocks(dequantise, dtype=np.float32)
+
+    @property
+    def labels(self) -> da.Array:
+        """``(H, W)`` uint8, lazy: the class's index; of a single class 1; 255 where unanswered."""
+        return self.label_levels[0]
+
+    @cached_property
+    def levels(self) -> tuple[da.Array, ...]:
+        """The pyramid of ``fused``, finest first; each level half as high and wide."""
+        if self._stored:
+            return self._stored_levels(scores_path)
+        return self._composed_levels(scores_path, lambda region: region.scores, halve_mean)
+
+    @cached_property
+    def label_levels(self) -> tuple[da.Array, ...]:
+        """The pyramid of ``labels``, finest first."""
+        if self._stored:
+            return self._stored_levels(labels_path)
+        return self._composed_levels(labels_path, lambda region: region.labels, halve_mode)
+
+    @property
+    def _stored(self) -> bool:
+        """Whether the fused arrays themselves are the best there is."""
+        return self.complete or len(self.plan.passes) == 1
+
+    def _stored_levels(self, path: Callable[[int], str]) -> tuple[da.Array, ...]:
+        count = len(self.plan.pyramid_shapes) if self.complete else self.plan.levels_in_unit
+        return tuple(stored_array(self._store, path(level)) for level in range(count))
+
+    def _composed_levels(
+        self, path: Callable[[int], str], part: Callable[[FusedRegion], np.ndarray], halve: Halve
+    ) -> tuple[da.Array, ...]:
+        store, plan = self._store, self.plan
+        spec = store.spec(path(0))
+        level = lazy_array(spec, lambda box: part(compose_region(store, plan, box)))
+        return pyramid(level, len(plan.pyramid_shapes), halve)
+
+    # --------------------------------------------------------------------------------- who answered
+
+    @cached_property
+    def passes(self) -> dict[str, PassResult]:
+        """By name, the passes whose own arrays are there; after completion those kept."""
+        return {
+            layout.name: PassResult(self, layout)
+            for layout in self.plan.passes
+            if self._store.has(pass_path(layout.name, "status"))
+        }
+
+    @property
+    def coverage(self) -> np.ndarray:
+        """``(tile rows, tile columns)`` uint8: ``k + 1`` where pass ``k`` answered; 255 failed."""
+        return self._tile_arrays[0]
+
+    @property
+    def status(self) -> np.ndarray:
+        """``(tile rows, tile columns)`` uint8: how the answers fared, ``image_plan.STATUS_*``."""
+        return self._tile_arrays[1]
+
+    @cached_property
+    def _tile_arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        cells = Box(0, 0, self.plan.tiles.rows, self.plan.tiles.columns)
+        if self.complete:
+            return self._store.read(COVERAGE, cells), self._store.read(STATUS, cells)
+        found = [self.passes.get(layout.name) for layout in self.plan.passes]
+        statuses = [None if one is None else one.status for one in found]
+        return compose_coverage(self.plan, statuses, cells)
+
+    def summary(self) -> dict[str, Any]:
+        """The result in numbers.
+
+        Returns:
+            ``image``, ``state``, ``passes`` (per pass its tiles and how many were visited, degraded
+            and failed; also of passes that were not kept), ``refined`` (share of the image's area
+            that the last pass answered), ``answered`` (share that any pass did).
+        """
+        passes = {name: one.summary() for name, one in self.passes.items()}
+        recorded = self.facts.get("passes", {})
+        return {
+            "image": self.plan.name,
+            "state": self.facts["state"],
+            "passes": {
+                p.name: recorded.get(p.name) or passes.get(p.name) for p in self.plan.passes
+            },
+            "refined": self._share(self.coverage == len(self.plan.passes)),
+            "answered": self._share((self.coverage > 0) & (self.coverage < 255)),
+        }
+
+    def _share(self, tiles: np.ndarray) -> float:
+        """Share of the image's area in some tiles; edge tiles are smaller."""
+        grid = self.plan.tiles
+        heights = np.minimum(grid.tile_px, grid.shape[0] - np.arange(grid.rows) * grid.tile_px)
+        widths = np.minimum(grid.tile_px, grid.shape[1] - np.arange(grid.columns) * grid.tile_px)
+        area = float(heights @ tiles.astype(np.int64) @ widths)
+        return area / (grid.shape[0] * grid.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PassResult:
+    """What one pass found."""
+
+    result: Result
+    """Of the image."""
+    layout: PassLayout
+    """How the pass lies over it."""
+
+    @property
+    def scores(self) -> da.Array:
+        """``(classes, h, w)``, lazy, as stored, at the pass's own resolution."""
+        if len(self.result.plan.passes) == 1:
+            return self.result.fused
+        return stored_array(self.result._store, pass_path(self.layout.name, "scores"))
+
+    @property
+    def saliency(self) -> da.Array | None:
+        """``(h, w)`` uint8, lazy; None where the model gives none of its own."""
+        if not self.layout.saliency:
+            return None
+        return stored_array(self.result._store, pass_path(self.layout.name, "saliency"))
+
+    @property
+    def status(self) -> np.ndarray:
+        """``(tile rows, tile columns)`` uint8, one of ``image_plan.STATUS_*``."""
+        grid = self.layout.tiles
+        path = pass_path(self.layout.name, "status")
+        return self.result._store.read(path, Box(0, 0, grid.rows, grid.columns))
+
+    @property
+    def selection(self) -> Selection | None:
+        """The tiles that it was told to visit, and why; None for a glance that visits all.
+
+        It lies in the run folder, not in the result: None where the result was taken out of it.
+        """
+        path = self.result._path
+        name = f"{self.layout.index}-{self.layout.name}.json"
+        plan = path.parents[1] / "plans" / self.result.plan.name / name
+        if not plan.is_file():
+            return None
+        tree = json.loads(plan.read_text(encoding="utf-8"))["selection"]
+        return None if tree is None else Selection.from_dict(tree)
+
+    def summary(self) -> dict[str, int]:
+        """Tiles by outcome."""
+        status = self.status
+        return {
+            "tiles": int(status.size),
+            "visited": int((status != STATUS_NONE).sum()),
+            "degraded": int((status == STATUS_DEGRADED).sum()),
+            "failed": int((status == STATUS_FAILED).sum()),
+        }

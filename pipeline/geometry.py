@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 Shape = tuple[int, int]
 
 
@@ -165,6 +167,14 @@ class Grid:
         """The rectangle of tiles (in tile coordinates) that share a pixel with ``box``."""
         inside = box.clip(self.shape)
         return inside.reduce(self.tile_px) if inside.area else Box(0, 0, 0, 0)
+
+    def areas(self) -> np.ndarray:
+        """``(rows, columns)`` int64: pixels of each tile."""
+        heights = np.full(self.rows, self.tile_px)
+        widths = np.full(self.columns, self.tile_px)
+        heights[-1] = self.shape[0] - (self.rows - 1) * self.tile_px
+        widths[-1] = self.shape[1] - (self.columns - 1) * self.tile_px
+        return np.outer(heights, widths)
 
     def __iter__(self) -> Iterator[Box]:
         return (self.box(index) for index in range(len(self)))

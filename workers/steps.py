@@ -94,20 +94,20 @@ def _select(
     seconds_per_pixel: float | None,
 ) -> Selection:
     selector = recipe.passes[following.index].select
+    answered = np.isin(status, (STATUS_DONE, STATUS_DEGRADED))
     table = score_tiles(
         needed_columns(selector),
         grid=following.tiles,
         ratio=previous.score_downsample / following.plane.downsample,
         coarse_shape=previous.score_shape,
-        read_strip=lambda box: _signals(store, previous, box),
+        read_strip=lambda box: _signals(store, previous, answered, box),
         classes=previous.classes,
     )
-    answered = np.isin(status, (STATUS_DONE, STATUS_DEGRADED))
     return select(
         selector,
         table,
         grid=following.tiles,
-        cost_px=np.array([tile.area for tile in following.tiles]),
+        cost_px=following.tiles.areas().ravel(),
         candidates=tiles_touching(previous, following, answered).ravel(),
         forced=tiles_touching(previous, following, status == STATUS_FAILED).ravel(),
         seconds_per_pixel=seconds_per_pixel,
@@ -115,12 +115,19 @@ def _select(
 
 
 def _signals(
-    store: ImageStore, layout: PassLayout, box: Box
+    store: ImageStore, layout: PassLayout, answered: np.ndarray, box: Box
 ) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scores and saliency of a box; NaN where the pass has no answer, whatever is stored there."""
+    rows = np.arange(box.y0, box.y1) * layout.stride // layout.tile_px
+    columns = np.arange(box.x0, box.x1) * layout.stride // layout.tile_px
+    known = answered[np.ix_(rows, columns)]
     scores = dequantise(store.read(f"passes/{layout.name}/scores", box))
+    scores[:, ~known] = np.nan
     if not layout.saliency:
         return scores, None
-    return scores, dequantise(store.read(f"passes/{layout.name}/saliency", box))
+    saliency = dequantise(store.read(f"passes/{layout.name}/saliency", box))
+    saliency[~known] = np.nan
+    return scores, saliency
 
 
 def read_status(store: ImageStore, layout: PassLayout) -> np.ndarray:

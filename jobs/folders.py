@@ -13,6 +13,7 @@ from saccade.jobs.identity import RunIdentity, check_same, read_identity, write_
 from saccade.jobs.journal import Journal, Replay, read_records, replay
 from saccade.jobs.manifest import entry_from_json, entry_to_json
 from saccade.jobs.options import RunOptions
+from saccade.jobs.settling import settle
 from saccade.jobs.tally import Tally
 from saccade.pipeline.errors import ResumeRefused, UsageError
 from saccade.pipeline.recipe import Recipe
@@ -69,7 +70,8 @@ def open_run(
         journal = stack.enter_context(Journal.open(folder.journal))
         _start_over(folder, journal, restarted)
         _write_facts(folder, now, entries)
-        spec = _worker_spec(folder, recipe, model_folder, now, device, options)
+        settled = settle(folder, recipe, now.model_hashes, model_folder)
+        spec = _worker_spec(folder, settled, model_folder, now, device, options)
         workers = _workers(choice, spec, options)
         stack.callback(workers.close)
         done = replay(folder.journal)

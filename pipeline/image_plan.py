@@ -78,15 +78,20 @@ class ImagePlan:
     def levels_in_unit(self) -> int:
         """Levels that a unit of the last pass writes on its own, level 0 among them.
 
-        A shard of level ``k`` is ``2**k`` times smaller, down to one chunk: it holds what one unit
-        answers for, so the unit owns it too.
+        A shard of level ``k`` is ``2**k`` times smaller, as long as it holds whole chunks: it holds
+        what one unit answers for, so the unit owns it too.
         """
-        shared = (self.last.shard_px // self.last.chunk_px).bit_length()
-        return min(shared, len(self.pyramid_shapes))
+        return min(self._halvings + 1, len(self.pyramid_shapes))
+
+    @property
+    def _halvings(self) -> int:
+        """How often a shard can be halved into whole chunks."""
+        chunks = self.last.shard_px // self.last.chunk_px
+        return (chunks & -chunks).bit_length() - 1
 
     def shard_px(self, level: int) -> int:
         """Side of a shard of one level of the result."""
-        return max(self.last.chunk_px, self.last.shard_px >> level)
+        return self.last.shard_px >> min(level, self._halvings)
 
     def pixel_size_of(self, downsample: float) -> PixelSize | None:
         """Physical pixel size at a downsample of level 0."""

@@ -1,4 +1,4 @@
-"""Arrays that read only the part that is asked for, as dask knows them. Knows no plan and no pass."""
+"""Lazy arrays for dask that read only what is asked for. Knows no plan and no pass."""
 
 from __future__ import annotations
 

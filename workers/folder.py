@@ -42,6 +42,11 @@ class RunFolder:
         return self.root / "recipe.yaml"
 
     @property
+    def models(self) -> Path:
+        """What was measured of the models."""
+        return self.root / "models.json"
+
+    @property
     def images(self) -> Path:
         """The images, one a line."""
         return self.root / "images.jsonl"

@@ -56,7 +56,7 @@ def adopt(
     if answer.per_tile:
         spec = spec_of({"multiple": stated["stride"], **stated})
     else:
-        spec = _placed(module, stated, "halo_px" in overrides, device)
+        spec = _measured(module, stated, "halo_px" in overrides, device)
     _try(module, all_fields(spec), device, per_tile=answer.per_tile)
     return TorchModel(module, spec, per_tile=answer.per_tile)
 
@@ -123,6 +123,19 @@ def _views(pixels: Tensor, spec: ModelSpec) -> Views:
         guidance = pixels.mean(1, keepdim=True).expand(-1, len(spec.classes), -1, -1)
     context = tuple(torch.full_like(pixels, 0.5) for _ in spec.context)
     return Views(pixels, guidance=guidance, context=context)
+
+
+def _measured(
+    module: nn.Module, stated: dict[str, Any], halo_is_override: bool, device: str
+) -> ModelSpec:
+    """``_placed``, with a model that fails on the way named as the cause."""
+    try:
+        return _placed(module, stated, halo_is_override, device)
+    except RuntimeError as error:
+        raise ModelContract(
+            f"the model fails while its halo is measured: {error}: state 'multiple' and 'halo', or "
+            "make it take windows of any size that is a multiple of 'multiple'"
+        ) from error
 
 
 def _placed(

@@ -1,7 +1,8 @@
 """Measuring what an undeclared model's input sizes and origins must be multiples of.
 
-Pooling and striding see a grid: moved by less than its period, the same pixels get other answers.
-Knows no module internals: it only calls.
+Pooling and striding see a grid: moved by less than its period, the same pixels get other answers,
+and a window that is not whole periods may be refused (skip connections no longer fit). Knows no
+module internals: it only calls.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SIDES_PX = (128, 256, 512)
 """Windows tried, smallest first; the answer at their centre must not feel their edges."""
 LARGEST = 64
 """Largest multiple that is looked for."""
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 """Relative to the largest raw score; rounding stays below, a moved pooling grid far above."""
 
 
@@ -59,7 +60,26 @@ def _period(
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(2027)).to(device)
     base = model_fn(noise[..., :side_px, :side_px])
     moves = [2**k for k in range(LARGEST.bit_length()) if 2**k * stride <= side_px // 4]
-    return next((m * stride for m in moves if _moves_along(model_fn, noise, base, m, stride)), None)
+    return next(
+        (
+            m * stride
+            for m in moves
+            if _takes_side(model_fn, noise, side_px + m * stride, stride)
+            and _moves_along(model_fn, noise, base, m, stride)
+        ),
+        None,
+    )
+
+
+def _takes_side(
+    model_fn: Callable[[Tensor], Tensor], noise: Tensor, side_px: int, stride: int
+) -> bool:
+    """Whether a window of this side is answered, in full."""
+    try:
+        answer = model_fn(noise[..., :side_px, :side_px])
+    except RuntimeError:  # torch's word for shapes that do not fit
+        return False
+    return answer.shape[-1] == side_px // stride
 
 
 def _moves_along(

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from saccade.pipeline.compose import compose_region
+from saccade.pipeline.fusion import dequantise, fuse, label, map_classes, quantise, upsample
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.recipe import Fuse
+from saccade.pipeline.store import ImageStore
+
+MIXED = (0, 1, 1, 2, 255)
+Make = Callable[[ImagePlan], ImageStore]
+
+
+def answered_scores(layout: PassLayout, status: np.ndarray) -> np.ndarray:
+    """``(h, w)`` bool: scores that lie in an answered tile; tile by tile."""
+    known = np.zeros(layout.score_shape, bool)
+    for index, tile in enumerate(layout.tiles):
+        known[layout.scores_of(tile).slices] = status[layout.tiles.cell(index)] in (1, 2)
+    return known
+
+
+def whole_image(
+    plan: ImagePlan, answers: list[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The fused result in one go over whole arrays, straight from fusion's functions."""
+    fused = np.full((len(plan.classes), *plan.shape), np.nan, np.float32)
+    for layout, (stored, status) in zip(plan.passes, answers, strict=True):
+        known = answered_scores(layout, status)
+        scores = map_classes(dequantise(stored), layout.classes, plan.classes)
+        scores = np.where(known, scores, np.float32(np.nan))
+        ratio = layout.score_downsample / plan.last.score_downsample
+        whole = Box.of(plan.shape)
+        fine = upsample(scores, (0, 0), ratio, whole, layout.score_shape)
+        flags = known[None].astype(np.float32)
+        where = upsample(flags, (0, 0), ratio, whole, layout.score_shape, "nearest")[0] > 0
+        fused = fuse(plan.fuse, fused, fine, where)
+    labels = label(quantise(fused, plan.scores), plan.label_threshold)
+    labels[np.isnan(fused).any(axis=0)] = LABEL_UNKNOWN
+    return quantise(fused, plan.scores), labels
+
+
+def stored(
+    make_store: Make, plan: ImagePlan, answers: list[tuple[np.ndarray, np.ndarray]]
+) -> ImageStore:
+    store = make_store(plan)
+    for layout, (scores, status) in zip(plan.passes, answers, strict=True):
+        store.write(f"passes/{layout.name}/scores", Box.of(layout.score_shape), scores)
+        cells = Box(0, 0, *status.shape)
+        store.write(f"passes/{layout.name}/status", cells, status)
+    return store
+
+
+@pytest.mark.parametrize("scores", ["uint8", "float16", "float32"])
+@pytest.mark.parametrize("name", get_args(Fuse))
+def test_regions_are_parts_of_the_whole_image_composed_at_once(
+    make_store: Make, three_passes: ImagePlan, results: Any, name: Fuse, scores: Any
+) -> None:
+    plan = replace(three_passes, fuse=name, scores=scores)
+    answers = results.random_answers(plan, 17, MIXED)
+    store = stored(make_store, plan, answers)
+    expected, labels = whole_image(plan, answers)
+    for region in [Box.of(plan.shape), Box(3, 5, 4, 6), Box(31, 32, 77, 101), *plan.last.shards]:
+        fused = compose_region(store, plan, region)
+        np.testing.assert_array_equal(fused.scores, expected[(slice(None), *region.slices)])
+        np.testing.assert_array_equal(fused.labels, labels[region.slices])
+
+
+def test_what_the_writer_holds_counts_as_if_it_were_stored(
+    make_store: Make, three_passes: ImagePlan, results: Any
+) -> None:
+    plan = three_passes
+    answers = results.random_answers(plan, 19, MIXED)
+    whole = stored(make_store, plan, answers)
+    scores, status = answers[-1]
+    region = Box(32, 64, 64, 96)
+    expected = compose_region(whole, plan, region)
+    whole.drop("passes/stare")
+    part, state = scores[(slice(None), *region.slices)], status[plan.coverage_box(region).slices]
+    found = compose_region(whole, plan, region, part, state)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_classes_are_matched_by_name_and_an_unknown_background_is_the_rest(
+    make_store: Make, three_passes: ImagePlan, results: Any
+) -> None:
+    glance, look, stare = three_passes.passes
+    passes = (glance, replace(look, classes=("b", "c")), stare)
+    plan = replace(three_passes, passes=passes, classes=("background", "b", "a"))
+    answers = results.random_answers(plan, 23, MIXED)
+    fused = compose_region(stored(make_store, plan, answers), plan, Box.of(plan.shape))
+    expected, labels = whole_image(plan, answers)
+    np.testing.assert_array_equal(fused.scores, expected)
+    np.testing.assert_array_equal(fused.labels, labels)
+
+
+def test_scores_that_nobody_gave_do_not_darken_their_neighbours(
+    make_store: Make, results: Any
+) -> None:
+    image = (64, 64)
+    plan = results.plan_of(
+        (
+            results.layout("glance", 0, image, 4, tile=8, chunk=8, shard=8),
+            results.layout("stare", 1, image, 1, tile=16, chunk=16, shard=16),
+        )
+    )
+    glance, stare = plan.passes
+    scores = np.full((2, *glance.score_shape), 211, np.uint8)
+    status = np.ones((2, 2), np.uint8)
+    status[0, 1], scores[:, :8, 8:] = 255, 0
+    nothing = np.zeros((2, 64, 64), np.uint8), np.zeros((4, 4), np.uint8)
+    fused = compose_region(
+        stored(make_store, plan, [(scores, status), nothing]), plan, Box.of(image)
+    )
+    assert (fused.scores[:, :, :32] == 211).all()
+    assert (fused.scores[:, 32:, :] == 211).all()
+    assert (fused.labels[:32, 32:] == LABEL_UNKNOWN).all()
+    assert not fused.scores[:, :32, 32:].any()
+
+
+@pytest.mark.parametrize("value", [0, 151])
+def test_a_flat_region_comes_out_as_any_other(
+    make_store: Make, three_passes: ImagePlan, results: Any, value: int
+) -> None:
+    plan = three_passes
+    answers = [
+        (np.full_like(scores, value), np.ones_like(status))
+        for scores, status in results.random_answers(plan, 1)
+    ]
+    answers[2] = np.zeros_like(answers[2][0]), np.zeros_like(answers[2][1])
+    fused = compose_region(stored(make_store, plan, answers), plan, Box.of(plan.shape))
+    expected, labels = whole_image(plan, answers)
+    np.testing.assert_array_equal(fused.scores, expected)
+    np.testing.assert_array_equal(fused.labels, labels)
+    assert (fused.scores == value).all()

@@ -1,6 +1,6 @@
 """Archives: manifests, the journal, the driver of a run, the command line.
 
-    from saccade.jobs import run
+``from saccade.jobs import run``
 """
 
 from __future__ import annotations

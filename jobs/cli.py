@@ -89,10 +89,10 @@ def run_command(
     ] = False,
 ) -> None:
     """Run a recipe over images. The same command again goes on where it stopped."""
+    from saccade.jobs.driver import run
     from saccade.jobs.manifest import find_images, with_pixel_size
     from saccade.jobs.options import RunOptions
     from saccade.jobs.progress import Progress
-    from saccade.jobs.driver import run
     from saccade.jobs.stopping import StopSignal, heeding_signals
 
     options = RunOptions(

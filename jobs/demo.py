@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
 from saccade.jobs.picture import draw_pictures
 from saccade.jobs.progress import Progress
-from saccade.jobs.driver import run
 from saccade.jobs.sample import truth_path, write_sample_slide
 from saccade.jobs.stopping import StopSignal, heeding_signals
 

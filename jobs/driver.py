@@ -1,4 +1,4 @@
-"""The driver of a run: instructions out to workers, events in from them, receipts down to the journal.
+"""The driver of a run: instructions out to workers, events in, receipts down to the journal.
 
 Decides nothing about units (the dispatcher does) and nothing about pixels (workers do). It opens
 the run folder, keeps a bounded number of images in flight, makes receipts durable before it calls a

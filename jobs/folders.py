@@ -17,6 +17,7 @@ from saccade.jobs.settling import settle
 from saccade.jobs.tally import Tally
 from saccade.pipeline.errors import ResumeRefused, UsageError
 from saccade.pipeline.recipe import Recipe
+from saccade.pipeline.recipe_file import recipe_text
 from saccade.pipeline.sources.base import Identity
 from saccade.pipeline.store_shelf import LocalShelf
 from saccade.workers.device import gpu_count
@@ -69,7 +70,7 @@ def open_run(
     with ExitStack() as stack:
         journal = stack.enter_context(Journal.open(folder.journal))
         _start_over(folder, journal, restarted)
-        _write_facts(folder, now, entries)
+        _write_facts(folder, now, recipe, entries)
         settled = settle(folder, recipe, now.model_hashes, model_folder)
         spec = _worker_spec(folder, settled, model_folder, now, device, options)
         workers = _workers(choice, spec, options)
@@ -181,8 +182,11 @@ def _start_over(folder: RunFolder, journal: Journal, names: Iterable[str]) -> No
                 shutil.rmtree(path)
 
 
-def _write_facts(folder: RunFolder, identity: RunIdentity, entries: Iterable[ImageEntry]) -> None:
+def _write_facts(
+    folder: RunFolder, identity: RunIdentity, recipe: Recipe, entries: Iterable[ImageEntry]
+) -> None:
     write_identity(folder, identity)
+    write_whole(folder.recipe, recipe_text(recipe))
     union = known_images(folder) | {entry.name: entry for entry in entries}
     write_whole(folder.images, "".join(entry_to_json(e) + "\n" for e in union.values()))
 

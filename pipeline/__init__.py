@@ -1,6 +1,6 @@
 """Everything about one image: sources, models, plans, fusion, the result.
 
-from saccade.pipeline import Recipe, open_source, open_result
+``from saccade.pipeline import Recipe, open_source, open_result``
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     SaccadeError
     ├── UsageError             what was asked for can't be done as asked (exit code 2)
-    │   ├── RecipeError            the recipe is wrong: unknown key, wrong value, passes out of order
+    │   ├── RecipeError            the recipe is wrong: unknown key, wrong value
     │   ├── ManifestError          the list of images is wrong: missing file, duplicate name
     │   └── ResumeRefused          the run folder belongs to another recipe, weights or image
     ├── SourceError            one image is at fault; the others go on

@@ -165,7 +165,10 @@ def lay_out(
     multiple = math.lcm(spec.stride, spec.multiple)
     one_window = _fits_one_window(recipe, index, plane, spec, multiple)
     tile_px = _tile(recipe, plane, multiple, one_window)
-    chunk_px = _chunk(output.chunk, tile_px // spec.stride)
+    _check_sizes(recipe, tile_px, multiple)
+    # Where a score stands for many pixels, a chunk of the usual side would be a whole image.
+    wanted_px = max(CHUNK_MIN_PX, min(output.chunk, REGION_PX // spec.stride))
+    chunk_px = _chunk(wanted_px, tile_px // spec.stride)
     merge = spec.local and not spec.context and not recipe.context and recipe.blend == "crop"
     layout = PassLayout(
         name=recipe.name,
@@ -188,6 +191,15 @@ def lay_out(
     )
     batch = _batch(layout, batch_px) if recipe.batch == "auto" else recipe.batch
     return replace(layout, batch=batch, shard_px=_grow_shard(layout, output))
+
+
+def _check_sizes(recipe: PassRecipe, tile_px: int, multiple: int) -> None:
+    if tile_px % multiple:
+        low = max(multiple, tile_px // multiple * multiple)
+        raise PlanError(
+            f"pass {recipe.name!r}: tile must be a multiple of {multiple} (the model's stride and "
+            f"multiple together); found {tile_px}, near are {low} and {low + multiple}"
+        )
 
 
 def _batch(layout: PassLayout, batch_px: int) -> int:

@@ -59,6 +59,12 @@ def parse_recipe(text: str, name: str = "recipe") -> Recipe:
         raise RecipeError(explain(error, name, lines)) from error
 
 
+def recipe_text(recipe: Recipe) -> str:
+    """A recipe as YAML, defaults spelled out; ``parse_recipe`` reads it back."""
+    tree = recipe.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
 def recipe_schema() -> str:
     """The JSON Schema that editors complete recipes from."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}

@@ -69,6 +69,9 @@ class Result:
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
         self._paths = dict(paths)
+        if len(self._paths) == 1:
+            # Read now: finished or not, it stays what it was when it was opened.
+            _ = self.facts
 
     # -------------------------------------------------------------------------------- which image
 
@@ -150,14 +153,14 @@ class Result:
     def levels(self) -> tuple[da.Array, ...]:
         """The pyramid of ``fused``, finest first; each level half as high and wide."""
         if self._stored:
-            return self._stored_levels(scores_path)
+            return self._stored_levels(scores_path, halve_mean)
         return self._composed_levels(scores_path, lambda region: region.scores, halve_mean)
 
     @cached_property
     def label_levels(self) -> tuple[da.Array, ...]:
         """The pyramid of ``labels``, finest first."""
         if self._stored:
-            return self._stored_levels(labels_path)
+            return self._stored_levels(labels_path, halve_mode)
         return self._composed_levels(labels_path, lambda region: region.labels, halve_mode)
 
     @property
@@ -165,9 +168,11 @@ class Result:
         """Whether the fused arrays themselves are the best there is."""
         return self.complete or len(self.plan.passes) == 1
 
-    def _stored_levels(self, path: Callable[[int], str]) -> tuple[da.Array, ...]:
-        count = len(self.plan.pyramid_shapes) if self.complete else self.plan.levels_in_unit
-        return tuple(stored_array(self._store, path(level)) for level in range(count))
+    def _stored_levels(self, path: Callable[[int], str], halve: Halve) -> tuple[da.Array, ...]:
+        count = len(self.plan.pyramid_shapes)
+        stored = count if self.complete else self.plan.levels_in_unit
+        levels = [stored_array(self._store, path(level)) for level in range(stored)]
+        return (*levels[:-1], *pyramid(levels[-1], count - stored + 1, halve))
 
     def _composed_levels(
         self, path: Callable[[int], str], part: Callable[[FusedRegion], np.ndarray], halve: Halve

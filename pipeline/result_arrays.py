@@ -31,13 +31,23 @@ class _Boxes:
     def ndim(self) -> int:
         return len(self.shape)
 
-    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        bounds = [part.indices(n) for part, n in zip(index, self.shape, strict=True)]
-        (y0, y1, dy), (x0, x1, dx) = bounds[-2:]
-        if y1 <= y0 or x1 <= x0:
-            return np.empty([len(range(*bound)) for bound in bounds], self.dtype)
-        values = self.read(Box(y0, x0, y1, x1))[..., ::dy, ::dx]
-        return values[index[0]] if self.ndim == 3 else values
+    def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
+        rows, columns = (
+            range(n)[part] if isinstance(part, slice) else range(part, part + 1)
+            for part, n in zip(index[-2:], self.shape[-2:], strict=True)
+        )
+        if rows and columns:
+            ends = (*_ends(rows), *_ends(columns))
+            values = self.read(Box(ends[0], ends[2], ends[1], ends[3]))
+        else:
+            values = np.empty((*self.shape[:-2], len(rows), len(columns)), self.dtype)
+        steps = [slice(None, None, p.step) if isinstance(p, slice) else 0 for p in index[-2:]]
+        return values[(*index[:-2], *steps)]
+
+
+def _ends(positions: range) -> tuple[int, int]:
+    """The half-open interval of all positions, in whichever direction they run."""
+    return min(positions[0], positions[-1]), max(positions[0], positions[-1]) + 1
 
 
 def stored_array(store: ImageStore, path: str) -> da.Array:

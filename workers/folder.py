@@ -2,7 +2,7 @@
 
 RUN/
 run.json              what this run is: recipe, weights, versions, images
-recipe.yaml           the recipe as it was given
+recipe.yaml           the recipe, as values
 images.jsonl          the images, one a line
 journal/000001.jsonl  what is done, one file per driver
 plans/NAME/           image.json, then one frozen plan per pass
@@ -38,7 +38,7 @@ class RunFolder:
 
     @property
     def recipe(self) -> Path:
-        """The recipe as it was given."""
+        """The recipe, as values."""
         return self.root / "recipe.yaml"
 
     @property

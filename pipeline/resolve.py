@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from saccade.pipeline.errors import PlanError, RecipeError
-from saccade.pipeline.image_plan import ImagePlan
+from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.layout import WINDOW_PX, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.recipe import PassRecipe, Recipe
@@ -39,7 +39,7 @@ def resolve_image(
 
     Raises:
         MissingPixelSize, ResolutionUnavailable: the image can't be read as the recipe asks.
-        RecipeError: a model and a pass do not fit each other.
+        RecipeError: a model and a pass do not fit each other, or there are too many classes.
         PlanError: sizes do not nest, or passes do not go from coarse to fine.
     """
     size = pixel_size or source.pixel_size
@@ -48,6 +48,8 @@ def resolve_image(
         for index in range(len(recipe.passes))
     )
     _check_order(name, layouts)
+    classes = recipe.output.classes or layouts[-1].classes
+    _check_classes(classes)
     return ImagePlan(
         name=name,
         uri=source.uri,
@@ -56,7 +58,7 @@ def resolve_image(
         level_shapes=tuple(level.shape for level in source.levels),
         pixel_size=size,
         passes=layouts,
-        classes=recipe.output.classes or layouts[-1].classes,
+        classes=classes,
         fuse=recipe.fuse,
         scores=recipe.output.scores,
         keep=_kept(recipe),
@@ -112,6 +114,14 @@ def _check_order(name: str, layouts: Sequence[PassLayout]) -> None:
                 f"(1/{fine.plane.downsample:g}) is coarser than {coarse.name!r} before it "
                 f"(1/{coarse.plane.downsample:g}); swap them"
             )
+
+
+def _check_classes(classes: Sequence[str]) -> None:
+    if len(classes) > LABEL_UNKNOWN:
+        raise RecipeError(
+            f"labels hold at most {LABEL_UNKNOWN} classes; the result has {len(classes)}: name "
+            "those that are wanted in 'output.classes'"
+        )
 
 
 def _kept(recipe: Recipe) -> tuple[str, ...]:

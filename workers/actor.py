@@ -46,12 +46,7 @@ class UnitActor:
 
     def run(self, task: Task) -> Outcome:
         """Do one unit; several calls at once share the engine's lanes."""
-        answer = self._engine.submit(task)
-        try:
-            answer.exception()
-        finally:
-            outcome = outcome_of(answer)
-        return outcome
+        return outcome_of(self._engine.submit(task))
 
 
 @dataclass(frozen=True, slots=True)

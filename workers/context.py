@@ -140,7 +140,7 @@ class WorkerContext:
 
     def _open(self, entry: ImageEntry) -> ImageContext:
         plan = self.folder.read_image_plan(entry.name)
-        store = ImageStore.open(self.folder.result(entry.name))
+        store = ImageStore.open(self.folder.result(entry.name), fsync=self.spec.fsync)
         source = open_source(entry.uri)
         check_unchanged(entry, plan, source)
         return ImageContext(plan, source, store)
@@ -161,7 +161,7 @@ class WorkerContext:
         recipe = self.recipe_for(task.entry)
         plan = self.folder.read_image_plan(task.entry.name)
         if task.unit.kind == "finalise":
-            return finalise(self.folder, plan, recipe, task.timing)
+            return finalise(self.folder, plan, recipe, task.timing, fsync=self.spec.fsync)
         pace = self._pace(task.entry, recipe, task.unit.pass_index)
         return select_next(self.folder, plan, recipe, task.unit.pass_index, pace)
 
@@ -177,7 +177,7 @@ class WorkerContext:
             )
         finally:
             source.close()
-        counts = freeze_image(self.folder, plan, self.spec.provenance)
+        counts = freeze_image(self.folder, plan, self.spec.provenance, fsync=self.spec.fsync)
         return {**counts, "identity": identity.to_dict()}
 
     def _pace(self, entry: ImageEntry, recipe: Recipe, index: int) -> float | None:

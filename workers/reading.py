@@ -52,7 +52,7 @@ def read_window(plane: Plane, layout: PassLayout, window: Window) -> WindowPixel
     pixels = pad_to(_read_or_repair(plane, inside, layout, lost), inside, window.read)
     context, context_errors = _contexts(plane, layout, window, pixels)
     return WindowPixels(
-        pixels=pixels,
+        pixels=without_nan(pixels),
         valid=_valid(pixels, plane.source.nodata),
         lost=tuple(box for box, _ in lost),
         reasons=(*(reason for _, reason in lost), *context_errors),
@@ -113,12 +113,22 @@ def pad_to(pixels: np.ndarray, have: Box, want: Box) -> np.ndarray:
 
 
 def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
-    """Where any channel holds data; None when that is everywhere."""
-    if nodata is None:
+    """Where any channel holds data; None when that is everywhere. NaN is never data."""
+    is_float = pixels.dtype.kind == "f"
+    if nodata is None and not is_float:
         return None
-    absent = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+    absent = np.isnan(pixels) if is_float else np.zeros(pixels.shape, bool)
+    if nodata is not None:
+        absent |= pixels == nodata
     valid: np.ndarray = ~absent.all(axis=-1)
     return None if valid.all() else valid
+
+
+def without_nan(pixels: np.ndarray) -> np.ndarray:
+    """The pixels with 0 for NaN, one of which would turn every score within its reach into NaN."""
+    if pixels.dtype.kind != "f" or not np.isnan(pixels).any():
+        return pixels
+    return np.nan_to_num(pixels, nan=0.0, posinf=np.inf, neginf=-np.inf)
 
 
 def _contexts(
@@ -130,7 +140,7 @@ def _contexts(
         try:
             views.append(_context(plane, window, factor))
         except ReadError as error:
-            views.append(pixels)
+            views.append(without_nan(pixels))
             errors.append(str(error))
     return tuple(views), tuple(errors)
 
@@ -140,7 +150,7 @@ def _context(plane: Plane, window: Window, factor: float) -> np.ndarray:
     wide = Plane(plane.source, context_spec(plane, factor))
     want = centred(window.read, wide.spec.downsample / plane.spec.downsample)
     have = want.clip(wide.spec.shape)
-    return pad_to(_read_twice(wide.read, have), have, want)
+    return without_nan(pad_to(_read_twice(wide.read, have), have, want))
 
 
 def context_spec(plane: Plane, factor: float) -> PlaneSpec:
@@ -161,8 +171,10 @@ def tiles_lost(layout: PassLayout, window: Window, read: WindowPixels) -> tuple[
     degraded: set[int] = set()
     for index in layout.tiles.indices(layout.tiles.cells_touching(window.core)):
         core = layout.tiles.box(index)
+        # Windows are shared only where the halo bounds what a tile's answer depends on.
+        seen = core.grow(layout.halo_px) if layout.merge else window.read
         if any(core.overlaps(box) for box in read.lost):
             failed.add(index)
-        elif read.context_lost or any(core.grow(layout.halo_px).overlaps(b) for b in read.lost):
+        elif read.context_lost or any(seen.overlaps(box) for box in read.lost):
             degraded.add(index)
     return failed, degraded

@@ -50,11 +50,11 @@ def write_plan(
 
 
 def freeze_image(
-    folder: RunFolder, plan: ImagePlan, provenance: Mapping[str, Any]
+    folder: RunFolder, plan: ImagePlan, provenance: Mapping[str, Any], *, fsync: bool = False
 ) -> dict[str, Any]:
     """Write the image's plan, create its arrays, plan the glance; returns what the receipt says."""
     write_whole(folder.image_plan(plan.name), plan.to_json())
-    ImageStore.create(folder.result(plan.name), plan, dict(provenance))
+    ImageStore.create(folder.result(plan.name), plan, provenance, fsync=fsync)
     grid = plan.passes[0].tiles
     units = write_plan(folder, plan, 0, np.ones((grid.rows, grid.columns), bool), None)
     return {"plans": plan.passes[0].name, "units": len(units), "tiles": {"selected": len(grid)}}
@@ -158,21 +158,38 @@ def refuse_bad_image(
 
 
 def finalise(
-    folder: RunFolder, plan: ImagePlan, recipe: Recipe, timing: Mapping[str, Any]
+    folder: RunFolder,
+    plan: ImagePlan,
+    recipe: Recipe,
+    timing: Mapping[str, Any],
+    *,
+    fsync: bool = False,
 ) -> dict[str, Any]:
-    """Complete the pyramid, drop what is not kept, write the metadata last."""
-    store = ImageStore.open(folder.result(plan.name))
-    passes = {}
-    for layout in plan.passes:
-        status = read_status(store, layout)
-        refuse_bad_image(plan, layout, status, recipe.max_bad_tiles)
-        passes[layout.name] = tile_counts(status)
-    complete_pyramid(store, plan)
+    """Complete the pyramid, write the metadata that makes the result complete, drop what is not kept.
+
+    Dropping comes last: had it come first, a worker that died between the two would leave nothing
+    to count the tiles by.
+    """
+    store = ImageStore.open(folder.result(plan.name), fsync=fsync)
+    if not store.complete:
+        passes = _count_passes(store, plan, recipe.max_bad_tiles)
+        complete_pyramid(store, plan)
+        store.finish({"passes": passes, "timing": dict(timing)})
     for layout in plan.passes:
         if layout.name not in plan.keep and len(plan.passes) > 1:
             store.drop(f"passes/{layout.name}")
-    store.finish({"passes": passes, "timing": dict(timing)})
-    return {"passes": passes}
+    return {"passes": store.facts["passes"]}
+
+
+def _count_passes(
+    store: ImageStore, plan: ImagePlan, max_bad_tiles: float
+) -> dict[str, dict[str, int]]:
+    passes = {}
+    for layout in plan.passes:
+        status = read_status(store, layout)
+        refuse_bad_image(plan, layout, status, max_bad_tiles)
+        passes[layout.name] = tile_counts(status)
+    return passes
 
 
 def tile_counts(status: np.ndarray) -> dict[str, int]:

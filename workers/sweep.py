@@ -91,7 +91,9 @@ class SweepJob:
         self.errors.extend(read.reasons)
         self.pixels_read += window.read.area
         if self._blend is not None:
-            self._blend_in(self._blend, window, scores)
+            # Blending would carry the answer of a tile that can't be read into its neighbours.
+            if not failed:
+                self._blend_in(self._blend, window, scores)
         else:
             self._crop_in(window, scores)
         if self.saliency is not None and saliency is not None:
@@ -156,6 +158,8 @@ class SweepJob:
                 self.unit.region
             )
             self.scores[(slice(None), *place.slices)] = fill
+            if self.saliency is not None:
+                self.saliency[place.slices] = 0
 
     def _write_fused(self, store: ImageStore) -> list[Written]:
         """The fused result of this region, its labels, its lower levels, and who answered."""

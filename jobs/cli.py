@@ -87,6 +87,7 @@ def run_command(
     force: Annotated[
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
     ] = False,
+    retry: Annotated[bool, typer.Option(help="Begin images again that were set aside.")] = False,
 ) -> None:
     """Run a recipe over images. The same command again goes on where it stopped."""
     from saccade.jobs.driver import run
@@ -103,6 +104,7 @@ def run_command(
         grace_seconds=grace,
         fsync=fsync,
         force=force,
+        retry=retry,
     )
     entries = with_pixel_size(find_images(images), mpp=mpp, gsd=gsd)
     progress = Progress(screen)

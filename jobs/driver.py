@@ -181,6 +181,7 @@ class RunLoop:
                 units=work.refs(),
                 already_done=replay.done & units.keys(),
                 failures={u: n for u in units if (n := replay.failures.get(u, 0))},
+                reasons={u: why for u in units if (why := replay.reasons.get(u))},
                 suspects=replay.suspects & units.keys(),
             )
         )

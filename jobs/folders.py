@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from saccade.jobs.evidence import charge, crash_logged, crashed
 from saccade.jobs.hardware import WorkerChoice, cpus, threads_per_worker, worker_count
 from saccade.jobs.identity import RunIdentity, check_same, read_identity, write_identity
-from saccade.jobs.journal import Journal, Replay, read_records, replay
+from saccade.jobs.journal import Journal, Record, Replay, read_records, replay
 from saccade.jobs.manifest import entry_from_json, entry_to_json
 from saccade.jobs.options import RunOptions
 from saccade.jobs.settling import settle
@@ -24,6 +26,7 @@ from saccade.workers.device import gpu_count
 from saccade.workers.folder import RunFolder, write_whole
 from saccade.workers.local import LocalWorkers
 from saccade.workers.outcome import Workers
+from saccade.workers.ray_settings import prepare_environment
 from saccade.workers.tasks import ImageEntry, WorkerSpec
 
 
@@ -66,13 +69,18 @@ def open_run(
     then = read_identity(folder)
     threads = then.torch_threads if then else threads_per_worker(cpus())
     now = RunIdentity.of(recipe, model_folder, device, threads)
-    restarted = _to_restart(folder, then, now, entries, options.force)
+    restarted = _to_restart(folder, then, now, entries, options)
     with ExitStack() as stack:
         journal = stack.enter_context(Journal.open(folder.journal))
         _start_over(folder, journal, restarted)
         _write_facts(folder, now, recipe, entries)
         settled = settle(folder, recipe, now.model_hashes, model_folder)
         spec = _worker_spec(folder, settled, model_folder, now, device, options)
+        crash = _take_stock(folder, journal)
+        if choice.kind == "local":
+            stack.enter_context(crash_logged(folder, journal.epoch))
+            # the next crash tells which unit it was only if no other is in flight here
+            choice = replace(choice, count=1) if crash else choice
         workers = _workers(choice, spec, options)
         stack.callback(workers.close)
         done = replay(folder.journal)
@@ -95,6 +103,14 @@ def _device(asked: str) -> str:
     return asked
 
 
+def _take_stock(folder: RunFolder, journal: Journal) -> str:
+    """Charge a crash of the driver before to its unit; says how it crashed, or nothing."""
+    crash = crashed(folder, journal)
+    if crash:
+        charge(journal, crash, replay(folder.journal))
+    return crash
+
+
 # ---------------------------------------------------------------------------- is it the same run?
 
 
@@ -103,28 +119,69 @@ def _to_restart(
     then: RunIdentity | None,
     now: RunIdentity,
     entries: Sequence[ImageEntry],
-    force: bool,
+    options: RunOptions,
 ) -> set[str]:
     """Images to begin anew: all known ones when the recipe changed, else those that changed.
+
+    Those that were being begun anew when their driver died are among them, and with ``retry``
+    those that were set aside.
 
     Raises:
         ResumeRefused: something changed, and ``force`` was not given.
     """
+    history = _History.read(folder)
     if then is None:
-        return set()
+        return history.half_restarted
     known = known_images(folder)
     if then.differences(now):
-        if not force:
+        if history.receipts and not options.force:
             check_same(folder, then, now)
         return set(known)
-    changed = _changes(folder, known, entries)
-    if changed and not force:
+    again = history.half_restarted | (history.set_aside if options.retry else set())
+    changed = _changes(known, history, [e for e in entries if e.name not in again])
+    if changed and not options.force:
         listed = "\n  ".join(f"{name}: {why}" for name, why in list(changed.items())[:20])
         raise ResumeRefused(
             f"{folder.root}: these images are not those that the run was made from:\n  {listed}\n"
             "put the old files back, or start these images over with --force"
         )
-    return set(changed)
+    return set(changed) | again
+
+
+@dataclass
+class _History:
+    """What the journal says of images, as far as it decides which of them begin anew."""
+
+    identities: dict[str, Identity] = field(default_factory=dict)
+    """What each image was when it was prepared."""
+    half_restarted: set[str] = field(default_factory=set)
+    """Images of which nothing was done since they were to begin anew."""
+    set_aside: set[str] = field(default_factory=set)
+    """Images that were quarantined."""
+    receipts: int = 0
+    """Units done, all images; where there is none, nothing can be lost."""
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> _History:
+        """From the journal of a run; empty for a new one."""
+        history = cls()
+        for record in read_records(folder.journal):
+            history._take_in(record)
+        return history
+
+    def _take_in(self, record: Record) -> None:
+        kind, image = record["kind"], record.get("image", "")
+        if kind == "receipt":
+            self.receipts += 1
+            self.half_restarted.discard(image)
+        elif kind == "quarantine":
+            self.set_aside.add(image)
+        elif kind == "restart":
+            self.half_restarted.add(image)
+            self.set_aside.discard(image)
+            self.identities.pop(image, None)
+        if "identity" in record:
+            self.identities[image] = Identity(**record["identity"])
 
 
 def known_images(folder: RunFolder) -> dict[str, ImageEntry]:
@@ -136,36 +193,36 @@ def known_images(folder: RunFolder) -> dict[str, ImageEntry]:
 
 
 def _changes(
-    folder: RunFolder, known: Mapping[str, ImageEntry], entries: Iterable[ImageEntry]
+    known: Mapping[str, ImageEntry], history: _History, entries: Iterable[ImageEntry]
 ) -> dict[str, str]:
-    """What is different about images that the run already knows, by name."""
-    identities = _recorded_identities(folder)
+    """What is different about images that were prepared before, by name."""
     changes = {}
     for entry in entries:
-        before = known.get(entry.name)
-        if before is None:
+        before, identity = known.get(entry.name), history.identities.get(entry.name)
+        if before is None or identity is None:
             continue
-        if (before.pixel_size, before.overrides) != (entry.pixel_size, entry.overrides):
-            changes[entry.name] = "its row in the manifest changed"
-        elif why := _moved_on(identities.get(entry.name), Path(entry.uri)):
+        if why := _row_changed(before, entry) or _moved_on(identity, Path(entry.uri)):
             changes[entry.name] = why
     return changes
 
 
-def _recorded_identities(folder: RunFolder) -> dict[str, Identity]:
-    """What each image was when it was prepared."""
-    return {
-        record["image"]: Identity(**record["identity"])
-        for record in read_records(folder.journal)
-        if "identity" in record
-    }
+def _row_changed(then: ImageEntry, now: ImageEntry) -> str:
+    """What else is asked of an image than before; empty where it is the same."""
+    for what in ("mpp", "gsd", "overrides"):
+        before, after = getattr(then, what), getattr(now, what)
+        if before != after:
+            return f"{what} was {before or 'not given'}, is {after or 'not given'}"
+    return ""
 
 
-def _moved_on(then: Identity | None, path: Path) -> str:
+def _moved_on(then: Identity, path: Path) -> str:
     """How a file differs from what it was, by size and time; empty where it does not."""
-    if then is None or path.is_dir():
+    if path.is_dir():
         return ""
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except OSError as error:
+        return f"{path} can't be read ({error.strerror})"
     if stat.st_size != then.nbytes:
         return f"{path} was {then.nbytes} bytes, is {stat.st_size}"
     if stat.st_mtime_ns != then.modified_ns:
@@ -225,11 +282,14 @@ def _workers(choice: WorkerChoice, spec: WorkerSpec, options: RunOptions) -> Wor
     count = worker_count(choice, gpus, cpus(), spec.torch_threads)
     if choice.kind == "local":
         return LocalWorkers(spec, count)
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    prepare_environment(address)
     from saccade.workers.actor import RayPlace, RayWorkers
 
     place = RayPlace(
-        address=options.address,
-        cpus=min(spec.torch_threads, cpus() / count),
-        gpus=gpus / count if gpus else 0,
+        address=address,
+        cpus=min(spec.torch_threads, cpus() / count) if address is None else spec.torch_threads,
+        gpus=min(1.0, gpus / count) if gpus else 0,
     )
-    return RayWorkers(replace(spec, read_threads=1), count, place)
+    asked = choice.count if address else count
+    return RayWorkers(replace(spec, read_threads=1), asked, place)

@@ -25,5 +25,7 @@ class RunOptions:
     """A worker that is silent for so long over one unit is ended."""
     force: bool = False
     """Start over what was made with another recipe, weights or image."""
+    retry: bool = False
+    """Begin images again that were set aside."""
     fsync: bool = False
     """Force every shard to disk before its receipt; for storage that may lose power."""

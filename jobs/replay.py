@@ -26,18 +26,21 @@ class Replay:
     """Ids of units with a receipt, of images that are not complete."""
     failures: dict[str, int] = field(default_factory=dict)
     """Failures per unit id, of images that are not complete."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Per unit id with failures, why it failed the last time."""
     suspects: set[str] = field(default_factory=set)
     """Ids of units that were in flight when a driver died, and are not done since."""
-    deaths: dict[str, int] = field(default_factory=dict)
-    """Per suspect, how many drivers died with nothing else in flight (whatever killed them)."""
+    alone: tuple[str, str] | None = None
+    """Image and unit that the driver before the newest died with, nothing else being in flight;
+    None where there was none, or several, or it did not die."""
     quarantined: dict[str, Record] = field(default_factory=dict)
     """Images set aside, each with the record that says why."""
     complete: set[str] = field(default_factory=set)
     """Images with nothing left to do."""
     last_epoch: int = 0
     """The newest epoch; 0 where the run never started."""
-    _in_flight: set[str] = field(default_factory=set)
-    """Ids of units that the newest epoch started and did not answer for."""
+    _in_flight: dict[str, str] = field(default_factory=dict)
+    """Units that the newest epoch started and did not answer for, each with its image."""
     _units: dict[str, set[str]] = field(default_factory=dict)
     """Ids of all units that were named, per image that is not complete."""
 
@@ -46,17 +49,16 @@ class Replay:
         _STEPS[record["kind"]](self, record)
 
     def _opened(self, record: Record) -> None:
-        self.suspects |= self._in_flight
-        if len(self._in_flight) == 1:
-            (unit,) = self._in_flight
-            self.deaths[unit] = self.deaths.get(unit, 0) + 1
-        self._in_flight = set()
+        self.suspects |= self._in_flight.keys()
+        in_flight = [(image, unit) for unit, image in self._in_flight.items()]
+        self.alone = in_flight[0] if len(in_flight) == 1 else None
+        self._in_flight = {}
         self.last_epoch = record["epoch"]
 
     def _started(self, record: Record) -> None:
         unit = self._named_unit(record)
         if unit and unit not in self.done:
-            self._in_flight.add(unit)
+            self._in_flight[unit] = record["image"]
 
     def _receipt(self, record: Record) -> None:
         if unit := self._named_unit(record):
@@ -65,12 +67,14 @@ class Replay:
 
     def _failure(self, record: Record) -> None:
         if unit := self._named_unit(record):
-            self._in_flight.discard(unit)
+            self._in_flight.pop(unit, None)
             self.failures[unit] = self.failures.get(unit, 0) + 1
+            self.reasons[unit] = str(record["reason"])
 
     def _quarantine(self, record: Record) -> None:
         self.quarantined[record["image"]] = record
-        self._in_flight -= self._units.get(record["image"], set())
+        for unit in self._units.get(record["image"], ()):
+            self._in_flight.pop(unit, None)
 
     def _image(self, record: Record) -> None:
         self._restart(record)
@@ -84,15 +88,15 @@ class Replay:
             self._answered(unit)
             self.done.discard(unit)
             self.failures.pop(unit, None)
+            self.reasons.pop(unit, None)
 
     def _closed(self, record: Record) -> None:
         del record
-        self._in_flight = set()
+        self._in_flight = {}
 
     def _answered(self, unit: str) -> None:
-        self._in_flight.discard(unit)
+        self._in_flight.pop(unit, None)
         self.suspects.discard(unit)
-        self.deaths.pop(unit, None)
 
     def _named_unit(self, record: Record) -> str | None:
         """The unit of a record, remembered as one of its image; None where that is complete."""

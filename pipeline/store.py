@@ -246,4 +246,7 @@ def _make_room(shelf: LocalShelf, path: Path, plan: ImagePlan) -> None:
             f"{path}: holds a complete result of another plan; move it away, use another run "
             "folder, or start the image over with --force"
         )
-    shelf.delete("")
+    # The root last: what is only half cleared away still says that it is another plan's.
+    for child in sorted({key.partition("/")[0] for key in shelf.list_keys()} - {ROOT}):
+        shelf.delete(child)
+    shelf.delete(ROOT)

@@ -46,7 +46,7 @@ class Shelf(Protocol):
         """Remove an object, or all objects below a key; nothing happens where there is none."""
         ...
 
-    def keys(self, below: str = "") -> Iterator[str]:
+    def list_keys(self, below: str = "") -> Iterator[str]:
         """Every key below this one, sorted; not what is only partly written."""
         ...
 
@@ -109,7 +109,7 @@ class LocalShelf:
             path.rename(aside)
             shutil.rmtree(aside)
 
-    def keys(self, below: str = "") -> Iterator[str]:
+    def list_keys(self, below: str = "") -> Iterator[str]:
         """Every file below a key, sorted."""
         paths = (path for path in (self.root / below).rglob("*") if path.is_file())
         names = sorted(path.relative_to(self.root).as_posix() for path in paths)

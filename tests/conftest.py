@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from fakes import Lab
 
 # No test depends on timing: the machines that run them are shared.
 settings.register_profile("saccade", deadline=None)
@@ -21,3 +26,19 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}; set SACCADE_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds ``fake_models.py`` and nothing that could be taken for a neighbour."""
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copy(Path(__file__).with_name("fake_models.py"), folder)
+    return folder
+
+
+@pytest.fixture
+def lab(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Where a test runs recipes over images that it made."""
+    from fakes import Lab  # imports torch, which most tests can do without
+
+    return Lab(tmp_path, model_folder, monkeypatch)

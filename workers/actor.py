@@ -64,7 +64,9 @@ class RayPlace:
 class RayWorkers:
     """Actors on a Ray cluster."""
 
-    def __init__(self, spec: WorkerSpec, count: int = 1, place: RayPlace | None = None) -> None:
+    def __init__(
+        self, spec: WorkerSpec, count: int | None = None, place: RayPlace | None = None
+    ) -> None:
         self._spec = spec
         self._count = count
         self._place = place or RayPlace()
@@ -77,7 +79,7 @@ class RayWorkers:
     def start(self) -> list[Event]:
         """Join or start Ray, create the actors, wait until one stands."""
         _connect(self._place)
-        for _ in range(self._count):
+        for _ in range(self._count or _room(self._place)):
             self._create()
         joined: list[Event] = []
         while not joined:
@@ -170,9 +172,7 @@ class RayWorkers:
 
 def _connect(place: RayPlace) -> None:
     """Join the cluster at the address, or start one that only this machine can reach."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = place.address or os.environ.get("RAY_ADDRESS")
+    address = place.address
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address:
@@ -186,6 +186,14 @@ def _connect(place: RayPlace) -> None:
         raise RunError(
             f"no Ray {where}: {_first_line(error)}; check --address, or use --workers local"
         ) from error
+
+
+def _room(place: RayPlace) -> int:
+    """Workers that the whole cluster carries."""
+    has = ray.cluster_resources()
+    if place.gpus:
+        return max(1, int(has.get("GPU", 0) / place.gpus))
+    return max(1, int(has.get("CPU", 0) / place.cpus))
 
 
 def _first_line(error: BaseException) -> str:

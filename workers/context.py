@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from saccade.pipeline.answers import read_answers
 from saccade.pipeline.errors import SourceError
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import ImagePlan
@@ -22,7 +23,6 @@ from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.resampling import coarse_box_for, upsample
 from saccade.pipeline.resolve import resolve_image
-from saccade.pipeline.scores import dequantise
 from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
@@ -71,9 +71,9 @@ class ImageContext:
         before = self.plan.passes[layout.index - 1]
         ratio = before.score_downsample / layout.plane.downsample
         need = coarse_box_for(box, ratio, before.score_shape)
-        scores = dequantise(self.store.read(f"passes/{before.name}/scores", need))
-        known = np.nan_to_num(scores, nan=0.0)
-        return upsample(known, (need.y0, need.x0), ratio, box, before.score_shape)
+        scores, _ = read_answers(self.store, before, need)
+        guidance = upsample(scores, (need.y0, need.x0), ratio, box, before.score_shape)
+        return np.nan_to_num(guidance, nan=0.0)
 
     def window_nbytes(self, unit: Unit, window: Window) -> int:
         """Host memory that a window's pixels will hold."""

@@ -109,6 +109,8 @@ class Dispatcher:
         worst = max(stage.entries, key=lambda entry: entry.failures, default=None)
         if worst and worst.failures >= self._max_failures:
             reason = f"failed {worst.failures} times in earlier runs"
+            if last := event.reasons.get(worst.ref.id):
+                reason += f", the last time: {last}"
             yield from self._quarantine(image.name, worst, reason)
         else:
             yield from self._complete_if_done(stage)

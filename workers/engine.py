@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from saccade.workers.tasks import Task, WorkerSpec
 Receipt = dict[str, Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class Flight:
     """One unit between being asked for and being answered."""
 
@@ -64,8 +64,10 @@ class Engine:
     """Runs units on one device; give them with ``submit`` in the order they should be read."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        set_threads(spec.torch_threads)
         self.context = WorkerContext(spec)
+        self._flights: set[Flight] = set()
+        self._closed = False
+        self._lock = threading.Lock()
         self._to_read: queue.Queue[Flight | None] = queue.Queue()
         self._to_compute: queue.Queue[ReadBatch | None] = queue.Queue()
         self._read_budget = ByteBudget(spec.read_nbytes)
@@ -81,16 +83,29 @@ class Engine:
             lane.start()
 
     def submit(self, task: Task) -> Future[Receipt]:
-        """Start a unit; its receipt, or its failure, comes through the future."""
+        """Start a unit; its receipt, or its failure, comes through the future.
+
+        Raises:
+            LaneClosed: the engine was closed.
+        """
         flight = Flight(task, Future())
-        if task.unit.kind == "sweep":
-            self._to_read.put(flight)
-        else:
-            self._steps.submit(self._step, flight)
+        flight.answer.set_running_or_notify_cancel()
+        with self._lock:
+            if self._closed:
+                raise LaneClosed("the worker was closed; no unit can be given to it")
+            self._flights.add(flight)
+            if task.unit.kind == "sweep":
+                self._to_read.put(flight)
+            else:
+                self._steps.submit(self._step, flight)
         return flight.answer
 
     def close(self) -> None:
-        """Leave quietly: what is in flight is not finished, and nothing hangs."""
+        """Leave quietly: what is in flight fails with ``LaneClosed``, and nothing hangs."""
+        with self._lock:
+            self._closed = True
+        for flight in tuple(self._flights):
+            flight.failure.report(LaneClosed("the worker was closed before this unit was done"))
         self._read_budget.close()
         self._write_budget.close()
         self._to_read.put(None)
@@ -99,6 +114,8 @@ class Engine:
             pool.shutdown(wait=True, cancel_futures=True)
         for lane in self._lanes:
             lane.join()
+        for flight in tuple(self._flights):
+            self._end(flight, None)
         self.context.close()
 
     # ------------------------------------------------------------------------------- read lane
@@ -112,8 +129,6 @@ class Engine:
                     if flight.failure:
                         break
                     self._to_compute.put(self._read_ahead(flight, batch))
-            except LaneClosed:
-                return
             except BaseException as error:
                 flight.failure.report(error)
             self._to_compute.put(ReadBatch(flight))
@@ -143,14 +158,14 @@ class Engine:
 
     def _compute(self) -> None:
         """One batch after the other, in the order they were handed to the readers."""
+        # Some kernels look at the calling thread's own setting.
+        set_threads(self.context.spec.torch_threads)
         while (ready := self._to_compute.get()) is not None:
             try:
                 if ready.batch:
                     self._compute_batch(ready)
                 else:
                     self._hand_over(ready.flight)
-            except LaneClosed:
-                return
             except BaseException as error:
                 ready.flight.failure.report(error)
             finally:
@@ -158,6 +173,8 @@ class Engine:
 
     def _compute_batch(self, ready: ReadBatch) -> None:
         flight = ready.flight
+        # All of them, also when one fails: what is being read still counts against the budget.
+        wait(ready.reads)
         windows = [read.result() for read in ready.reads]
         if flight.failure:
             return
@@ -209,11 +226,17 @@ class Engine:
         self._end(flight, receipt)
 
     def _end(self, flight: Flight, receipt: Receipt | None) -> None:
+        """Answer for a unit, once; every flight comes by here."""
+        self._flights.discard(flight)
         if flight.image is not None:
-            self.context.release(flight.image)
+            try:
+                self.context.release(flight.image)
+            except BaseException as error:
+                flight.failure.report(error)
         if flight.failure.error is not None:
             flight.answer.set_exception(flight.failure.error)
-        elif receipt is not None:
+        else:
+            assert receipt is not None
             receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.spec.device)
             flight.answer.set_result(receipt)
 

@@ -52,6 +52,8 @@ class StageReady:
     """Ids of units whose receipts are in the journal; others than this stage's are ignored."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Failures per unit id that the journal knows of; absent means none."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Per unit id, why it failed the last time, for people; absent means unknown."""
     suspects: Set[str] = frozenset()
     """Ids of units that were in flight when an earlier driver died with them: they run alone."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from typing import Any
 
 from saccade.workers.engine import Engine
@@ -60,7 +60,5 @@ def outcome_of(answer: Future[dict[str, Any]]) -> Outcome:
     """A finished future as an outcome."""
     try:
         return Outcome(receipt=answer.result())
-    except CancelledError:
-        return Outcome(reason="the worker was closed", retryable=True)
     except BaseException as error:
         return Outcome.of_error(error)

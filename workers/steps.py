@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from saccade.pipeline.answers import read_answers
 from saccade.pipeline.errors import TooManyBadTiles
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
@@ -28,7 +29,6 @@ from saccade.pipeline.plan import Unit, plan_sweep
 from saccade.pipeline.pyramid import complete_pyramid
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.saliency import needed_columns, score_tiles
-from saccade.pipeline.scores import dequantise
 from saccade.pipeline.selection import Selection, select
 from saccade.pipeline.store import ImageStore
 from saccade.workers.folder import RunFolder, write_whole
@@ -100,7 +100,7 @@ def _select(
         grid=following.tiles,
         ratio=previous.score_downsample / following.plane.downsample,
         coarse_shape=previous.score_shape,
-        read_strip=lambda box: _signals(store, previous, answered, box),
+        read_strip=lambda box: read_answers(store, previous, box),
         classes=previous.classes,
     )
     return select(
@@ -112,22 +112,6 @@ def _select(
         forced=tiles_touching(previous, following, status == STATUS_FAILED).ravel(),
         seconds_per_pixel=seconds_per_pixel,
     )
-
-
-def _signals(
-    store: ImageStore, layout: PassLayout, answered: np.ndarray, box: Box
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scores and saliency of a box; NaN where the pass has no answer, whatever is stored there."""
-    rows = np.arange(box.y0, box.y1) * layout.stride // layout.tile_px
-    columns = np.arange(box.x0, box.x1) * layout.stride // layout.tile_px
-    known = answered[np.ix_(rows, columns)]
-    scores = dequantise(store.read(f"passes/{layout.name}/scores", box))
-    scores[:, ~known] = np.nan
-    if not layout.saliency:
-        return scores, None
-    saliency = dequantise(store.read(f"passes/{layout.name}/saliency", box))
-    saliency[~known] = np.nan
-    return scores, saliency
 
 
 def read_status(store: ImageStore, layout: PassLayout) -> np.ndarray:

@@ -135,13 +135,15 @@ class SweepJob:
         """Store everything that this unit owns; returns what was put where."""
         self._settle()
         region, name = self.unit.region, self.layout.name
-        written = [*store.write(f"passes/{name}/status", self.cells, self.status)]
+        written: list[Written] = []
         if self.saliency is not None:
             written += store.write(f"passes/{name}/saliency", region, self.saliency)
         if len(self.plan.passes) > 1:
             written += store.write(f"passes/{name}/scores", region, self.scores)
         if self.layout.index == self.plan.last.index:
             written += self._write_fused(store)
+        # Last, so that whoever reads meanwhile never meets a tile that is answered and still fill.
+        written += store.write(f"passes/{name}/status", self.cells, self.status)
         return written
 
     def _settle(self) -> None:

@@ -127,18 +127,23 @@ def test_units_in_flight_when_a_driver_died_are_suspects_until_they_are_done(
     die(journal)
     journal = Journal.open(tmp_path)
     told = replay(tmp_path)
-    assert (told.suspects, told.deaths) == ({"u3", "u4"}, {})
+    assert (told.suspects, told.alone) == ({"u3", "u4"}, None)
     journal.append(receipt("u3"))
     assert replay(tmp_path).suspects == {"u4"}
 
 
-def test_deaths_with_one_unit_in_flight_are_counted_for_it(tmp_path: Path) -> None:
-    for _ in range(3):
-        journal = Journal.open(tmp_path)
-        journal.note(started("u1"))
-        die(journal)
+def test_a_unit_that_a_driver_died_with_alone_is_named_to_the_next_driver_only(
+    tmp_path: Path,
+) -> None:
+    journal = Journal.open(tmp_path)
+    journal.append([started("u1"), started("u2"), receipt("u1")])
+    die(journal)
+    journal = Journal.open(tmp_path)
+    assert replay(tmp_path).alone == ("a", "u2")
+    die(journal)
     Journal.open(tmp_path).close()
-    assert replay(tmp_path).deaths == {"u1": 3}
+    told = replay(tmp_path)
+    assert (told.suspects, told.alone) == ({"u2"}, None)
 
 
 def test_an_epoch_that_was_closed_leaves_no_suspects(tmp_path: Path) -> None:

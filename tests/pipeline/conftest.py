@@ -148,7 +148,7 @@ def three_passes() -> ImagePlan:
     image = (211, 307)
     return plan_of(
         (
-            layout("glance", 0, image, 7, tile=16, chunk=16, shard=16, window_tiles=0),
+            layout("glance", 0, image, 7, tile=17, chunk=17, shard=17, window_tiles=0),
             layout("look", 1, image, 4, tile=24, chunk=12, shard=24, stride=1),
             layout("stare", 2, image, 1, tile=32, chunk=16, shard=32, stride=2),
         )

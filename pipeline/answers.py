@@ -1,0 +1,49 @@
+"""What one pass says of a box: its stored scores, and NaN where it gave no answer.
+
+Scores are stored as bytes whose fill is 0, which is also an answer; only the status of a pass's
+tiles tells the two apart. Knows no other pass.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saccade.pipeline.compose import Reads
+from saccade.pipeline.coverage import ANSWERED
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.scores import dequantise
+from saccade.pipeline.store_layout import pass_path
+
+
+def read_answers(
+    store: Reads, layout: PassLayout, box: Box
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scores and, where the pass stores one, saliency of a box.
+
+    Args:
+        store: holds the pass's arrays.
+        layout: of the pass.
+        box: in its scores.
+
+    Returns:
+        ``(C, h, w)`` and ``(h, w)`` float32 in [0, 1], NaN in tiles that were not answered.
+    """
+    known = answered_pixels(store, layout, box)
+    scores = dequantise(store.read(pass_path(layout.name, "scores"), box))
+    scores[:, ~known] = np.nan
+    if not layout.saliency:
+        return scores, None
+    saliency = dequantise(store.read(pass_path(layout.name, "saliency"), box))
+    saliency[~known] = np.nan
+    return scores, saliency
+
+
+def answered_pixels(store: Reads, layout: PassLayout, box: Box) -> np.ndarray:
+    """``(h, w)`` bool: scores that lie in a tile that was answered."""
+    cells = layout.tiles.cells_touching(box.scale(layout.stride))
+    answered = np.isin(store.read(pass_path(layout.name, "status"), cells), ANSWERED)
+    rows = np.arange(box.y0, box.y1) * layout.stride // layout.tile_px - cells.y0
+    columns = np.arange(box.x0, box.x1) * layout.stride // layout.tile_px - cells.x0
+    known: np.ndarray = answered[np.ix_(rows, columns)]
+    return known

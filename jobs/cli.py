@@ -117,6 +117,7 @@ def run_command(
         complaints.print(f"set aside: {name}: {reason}", markup=False, highlight=False)
     screen.print(f"{len(summary.complete)} results in {output / 'results'}", highlight=False)
     if summary.quarantined:
+        complaints.print("mend what is wrong with them and run again with --retry", markup=False)
         raise typer.Exit(EXIT_QUARANTINED)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from saccade.jobs.folders import OpenRun, open_run
 from saccade.jobs.journal import Record
-from saccade.jobs.manifest import check_overrides, find_images
+from saccade.jobs.manifest import check_names, check_overrides, find_images
 from saccade.jobs.options import RunOptions
 from saccade.jobs.stages import StageWork, last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
@@ -83,6 +83,7 @@ def run(
     base = model_folder or (Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent)
     tree = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     entries = _entries(images)
+    check_names(entries)
     check_overrides(entries, tree)
     with open_run(Path(output), tree, base.absolute(), entries, options) as opened:
         loop = RunLoop(opened, options, observe or _nobody, stop or StopSignal())

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saccade.jobs.evidence import charge, crash_logged, crashed
-from saccade.jobs.hardware import WorkerChoice, cpus, threads_per_worker, worker_count
-from saccade.jobs.identity import RunIdentity, check_same, read_identity, write_identity
-from saccade.jobs.journal import Journal, Record, Replay, read_records, replay
-from saccade.jobs.manifest import entry_from_json, entry_to_json
+from saccade.jobs.hardware import (
+    WorkerChoice,
+    choose_device,
+    cpus,
+    threads_per_worker,
+    worker_count,
+)
+from saccade.jobs.identity import RunIdentity, read_identity, write_identity
+from saccade.jobs.journal import Journal, Replay, read_records, replay
+from saccade.jobs.manifest import entry_to_json
 from saccade.jobs.options import RunOptions
+from saccade.jobs.resuming import images_to_restart, known_images, start_over
 from saccade.jobs.settling import settle
 from saccade.jobs.tally import Tally
-from saccade.pipeline.errors import ResumeRefused, UsageError
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import recipe_text
-from saccade.pipeline.sources.base import Identity
 from saccade.pipeline.store_shelf import LocalShelf
 from saccade.workers.device import gpu_count
 from saccade.workers.folder import RunFolder, write_whole
@@ -65,14 +69,14 @@ def open_run(
     """
     folder = RunFolder(root.absolute())
     choice = WorkerChoice.parse(options.workers)
-    device = _device(options.device)
+    device = choose_device(options.device, gpu_count())
     then = read_identity(folder)
     threads = then.torch_threads if then else threads_per_worker(cpus())
     now = RunIdentity.of(recipe, model_folder, device, threads)
-    restarted = _to_restart(folder, then, now, entries, options)
+    restarted = images_to_restart(folder, then, now, entries, options)
     with ExitStack() as stack:
         journal = stack.enter_context(Journal.open(folder.journal))
-        _start_over(folder, journal, restarted)
+        start_over(folder, journal, restarted)
         _write_facts(folder, now, recipe, entries)
         settled = settle(folder, recipe, now.model_hashes, model_folder)
         spec = _worker_spec(folder, settled, model_folder, now, device, options)
@@ -93,16 +97,6 @@ def open_run(
         yield OpenRun(folder, recipe, journal, done, tally, unfinished, workers)
 
 
-def _device(asked: str) -> str:
-    """'auto' as what there is."""
-    gpus = gpu_count()
-    if asked == "auto":
-        return "cuda" if gpus else "cpu"
-    if asked.startswith("cuda") and not gpus:
-        raise UsageError(f"--device {asked}: no GPU found here; use 'cpu' or 'auto'")
-    return asked
-
-
 def _take_stock(folder: RunFolder, journal: Journal) -> str:
     """Charge a crash of the driver before to its unit; says how it crashed, or nothing."""
     crash = crashed(folder, journal)
@@ -111,132 +105,7 @@ def _take_stock(folder: RunFolder, journal: Journal) -> str:
     return crash
 
 
-# ---------------------------------------------------------------------------- is it the same run?
-
-
-def _to_restart(
-    folder: RunFolder,
-    then: RunIdentity | None,
-    now: RunIdentity,
-    entries: Sequence[ImageEntry],
-    options: RunOptions,
-) -> set[str]:
-    """Images to begin anew: all known ones when the recipe changed, else those that changed.
-
-    Those that were being begun anew when their driver died are among them, and with ``retry``
-    those that were set aside.
-
-    Raises:
-        ResumeRefused: something changed, and ``force`` was not given.
-    """
-    history = _History.read(folder)
-    if then is None:
-        return history.half_restarted
-    known = known_images(folder)
-    if then.differences(now):
-        if history.receipts and not options.force:
-            check_same(folder, then, now)
-        return set(known)
-    again = history.half_restarted | (history.set_aside if options.retry else set())
-    changed = _changes(known, history, [e for e in entries if e.name not in again])
-    if changed and not options.force:
-        listed = "\n  ".join(f"{name}: {why}" for name, why in list(changed.items())[:20])
-        raise ResumeRefused(
-            f"{folder.root}: these images are not those that the run was made from:\n  {listed}\n"
-            "put the old files back, or start these images over with --force"
-        )
-    return set(changed) | again
-
-
-@dataclass
-class _History:
-    """What the journal says of images, as far as it decides which of them begin anew."""
-
-    identities: dict[str, Identity] = field(default_factory=dict)
-    """What each image was when it was prepared."""
-    half_restarted: set[str] = field(default_factory=set)
-    """Images of which nothing was done since they were to begin anew."""
-    set_aside: set[str] = field(default_factory=set)
-    """Images that were quarantined."""
-    receipts: int = 0
-    """Units done, all images; where there is none, nothing can be lost."""
-
-    @classmethod
-    def read(cls, folder: RunFolder) -> _History:
-        """From the journal of a run; empty for a new one."""
-        history = cls()
-        for record in read_records(folder.journal):
-            history._take_in(record)
-        return history
-
-    def _take_in(self, record: Record) -> None:
-        kind, image = record["kind"], record.get("image", "")
-        if kind == "receipt":
-            self.receipts += 1
-            self.half_restarted.discard(image)
-        elif kind == "quarantine":
-            self.set_aside.add(image)
-        elif kind == "restart":
-            self.half_restarted.add(image)
-            self.set_aside.discard(image)
-            self.identities.pop(image, None)
-        if "identity" in record:
-            self.identities[image] = Identity(**record["identity"])
-
-
-def known_images(folder: RunFolder) -> dict[str, ImageEntry]:
-    """The images of earlier calls, by name."""
-    if not folder.images.exists():
-        return {}
-    entries = map(entry_from_json, folder.images.read_text().splitlines())
-    return {entry.name: entry for entry in entries}
-
-
-def _changes(
-    known: Mapping[str, ImageEntry], history: _History, entries: Iterable[ImageEntry]
-) -> dict[str, str]:
-    """What is different about images that were prepared before, by name."""
-    changes = {}
-    for entry in entries:
-        before, identity = known.get(entry.name), history.identities.get(entry.name)
-        if before is None or identity is None:
-            continue
-        if why := _row_changed(before, entry) or _moved_on(identity, Path(entry.uri)):
-            changes[entry.name] = why
-    return changes
-
-
-def _row_changed(then: ImageEntry, now: ImageEntry) -> str:
-    """What else is asked of an image than before; empty where it is the same."""
-    for what in ("mpp", "gsd", "overrides"):
-        before, after = getattr(then, what), getattr(now, what)
-        if before != after:
-            return f"{what} was {before or 'not given'}, is {after or 'not given'}"
-    return ""
-
-
-def _moved_on(then: Identity, path: Path) -> str:
-    """How a file differs from what it was, by size and time; empty where it does not."""
-    if path.is_dir():
-        return ""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        return f"{path} can't be read ({error.strerror})"
-    if stat.st_size != then.nbytes:
-        return f"{path} was {then.nbytes} bytes, is {stat.st_size}"
-    if stat.st_mtime_ns != then.modified_ns:
-        return f"{path} was modified since"
-    return ""
-
-
-def _start_over(folder: RunFolder, journal: Journal, names: Iterable[str]) -> None:
-    """Forget what was made of some images; written down first, so that a crash forgets nothing."""
-    for name in sorted(names):
-        journal.append({"kind": "restart", "image": name})
-        for path in (folder.result(name), folder.image_plan(name).parent):
-            if path.exists():
-                shutil.rmtree(path)
+# ------------------------------------------------------------------------------ what stands there
 
 
 def _write_facts(

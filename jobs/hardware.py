@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from saccade.pipeline.errors import UsageError
 
 MOST_CPU_WORKERS = 8
 """Workers on one machine without a GPU; more processors give each of them more threads."""
+
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,22 @@ class WorkerChoice:
         if not valid:
             raise UsageError(f"--workers: 'local', 'ray' or 'ray:4' expected; found {text!r}")
         return cls(kind, int(count) if count else None)
+
+
+def choose_device(asked: str, gpus: int) -> str:
+    """The device that was asked for; for 'auto', a GPU where there is one.
+
+    Raises:
+        UsageError: no such kind of device, or fewer GPUs than that.
+    """
+    if asked == "auto":
+        return "cuda" if gpus else "cpu"
+    if not DEVICE.fullmatch(asked):
+        raise UsageError(f"--device: 'cpu', 'cuda', 'cuda:1' or 'auto' expected; found {asked!r}")
+    if asked != "cpu" and int(asked.partition(":")[2] or 0) >= gpus:
+        found = f"{gpus} GPUs" if gpus else "no GPU"
+        raise UsageError(f"--device {asked}: {found} found here; use 'cpu' or 'auto'")
+    return asked
 
 
 def cpus() -> int:

@@ -92,7 +92,7 @@ def read_identity(folder: RunFolder) -> RunIdentity | None:
     try:
         tree = json.loads(folder.identity.read_text())
         return RunIdentity(**{one.name: tree[one.name] for one in fields(RunIdentity)})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{folder.identity}: can't be understood ({error}); restore it, or use a new folder"
         ) from error

@@ -9,6 +9,7 @@ import csv
 import difflib
 import glob
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ COLUMNS = ("image", "name", "mpp", "gsd")
 """Columns of a manifest beside overrides, which are dotted: ``passes.refine.tile``."""
 MAX_LISTED = 20
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,150}")
+NAME_RULE = "letters, digits and _ . @ + - only, at most 151, a letter or digit first"
 
 
 def find_images(arguments: Sequence[str]) -> tuple[ImageEntry, ...]:
@@ -101,7 +103,7 @@ def _entry(path: Path) -> ImageEntry:
 def name_of(path: Path) -> str:
     """A name for an image from its file: the stem, in characters that any file system takes."""
     stem = re.sub(r"(\.ome)?(\.[A-Za-z0-9]{1,6})$", "", path.name)
-    return re.sub(r"[^A-Za-z0-9_.@+-]+", "_", stem).strip("._")[:150] or "image"
+    return re.sub(r"[^A-Za-z0-9_.@+-]+", "_", stem).strip("._@+-")[:150] or "image"
 
 
 def read_manifest(path: Path) -> Iterator[ImageEntry | str]:
@@ -110,6 +112,9 @@ def read_manifest(path: Path) -> Iterator[ImageEntry | str]:
         rows = list(_csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path))
     except OSError as error:
         yield f"{path}: can't be read: {error.strerror}"
+        return
+    except (UnicodeDecodeError, csv.Error) as error:
+        yield f"{path}: a manifest is CSV or JSON lines in UTF-8; {error}"
         return
     for line, row in rows:
         try:
@@ -137,7 +142,9 @@ def _json_row(line: str) -> Mapping[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         return {"": f"not JSON: {error}"}
-    return row if isinstance(row, dict) else {"": f"an object expected; found {row!r}"}
+    if not isinstance(row, dict):
+        return {"": f"an object expected; found {row!r}"}
+    return {key: value for key, value in row.items() if value not in (None, "")}
 
 
 def _from_row(row: Mapping[str, Any], folder: Path) -> ImageEntry:
@@ -149,7 +156,7 @@ def _from_row(row: Mapping[str, Any], folder: Path) -> ImageEntry:
     path = uri if uri.is_absolute() else folder / uri
     name = str(row.get("name", name_of(path)))
     if not NAME_PATTERN.fullmatch(name):
-        raise ManifestError(f"name {name!r}: letters, digits and _ . @ + - only, a letter first")
+        raise ManifestError(f"name {name!r}: {NAME_RULE}")
     sizes = {key: _positive(key, row[key]) for key in ("mpp", "gsd") if key in row}
     return ImageEntry(name, str(path.absolute()), **sizes, overrides=_overrides(row))
 
@@ -159,7 +166,7 @@ def _positive(key: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         number = 0.0
-    if not number > 0:
+    if not 0 < number < math.inf:
         raise ManifestError(f"{key}: a positive number expected; found {value!r}")
     return number
 
@@ -176,11 +183,21 @@ def _overrides(row: Mapping[str, Any]) -> dict[str, Any]:
             near = difflib.get_close_matches(head, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise ManifestError(f"unknown column {key!r}; {hint}")
-        node = tree
-        for part in [head, *rest][:-1]:
-            node = node.setdefault(part, {})
-        node[[head, *rest][-1]] = _value(value)
+        _place(tree, [head, *rest], _value(value))
     return tree
+
+
+def _place(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Put a value into a tree, at the end of a path that it makes."""
+    node = tree
+    for depth, part in enumerate(path[:-1], 1):
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            column = ".".join(path[:depth])
+            raise ManifestError(f"columns {column!r} and {'.'.join(path)!r} exclude each other")
+    if path[-1] in node:
+        raise ManifestError(f"column {'.'.join(path)!r} is stated twice, in another form")
+    node[path[-1]] = value
 
 
 def _value(value: Any) -> Any:
@@ -190,6 +207,18 @@ def _value(value: Any) -> Any:
         return json.loads(value)
     except json.JSONDecodeError:
         return value
+
+
+def check_names(entries: Sequence[ImageEntry]) -> None:
+    """Refuse names that could lead out of the run's folder, or meet in one place there.
+
+    Raises:
+        ManifestError: such names.
+    """
+    bad = [e.name for e in entries if not NAME_PATTERN.fullmatch(e.name)]
+    problems = [f"name {name!r}: {NAME_RULE}" for name in bad] + _duplicates(entries)
+    if problems:
+        raise ManifestError(_listed(problems))
 
 
 def _missing(entries: Iterable[ImageEntry]) -> list[str]:

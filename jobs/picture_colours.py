@@ -82,7 +82,8 @@ def _srgb(oklab: np.ndarray) -> np.ndarray:
     ]
     light = np.clip((oklab @ np.transpose(to_cones)) ** 3 @ np.transpose(to_light), 0, 1)
     encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(encoded * 255).astype(np.uint8)
+    srgb: np.ndarray = np.rint(encoded * 255).astype(np.uint8)
+    return srgb
 
 
 def heat(values: np.ndarray) -> np.ndarray:

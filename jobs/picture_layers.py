@@ -59,11 +59,12 @@ class _Scores:
 
     def factor(self, shape: Shape) -> int:
         """By how much the scores are finer than a panel, in whole steps."""
-        return max(1, min(self.array.shape[1] // shape[0], self.array.shape[2] // shape[1]))
+        _, height, width = self.array.shape
+        return max(1, min(int(height) // shape[0], int(width) // shape[1]))
 
 
 def block_mean(values: np.ndarray, factor: int) -> np.ndarray:
-    """Mean over ``factor`` by ``factor`` pixels of ``(C, h, w)``; NaN counts as 0, as its fill does.
+    """Mean over ``factor`` by ``factor`` pixels of ``(C, h, w)``; NaN counts as 0.
 
     Blocks that the edge cuts off are the mean of what there is of them.
     """
@@ -73,8 +74,7 @@ def block_mean(values: np.ndarray, factor: int) -> np.ndarray:
     sums = np.add.reduceat(np.nan_to_num(values), starts[0], axis=1)
     sums = np.add.reduceat(sums, starts[1], axis=2)
     heights, widths = (
-        np.diff(np.append(edge, side))
-        for edge, side in zip(starts, values.shape[1:], strict=True)
+        np.diff(np.append(edge, side)) for edge, side in zip(starts, values.shape[1:], strict=True)
     )
     mean: np.ndarray = sums / np.outer(heights, widths).astype(np.float32)
     return mean
@@ -186,9 +186,7 @@ def fitted(
     return np.asarray(image.resize(shape[::-1], how, box=(0, 0, width, height)))
 
 
-def at_tiles(
-    values: np.ndarray, plan: ImagePlan, layout: PassLayout, shape: Shape
-) -> np.ndarray:
+def at_tiles(values: np.ndarray, plan: ImagePlan, layout: PassLayout, shape: Shape) -> np.ndarray:
     """One value per tile of a pass at a panel's size: that of the tile a pixel's centre lies in."""
     rows, columns = tile_rows(plan, layout, shape, 0), tile_rows(plan, layout, shape, 1)
     found: np.ndarray = values[np.ix_(rows, columns)]

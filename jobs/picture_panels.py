@@ -12,7 +12,6 @@ import numpy as np
 
 from saccade.jobs.picture_colours import (
     FAILED,
-    GREY,
     NO_DATA,
     PAPER,
     Colour,
@@ -25,8 +24,10 @@ from saccade.jobs.picture_colours import (
     stripes,
 )
 from saccade.jobs.picture_layers import answers, at_tiles, glance_saliency, tile_rows
+from saccade.jobs.picture_words import percent, resolution
+from saccade.pipeline.coverage import ANSWERED
 from saccade.pipeline.geometry import Shape
-from saccade.pipeline.image_plan import STATUS_FAILED, STATUS_NONE, ImagePlan
+from saccade.pipeline.image_plan import COVERAGE_FAILED, STATUS_FAILED, STATUS_NONE, ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.result import Result
 from saccade.pipeline.signals import BACKGROUND
@@ -46,6 +47,8 @@ class Row:
 
     text: str = ""
     """On the left; cut short where it is too long."""
+    note: str = ""
+    """After it in grey, where all lines of the legend have room for theirs."""
     right: str = ""
     """On the right, never cut short."""
     swatch: Colour | None = None
@@ -116,15 +119,14 @@ def panels(scene: Scene) -> tuple[Panel, ...]:
 def image_panel(scene: Scene) -> Panel:
     """The image itself."""
     levels = len(scene.plan.level_shapes)
-    rows = [Row(scene.source_format), Row(size_text(scene.plan), quiet=True)]
-    rows.append(Row(f"{levels} level{'s' if levels > 1 else ''}", quiet=True))
-    return Panel("The image", as_bytes(scene.pixels), tuple(rows))
+    rows = Row(scene.source_format), Row(f"{levels} level{'s'[: levels - 1]}", quiet=True)
+    return Panel("The image", as_bytes(scene.pixels), rows)
 
 
 def glance_panel(scene: Scene) -> Panel:
     """What the first pass said about looking closer, as a heat map."""
     layout = scene.plan.passes[0]
-    title = f"What the {layout.name} saw"
+    title = f"What the {layout.name} saw" if len(scene.plan.passes) > 1 else "Saliency"
     saliency = glance_saliency(scene.result, scene.store, scene.shape)
     if saliency is None:
         pixels = _unknown(scene, np.ones(scene.shape, bool), scene.pixels * 0 + 255)
@@ -150,18 +152,32 @@ def _unknown(scene: Scene, where: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 def looks_panel(scene: Scene) -> Panel:
     """The image pale, and over it every pass in its own colour, tile by tile."""
     result, plan = scene.result, scene.plan
-    coverage = at_tiles(result.coverage, plan, plan.last, scene.shape)
+    finest = finest_answer(scene)
     pixels = dimmed(scene.pixels)
     colours = pass_colours(len(plan.passes))
     for layout, colour in zip(plan.passes, colours, strict=True):
         strength = 0.12 + 0.43 * (layout.index + 1) / len(plan.passes)
-        pixels = mix(pixels, colour, np.where(coverage == layout.index + 1, strength, 0.0))
-    pixels = _unknown(scene, coverage == 0, pixels)
+        pixels = mix(pixels, colour, np.where(finest == layout.index + 1, strength, 0.0))
+    pixels = _unknown(scene, finest == 0, pixels)
     pixels = _outlined(scene, pixels, colours)
     failed = at_tiles(result.status == STATUS_FAILED, plan, plan.last, scene.shape)
     lines = stripes(scene.shape, scene.pitch_px)
     pixels = mix(pixels, FAILED, np.where(failed, np.where(lines, 1.0, 0.25), 0.0))
     return Panel("Who looked where", as_bytes(pixels), tuple(_looks_legend(scene, colours)))
+
+
+def finest_answer(scene: Scene) -> np.ndarray:
+    """``(h, w)`` int64: ``k + 1`` where pass ``k`` is the finest that answered; 0 where none did.
+
+    Coverage credits whole tiles of the last pass; tiles of an earlier pass that do not nest with
+    them are known from that pass's own status, where it was kept.
+    """
+    coverage = np.where(scene.result.coverage == COVERAGE_FAILED, 0, scene.result.coverage)
+    finest = at_tiles(coverage.astype(np.int64), scene.plan, scene.plan.last, scene.shape)
+    for one in scene.result.passes.values():
+        here = at_tiles(np.isin(one.status, ANSWERED), scene.plan, one.layout, scene.shape)
+        finest = np.maximum(finest, np.where(here, one.layout.index + 1, 0))
+    return finest
 
 
 def _outlined(scene: Scene, pixels: np.ndarray, colours: tuple[Colour, ...]) -> np.ndarray:
@@ -198,8 +214,10 @@ def tile_outlines(
         numbers = np.where(inside, 1 + rows[:, None] * layout.tiles.columns + columns, 0)
     padded = np.pad(numbers, 1)
     lines: np.ndarray = inside & (
-        (padded[:-2, 1:-1] != numbers) | (padded[1:-1, :-2] != numbers)
-        | (padded[2:, 1:-1] == 0) | (padded[1:-1, 2:] == 0)
+        (padded[:-2, 1:-1] != numbers)
+        | (padded[1:-1, :-2] != numbers)
+        | (padded[2:, 1:-1] == 0)
+        | (padded[1:-1, 2:] == 0)
     )
     return lines
 
@@ -207,29 +225,29 @@ def tile_outlines(
 def _looks_legend(scene: Scene, colours: tuple[Colour, ...]) -> Iterator[Row]:
     plan, counts = scene.plan, scene.result.summary()["passes"]
     for layout in plan.passes[:MAX_ROWS]:
-        yield from _pass_rows(scene, layout, counts[layout.name], colours[layout.index])
+        yield _pass_row(scene, layout, counts[layout.name], colours[layout.index])
     if len(plan.passes) > MAX_ROWS:
         yield Row(f"and {len(plan.passes) - MAX_ROWS} more passes", quiet=True)
     failed = sum(count["failed"] for count in counts.values() if count)
     if failed:
-        yield Row("unreadable", f"{failed}", FAILED, hatched=True)
+        yield Row("could not be read", "", f"{failed:,} tiles", FAILED, hatched=True)
 
 
-def _pass_rows(
+def _pass_row(
     scene: Scene, layout: PassLayout, count: dict[str, int] | None, colour: Colour
-) -> Iterator[Row]:
-    size = resolution(scene.plan, layout)
+) -> Row:
+    """How many tiles a pass visited: of all, or of those that it is to visit."""
+    size, chosen = resolution(scene.plan, layout), _chosen(scene, layout)
     if count is None:
-        yield Row(layout.name, "not kept", colour)
-        return
+        return Row(layout.name, size, "not kept", colour)
     visited, total = count["visited"], count["tiles"]
-    chosen = _chosen(scene, layout)
-    if visited == 0 and chosen is None:
-        yield Row(layout.name, "not yet", colour)
-    else:
-        yield Row(layout.name, share_text(visited, total), colour)
-    todo = "" if chosen is None or chosen == visited else f", {chosen - visited} to go"
-    yield Row(f"{size}, {visited:,} of {total:,} tiles{todo}", quiet=True)
+    if chosen is not None and chosen > visited:
+        return Row(layout.name, size, f"{visited:,} of {chosen:,} chosen so far", colour)
+    if not visited and not scene.result.complete:
+        return Row(layout.name, size, "not yet", colour)
+    return Row(
+        layout.name, size, f"{visited:,} of {total:,} tiles, {percent(visited / total)}", colour
+    )
 
 
 def _chosen(scene: Scene, layout: PassLayout) -> int | None:
@@ -240,7 +258,7 @@ def _chosen(scene: Scene, layout: PassLayout) -> int | None:
     return len(one.selection.tiles)
 
 
-# ---------------------------------------------------------------------------------------- the result
+# --------------------------------------------------------------------------------------- the result
 
 
 def result_panel(scene: Scene) -> Panel:
@@ -263,53 +281,39 @@ def opacity(score: np.ndarray) -> np.ndarray:
 
 
 def _result_legend(scene: Scene, palette: np.ndarray) -> Iterator[Row]:
-    named = [pair for pair in zip(scene.plan.classes, palette, strict=True) if pair[0] != BACKGROUND]
-    if len(named) <= 1:
-        name, colour = named[0] if named else (scene.plan.classes[0], palette[0])
-        ground = np.full((1, 256, 3), 243, np.float32)
-        bar = mix(ground, colour, opacity(np.linspace(0, 1, 256, dtype=np.float32))[None])
-        yield Row(name, bar=as_bytes(bar)[0])
+    pairs = zip(scene.plan.classes, palette, strict=True)
+    named = [(name, colour) for name, colour in pairs if name != BACKGROUND]
+    if len(named) == 1:
+        yield Row(named[0][0], bar=_opacity_bar(named[0][1]))
     else:
         for name, colour in named[:MAX_ROWS]:
             yield Row(name, swatch=(int(colour[0]), int(colour[1]), int(colour[2])))
         if len(named) > MAX_ROWS:
             yield Row(f"and {len(named) - MAX_ROWS} more classes", quiet=True)
-    summary = scene.result.summary()
-    last = scene.plan.last
-    if scene.result.complete:
-        share = percent(summary["refined"])
-        yield Row(f"{share} at {resolution(scene.plan, last)}, rest upsampled" if len(scene.plan.passes) > 1 else f"at {resolution(scene.plan, last)}", quiet=True)
+    yield from (Row(line, quiet=True) for line in _result_lines(scene))
+
+
+def _opacity_bar(colour: np.ndarray) -> np.ndarray:
+    """A score's colour over pale ground, from 0 to 1: ``(256, 3)`` uint8."""
+    ground = np.full((1, 256, 3), 243, np.float32)
+    strip = as_bytes(mix(ground, colour, opacity(np.linspace(0, 1, 256))[None]))
+    return strip.reshape(-1, 3)
+
+
+def _result_lines(scene: Scene) -> Iterator[str]:
+    """How fine the answers are."""
+    size = resolution(scene.plan, scene.plan.last)
+    if len(scene.plan.passes) == 1 and scene.result.complete:
+        yield f"at {size}"
+        return
+    yield f"{percent(scene.result.summary()['refined'])} of the area at {size}"
+    if not scene.result.complete:
+        yield "as far as the run has come"
     else:
-        yield Row("unfinished", percent(summary["answered"]) + " answered", quiet=True)
-
-
-# --------------------------------------------------------------------------------------------- words
-
-
-def resolution(plan: ImagePlan, layout: PassLayout) -> str:
-    """How finely a pass looks: '8 um/px', '0.6 m/px', or '1/16' where no size is known."""
-    size = layout.plane.pixel_size or plan.pixel_size_of(layout.plane.downsample)
-    if size is None:
-        return f"1/{layout.plane.downsample:.3g}" if layout.plane.downsample > 1 else "full size"
-    return f"{(size.y + size.x) / 2:.3g} {size.unit}/px"
-
-
-def size_text(plan: ImagePlan) -> str:
-    """Size of the image: '16,384 x 16,384 px'."""
-    height, width = plan.level_shapes[0]
-    return f"{width:,} x {height:,} px"
-
-
-def share_text(part: int, whole: int) -> str:
-    """A part as a percentage; a little is never called nothing."""
-    return percent(part / whole if whole else 0.0)
-
-
-def percent(share: float) -> str:
-    """A share as '12 %'; '0.3 %' below one, so that a little is never called nothing."""
-    return f"{share * 100:.1f} %" if 0 < share < 0.01 else f"{share * 100:.0f} %"
+        yield "the rest from coarser passes"
 
 
 def as_bytes(pixels: np.ndarray) -> np.ndarray:
     """Rounded to uint8."""
-    return np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
+    rounded: np.ndarray = np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
+    return rounded

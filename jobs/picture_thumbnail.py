@@ -21,8 +21,6 @@ PERCENTILES = (2.0, 98.0)
 """Samples that are not 8-bit colours are stretched between these."""
 
 
-
-
 def thumbnail(plan: ImagePlan, shape: Shape) -> np.ndarray:
     """The image at a panel's size, as colours.
 
@@ -63,9 +61,9 @@ def _coarse_pixels(source: Source, shape: Shape) -> tuple[np.ndarray, np.ndarray
 
 def _has_data(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
     """``(h, w)`` bool: some channel holds a number other than the one that means nothing."""
-    valid = np.ones(pixels.shape, bool) if nodata is None else pixels != nodata
-    if pixels.dtype.kind == "f":
-        valid &= np.isfinite(pixels)
+    valid = np.isfinite(pixels)
+    if nodata is not None:
+        valid = np.logical_and(valid, pixels != nodata)
     some: np.ndarray = valid.any(axis=2)
     return some
 

@@ -72,6 +72,8 @@ class PassLayout:
     """Extra fields of view, each so many times coarser than the window."""
     guidance: bool = False
     """Whether the model is given the previous pass's scores."""
+    local: bool = True
+    """Whether the halo bounds what an answer depends on; False for global attention."""
 
     def __post_init__(self) -> None:
         for name in ("halo_px", "tile_px"):
@@ -188,6 +190,7 @@ def lay_out(
         saliency=spec.saliency,
         context=recipe.context or spec.context,
         guidance=recipe.guidance,
+        local=spec.local,
     )
     batch = _batch(layout, batch_px) if recipe.batch == "auto" else recipe.batch
     return replace(layout, batch=batch, shard_px=_grow_shard(layout, output))

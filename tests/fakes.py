@@ -25,6 +25,7 @@ from saccade.pipeline.result import Result, open_result
 from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.array import ArraySource
 from saccade.pipeline.sources.base import PixelSize
+from saccade.pipeline.sources.plane import PlaneSpec
 from saccade.workers.tasks import ImageEntry
 
 
@@ -127,12 +128,9 @@ class Lab:
 
 
 def one_pass(factory: str, scores: str = "float32", **details: Any) -> dict[str, Any]:
-    """A recipe of one pass at full resolution with a model of ``fake_models.py``.
-
-    ``options`` and ``weights`` go to the model, ``output`` is merged into the output, ``fuse`` and
-    ``max_bad_tiles`` to the recipe; everything else to the pass.
-    """
-    return several_passes([pass_of("dense", factory, 1, **details)], scores)
+    """A recipe of one pass at full resolution; ``chunk`` goes to the output, the rest to the pass."""
+    output = {"chunk": details.pop("chunk")} if "chunk" in details else {}
+    return several_passes([pass_of("dense", factory, 1, **details)], scores, **output)
 
 
 def pass_of(name: str, factory: str, downsample: float, **details: Any) -> dict[str, Any]:
@@ -154,3 +152,8 @@ def several_passes(
     output = {"scores": scores, "chunk": 16, "shard": 64}
     output |= {k: details.pop(k) for k in ("chunk", "shard", "keep") if k in details}
     return {"passes": passes, "output": output, **details}
+
+
+def plane_spec(height: int, width: int, downsample: float = 1.0) -> PlaneSpec:
+    """A plane of this shape, of an image that states no pixel size."""
+    return PlaneSpec(0, 1.0, (height, width), downsample, None)

@@ -7,11 +7,12 @@ and this module replaces an actor that died by a new one under a new name.
 
 from __future__ import annotations
 
-import faulthandler
 import itertools
 import logging
 import os
+import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,6 +20,7 @@ from ray.exceptions import RayActorError, RayError
 
 from saccade.pipeline.errors import RunError, WorkerLost
 from saccade.workers import events
+from saccade.workers.crash_log import crash_told, log_crashes
 from saccade.workers.engine import Engine
 from saccade.workers.events import Event, WorkerJoined
 from saccade.workers.folder import RunFolder
@@ -30,19 +32,25 @@ START_FAILURES = 3
 """Actors that may die before their first answer, one after the other, until the run gives up."""
 
 
+def crash_log(spec: WorkerSpec, worker: str) -> Path:
+    """Where an actor's stack goes if it crashes."""
+    return RunFolder(spec.folder).logs / f"crash-{worker}.txt"
+
+
 class UnitActor:
     """One engine in a process of its own."""
 
     def __init__(self, spec: WorkerSpec, name: str) -> None:
-        logs = RunFolder(spec.folder).logs
-        logs.mkdir(parents=True, exist_ok=True)
-        self._crash_log = (logs / f"crash-{name}.txt").open("w")
-        faulthandler.enable(self._crash_log)
+        self._crash_log = log_crashes(crash_log(spec, name))
         self._engine = Engine(spec)
 
     def ready(self) -> int:
         """The process id, once the engine stands."""
         return os.getpid()
+
+    def live(self) -> None:
+        """Never returns: whoever waits for it learns of this actor's death at once."""
+        threading.Event().wait()
 
     def run(self, task: Task) -> Outcome:
         """Do one unit; several calls at once share the engine's lanes."""
@@ -73,26 +81,26 @@ class RayWorkers:
         self._numbers = itertools.count()
         self._actors: dict[str, Any] = {}
         self._starting: dict[Any, str] = {}
+        self._living: dict[Any, str] = {}
         self._running: dict[Any, tuple[str, Task]] = {}
         self._failed_starts = 0
 
     def start(self) -> list[Event]:
-        """Join or start Ray, create the actors, wait until one stands."""
+        """Join or start Ray and create the actors; each joins through ``poll`` once it stands."""
         _connect(self._place)
         for _ in range(self._count or _room(self._place)):
             self._create()
-        joined: list[Event] = []
-        while not joined:
-            joined = self.poll(1.0)
-        return joined
+        return []
 
     def assign(self, worker: str, task: Task) -> None:
         """Give a unit to an actor; returns at once."""
-        self._running[self._actors[worker].run.remote(task)] = (worker, task)
+        # one that died is not here any more: the same poll that noticed says so to the dispatcher
+        if worker in self._actors:
+            self._running[self._actors[worker].run.remote(task)] = (worker, task)
 
     def poll(self, timeout_seconds: float) -> list[Event]:
         """What ended, joined or died since the last call."""
-        waiting = [*self._running, *self._starting]
+        waiting = [*self._running, *self._starting, *self._living]
         if not waiting:
             return []
         ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout_seconds)
@@ -101,9 +109,20 @@ class RayWorkers:
             ready = more or ready
         return [event for ref in ready for event in self._answered(ref)]
 
+    def _ended_life(self, ref: Any) -> list[Event]:
+        """A life ends only with its actor, which may have been idle: then no unit is at fault."""
+        worker = self._living.pop(ref)
+        try:
+            ray.get(ref)
+        except RayActorError as error:
+            return self._died(worker, error)
+        raise AssertionError(f"the life of {worker} ended before its actor did")
+
     def _answered(self, ref: Any) -> list[Event]:
         if ref in self._starting:
             return self._joined(ref)
+        if ref in self._living:
+            return self._ended_life(ref)
         if ref not in self._running:
             return []
         worker, task = self._running.pop(ref)
@@ -127,25 +146,34 @@ class RayWorkers:
             self._create()
             return []
         self._failed_starts = 0
+        self._living[self._actors[worker].live.remote()] = worker
         return [WorkerJoined(worker, SLOTS)]
 
     def _died(self, worker: str, error: RayActorError) -> list[Event]:
         """One death, however many of its units were in flight; a new actor takes the place."""
-        self._running = {r: (w, t) for r, (w, t) in self._running.items() if w != worker}
-        if self._actors.pop(worker, None) is None:
+        actor = self._forget(worker)
+        if actor is None:
             return []
+        # it may only be out of reach, and would go on holding its share of the machine
+        ray.kill(actor)
         self._create()
-        return [events.WorkerLost(worker, f"the worker process ended: {_first_line(error)}")]
+        reason = crash_told(crash_log(self._spec, worker)) or _first_line(error)
+        return [events.WorkerLost(worker, f"the worker process ended: {reason}")]
 
     def cancel(self, worker: str) -> list[Event]:
         """End an actor that hangs; another takes its place."""
-        actor = self._actors.pop(worker, None)
+        actor = self._forget(worker)
         if actor is None:
             return []
         ray.kill(actor)
-        self._running = {r: (w, t) for r, (w, t) in self._running.items() if w != worker}
         self._create()
         return [events.WorkerLeft(worker)]
+
+    def _forget(self, worker: str) -> Any | None:
+        """Wait for nothing more from an actor; returns it, or None where that was done before."""
+        self._running = {r: (w, t) for r, (w, t) in self._running.items() if w != worker}
+        self._living = {r: w for r, w in self._living.items() if w != worker}
+        return self._actors.pop(worker, None)
 
     def _create(self) -> None:
         name = f"actor-{os.getpid()}-{next(self._numbers)}"
@@ -154,7 +182,7 @@ class RayWorkers:
             num_gpus=self._place.gpus,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=SLOTS + 1,
+            max_concurrency=SLOTS + 2,
         )
         actor = remote.remote(self._spec, name)
         self._actors[name] = actor
@@ -162,11 +190,13 @@ class RayWorkers:
 
     def close(self) -> None:
         """End the actors, and the Ray that was started for them."""
-        for actor in self._actors.values():
+        for name, actor in self._actors.items():
             ray.kill(actor)
+            crash_told(crash_log(self._spec, name))
         self._actors.clear()
         self._running.clear()
         self._starting.clear()
+        self._living.clear()
         ray.shutdown()
 
 

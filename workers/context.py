@@ -73,7 +73,8 @@ class ImageContext:
         need = coarse_box_for(box, ratio, before.score_shape)
         scores, _ = read_answers(self.store, before, need)
         guidance = upsample(scores, (need.y0, need.x0), ratio, box, before.score_shape)
-        return np.nan_to_num(guidance, nan=0.0)
+        np.nan_to_num(guidance, copy=False, nan=0.0)
+        return guidance
 
     def window_nbytes(self, unit: Unit, window: Window) -> int:
         """Host memory that a window's pixels will hold."""

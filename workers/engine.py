@@ -10,7 +10,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,7 +176,7 @@ class Engine:
     def _compute_batch(self, ready: ReadBatch) -> None:
         flight = ready.flight
         # All of them, also when one fails: what is being read still counts against the budget.
-        wait(ready.reads)
+        _wait_for(ready.reads)
         windows = [read.result() for read in ready.reads]
         if flight.failure:
             return
@@ -239,6 +241,14 @@ class Engine:
             assert receipt is not None
             receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.spec.device)
             flight.answer.set_result(receipt)
+
+
+def _wait_for(reads: Iterable[Future[WindowPixels]]) -> None:
+    """Until every read has ended, one way or another."""
+    # concurrent.futures.wait() never returns when a pool that is shut down cancels one of them
+    for read in reads:
+        with suppress(CancelledError):
+            read.exception()
 
 
 def step_receipt(

@@ -117,9 +117,11 @@ def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
     is_float = pixels.dtype.kind == "f"
     if nodata is None and not is_float:
         return None
-    absent = np.isnan(pixels) if is_float else np.zeros(pixels.shape, bool)
+    absent = np.zeros(pixels.shape, bool)
+    if is_float:
+        absent |= np.isnan(pixels)
     if nodata is not None:
-        absent |= pixels == nodata
+        np.logical_or(absent, pixels == nodata, out=absent)
     valid: np.ndarray = ~absent.all(axis=-1)
     return None if valid.all() else valid
 
@@ -128,7 +130,8 @@ def without_nan(pixels: np.ndarray) -> np.ndarray:
     """The pixels with 0 for NaN, one of which would turn every score within its reach into NaN."""
     if pixels.dtype.kind != "f" or not np.isnan(pixels).any():
         return pixels
-    return np.nan_to_num(pixels, nan=0.0, posinf=np.inf, neginf=-np.inf)
+    whole: np.ndarray = np.where(np.isnan(pixels), pixels.dtype.type(0), pixels)
+    return whole
 
 
 def _contexts(
@@ -171,8 +174,7 @@ def tiles_lost(layout: PassLayout, window: Window, read: WindowPixels) -> tuple[
     degraded: set[int] = set()
     for index in layout.tiles.indices(layout.tiles.cells_touching(window.core)):
         core = layout.tiles.box(index)
-        # Windows are shared only where the halo bounds what a tile's answer depends on.
-        seen = core.grow(layout.halo_px) if layout.merge else window.read
+        seen = core.grow(layout.halo_px) if layout.local else window.read
         if any(core.overlaps(box) for box in read.lost):
             failed.add(index)
         elif read.context_lost or any(seen.overlaps(box) for box in read.lost):

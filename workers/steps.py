@@ -71,7 +71,7 @@ def select_next(
     store = ImageStore.open(folder.result(plan.name))
     previous, following = plan.passes[index - 1], plan.passes[index]
     status = read_status(store, previous)
-    refuse_bad_image(plan, previous, status, recipe.max_bad_tiles)
+    refuse_bad_image(store, plan, previous, recipe.max_bad_tiles)
     selection = _select(store, recipe, previous, following, status, seconds_per_pixel)
     grid = following.tiles
     chosen = np.zeros(len(grid), bool)
@@ -125,20 +125,33 @@ def grid_shape(layout: PassLayout) -> tuple[int, int]:
 
 
 def refuse_bad_image(
-    plan: ImagePlan, layout: PassLayout, status: np.ndarray, max_bad_tiles: float
+    store: ImageStore, plan: ImagePlan, layout: PassLayout, max_bad_tiles: float
 ) -> None:
     """Fail an image of which too much can't be read.
 
+    Tiles that a pass visits because the one before it could not read their ground don't count
+    again: a pass that visits little else would fail for damage that was found bearable.
+
     Raises:
-        TooManyBadTiles: more of the pass's tiles failed than the recipe allows.
+        TooManyBadTiles: more of the tiles that the pass visited failed than the recipe allows.
     """
-    visited = int((status != STATUS_NONE).sum())
-    failed = int((status == STATUS_FAILED).sum())
+    status = read_status(store, layout)
+    counted = (status != STATUS_NONE) & ~_known_bad(store, plan, layout)
+    visited = int(counted.sum())
+    failed = int((counted & (status == STATUS_FAILED)).sum())
     if failed > max_bad_tiles * visited:
         raise TooManyBadTiles(
             f"{plan.uri}: {failed} of {visited} tiles of pass {layout.name!r} could not be read; "
             f"the recipe allows {max_bad_tiles:.0%} (max_bad_tiles); check the file, or allow more"
         )
+
+
+def _known_bad(store: ImageStore, plan: ImagePlan, layout: PassLayout) -> np.ndarray:
+    """Tiles of a pass on ground that the pass before it could not read."""
+    if layout.index == 0:
+        return np.zeros(grid_shape(layout), bool)
+    before = plan.passes[layout.index - 1]
+    return tiles_touching(before, layout, read_status(store, before) == STATUS_FAILED)
 
 
 def finalise(
@@ -149,7 +162,7 @@ def finalise(
     *,
     fsync: bool = False,
 ) -> dict[str, Any]:
-    """Complete the pyramid, write the metadata that makes the result complete, drop what is not kept.
+    """Complete the pyramid, write the metadata that says so, drop what is not kept.
 
     Dropping comes last: had it come first, a worker that died between the two would leave nothing
     to count the tiles by.
@@ -170,9 +183,8 @@ def _count_passes(
 ) -> dict[str, dict[str, int]]:
     passes = {}
     for layout in plan.passes:
-        status = read_status(store, layout)
-        refuse_bad_image(plan, layout, status, max_bad_tiles)
-        passes[layout.name] = tile_counts(status)
+        refuse_bad_image(store, plan, layout, max_bad_tiles)
+        passes[layout.name] = tile_counts(read_status(store, layout))
     return passes
 
 

@@ -11,13 +11,20 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from saccade.pipeline.errors import ModelContract, ModelNotFound
+
+SEED = 0
+"""Of torch's generator while a factory runs."""
+_BUILDING = threading.RLock()
 
 NEVER_HIDDEN = {"numpy", "saccade", "torch"}
 """Packages that can't be imported twice, whatever lies beside a model file."""
@@ -26,10 +33,19 @@ NEVER_HIDDEN = {"numpy", "saccade", "torch"}
 def build(source: str, options: Mapping[str, Any], base_folder: Path) -> Any:
     """What the named factory returns for these options.
 
+    Weights that it draws at random are the same in every worker and every run.
+
     Raises:
         ModelNotFound: file, module or factory is missing.
         ModelContract: the code fails, or the factory does not take these options.
     """
+    # One at a time: torch's generator, sys.path and sys.modules are shared by all threads.
+    with _BUILDING, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return _build(source, options, base_folder)
+
+
+def _build(source: str, options: Mapping[str, Any], base_folder: Path) -> Any:
     place, name = split_source(source)
     if not place.endswith(".py"):
         return _call(_find(_import_module(place), name, source), options, source)

@@ -1,4 +1,4 @@
-"""What every end-to-end test starts from: a small image, a recipe, the command, results as bytes."""
+"""What end-to-end tests start from: a small image, a recipe, the command, results as bytes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def draw_tissue(height: int, width: int, seed: int) -> np.ndarray:
     image = np.full((height, width, 3), 243, np.uint8)
     for _ in range(5):
         cy, cx, r = random.integers(0, (height, width, min(height, width) // 4))
-        image[(y - cy) ** 2 + (x - cx) ** 2 < r**2] = random.integers((200, 90, 150), (240, 160, 210))
+        image[(y - cy) ** 2 + (x - cx) ** 2 < r**2] = random.integers(
+            (200, 90, 150), (240, 160, 210)
+        )
     for _ in range(60):
         cy, cx, r = random.integers((0, 0, 3), (height, width, 9))
         image[(y - cy) ** 2 + (x - cx) ** 2 < r**2] = random.integers((70, 30, 90), (120, 70, 150))
@@ -113,9 +115,7 @@ def saccade() -> Callable[..., subprocess.CompletedProcess[str]]:
 def start_saccade() -> Callable[..., subprocess.Popen[str]]:
     """The installed command, started in a process group of its own."""
 
-    def start(
-        *arguments: object, env: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[str]:
+    def start(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [console_script(), *map(str, arguments)],
             stdout=subprocess.PIPE,

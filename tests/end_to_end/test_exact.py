@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from saccade.pipeline.geometry import round_up
+from saccade.pipeline.geometry import Box, round_up
+from saccade.pipeline.layout import PassLayout
 
 SEAM_TOLERANCE = 1e-6
 in_one_lab = settings(
@@ -235,9 +236,7 @@ def test_guidance_is_the_previous_scores_upsampled(lab: Lab) -> None:
     ratio = 4
     image = noise(19 * ratio, 31 * ratio, 2)
     glance = pass_of("glance", "echo", ratio, tile=8, options={"classes": 2})
-    guided = pass_of(
-        "guided", "echo_guidance", 1, tile=16, guidance=True, options={"classes": 2}
-    )
+    guided = pass_of("guided", "echo_guidance", 1, tile=16, guidance=True, options={"classes": 2})
     fused = lab.fused(several_passes([glance, guided]), image)
     means = image.reshape(19, ratio, 31, ratio, 2).mean(axis=(1, 3))
     coarse = torch.from_numpy(np.rint(means) / 255).permute(2, 0, 1)[None]
@@ -254,26 +253,23 @@ def test_context_views_have_the_window_s_centre_shape_and_a_coarser_scale(
     result = lab.run(one_pass("echo_context", options=options, **way), coordinates(96, 160))
     fused = np.asarray(result.fused)
     layout = result.plan.last
-    for unit_tile in layout.tiles:
-        y, x = unit_tile.y0, unit_tile.x0
-        read = read_of(layout, unit_tile)
-        for axis, (start, stop, length) in enumerate(
-            [(read.y0, read.y1, 96), (read.x0, read.x1, 160)]
-        ):
-            places = np.arange(start, stop) + 0.5
-            seen = (start + stop) / 2 + (places - (start + stop) / 2) * factor
-            edge = factor / 2
-            expected = np.clip(seen, edge, length - edge)
-            offset = (y, x)[axis] - start
-            core = expected[offset : offset + unit_tile.shape[axis]]
-            line = fused[axis, y : unit_tile.y1, x] if axis == 0 else fused[1, y, x : unit_tile.x1]
-            np.testing.assert_allclose(line, core, atol=1e-3)
+    for tile in layout.tiles:
+        read = read_of(layout, tile)
+        y = seen_through(tile.y0, tile.y1, (read.y0 + read.y1) / 2, factor, 96)
+        x = seen_through(tile.x0, tile.x1, (read.x0 + read.x1) / 2, factor, 160)
+        found_y, found_x = fused[(slice(None), *tile.slices)]
+        np.testing.assert_allclose(found_y, np.broadcast_to(y[:, None], tile.shape), atol=1e-3)
+        np.testing.assert_allclose(found_x, np.broadcast_to(x, tile.shape), atol=1e-3)
 
 
-def read_of(layout: Any, tile: Any) -> Any:
+def seen_through(start: int, stop: int, centre: float, factor: int, length: int) -> np.ndarray:
+    """Coordinates that a wider view shows at a tile's pixels; its edge pixels are repeated."""
+    wide = centre + (np.arange(start, stop) + 0.5 - centre) * factor
+    return np.clip(wide, factor / 2, length - factor / 2)
+
+
+def read_of(layout: PassLayout, tile: Box) -> Box:
     """Where a window of one tile is read, by the rule in words: at the edges it moves inwards."""
-    from saccade.pipeline.geometry import Box
-
     size = layout.tile_px + 2 * layout.halo_px
     spans = []
     for start, length in ((tile.y0, layout.plane.shape[0]), (tile.x0, layout.plane.shape[1])):

@@ -1,0 +1,247 @@
+"""The engine on whole units: bounded, with one failure channel, and it always closes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeSource, Lab, noise, one_pass
+
+from saccade.pipeline.errors import SourceError, StorageFull, UnitTooLarge
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.plan import Unit, single_unit
+from saccade.pipeline.recipe import Recipe
+from saccade.pipeline.store import ImageStore
+from saccade.workers.context import ImageContext
+from saccade.workers.device import Predictor
+from saccade.workers.engine import Engine
+from saccade.workers.lanes import LaneClosed
+from saccade.workers.local import outcome_of
+from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
+
+LIMIT_SECONDS = 60
+"""A test that waits longer hangs; nothing here takes a second."""
+FOUR_UNITS = {"tile": 16, "chunk": 64}
+"""Of an image of 97 x 89."""
+
+
+class Bench:
+    """One engine with one prepared image, to which single units are given."""
+
+    def __init__(self, engine: Engine, entry: ImageEntry) -> None:
+        self.engine, self.entry = engine, entry
+        self.done(self.submit(single_unit(entry.name, "prepare", 0)))
+        folder = engine.context.folder
+        layout = folder.read_image_plan(entry.name).last
+        self.units = folder.read_units(entry.name, layout)
+
+    def submit(self, unit: Unit, entry: ImageEntry | None = None) -> Future[dict[str, Any]]:
+        return self.engine.submit(Task(unit, 1, entry or self.entry))
+
+    def done(self, answer: Future[dict[str, Any]]) -> dict[str, Any]:
+        return answer.result(LIMIT_SECONDS)
+
+    def sweep(self) -> list[Future[dict[str, Any]]]:
+        return [self.submit(unit) for unit in self.units]
+
+
+@contextmanager
+def bench(
+    lab: Lab, recipe: dict[str, Any], image: np.ndarray | FakeSource, **spec: Any
+) -> Iterator[Bench]:
+    tree = Recipe.model_validate(recipe)
+    engine = Engine(WorkerSpec(lab.folder, tree.canonical_json(), lab.models, **spec))
+    try:
+        yield Bench(engine, lab.entry("one", image))
+    finally:
+        engine.close()
+
+
+def broken_image(error: Exception | None = None) -> FakeSource:
+    """The last of four units can't be read."""
+    return FakeSource(noise(97, 89), broken=(Box(70, 70, 71, 71),), error=error)
+
+
+def test_a_receipt_says_what_was_written_and_read(lab: Lab) -> None:
+    with bench(lab, one_pass("constant", **FOUR_UNITS), noise(97, 89)) as b:
+        receipts = [b.done(answer) for answer in b.sweep()]
+    assert [r["unit"] for r in receipts] == [unit.id for unit in b.units]
+    assert sum(r["tiles"]["done"] for r in receipts) == 7 * 6
+    assert sum(r["pixels"] for r in receipts) >= 97 * 89
+    folder = lab.folder / "results" / "one.ome.zarr"
+    for receipt in receipts:
+        assert receipt["attempt"] == 1
+        assert receipt["nbytes"] > 0
+        assert receipt["peak_memory_nbytes"] > 0
+        assert set(receipt["seconds"]) == {"read", "device", "write"}
+        for key, checksum in receipt["keys"].items():
+            assert (folder / key).exists() == bool(checksum)
+
+
+def test_running_a_unit_twice_writes_the_same_bytes(lab: Lab) -> None:
+    with bench(lab, one_pass("ConvNet", **FOUR_UNITS), noise(97, 89)) as b:
+        first, second = (b.done(b.submit(b.units[1])) for _ in range(2))
+    assert first["keys"] == second["keys"]
+    assert any(first["keys"].values())
+
+
+def test_a_reader_that_raises_fails_its_unit_with_the_cause_and_no_other(lab: Lab) -> None:
+    cause = SourceError("the file was replaced")
+    with bench(lab, one_pass("echo", **FOUR_UNITS), broken_image(cause)) as b:
+        *others, last = b.sweep()
+        assert last.exception(LIMIT_SECONDS) is cause
+        assert all(b.done(answer)["tiles"]["failed"] == 0 for answer in others)
+
+
+def test_a_model_that_raises_fails_its_unit_with_the_cause_and_no_other(lab: Lab) -> None:
+    image = np.minimum(noise(97, 89), 200)
+    image[80, 80] = 255
+    with bench(lab, one_pass("failing", **FOUR_UNITS), image) as b:
+        *others, last = b.sweep()
+        error = last.exception(LIMIT_SECONDS)
+        assert isinstance(error, ArithmeticError)
+        assert str(error) == "the model is broken"
+        for answer in others:
+            b.done(answer)
+
+
+def test_a_writer_that_raises_fails_its_unit_with_the_cause_and_no_other(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cause = StorageFull("no space is left")
+    write = ImageStore.write
+
+    def full(self: ImageStore, array: str, box: Box, data: np.ndarray) -> Any:
+        if array == "labels/classes/0" and box.y0 == box.x0 == 64:
+            raise cause
+        return write(self, array, box, data)
+
+    monkeypatch.setattr(ImageStore, "write", full)
+    with bench(lab, one_pass("echo", **FOUR_UNITS), noise(97, 89)) as b:
+        *others, last = b.sweep()
+        assert last.exception(LIMIT_SECONDS) is cause
+        assert outcome_of(last).stops_run == "StorageFull"
+        for answer in others:
+            b.done(answer)
+
+
+def test_an_image_that_does_not_open_fails_its_units(lab: Lab) -> None:
+    with bench(lab, one_pass("echo", **FOUR_UNITS), noise(97, 89)) as b:
+        unknown = ImageEntry("two", "nowhere.tif")
+        answer = b.submit(replace(b.units[0], image="two"), unknown)
+        assert isinstance(answer.exception(LIMIT_SECONDS), OSError)
+        b.done(b.submit(b.units[0]))
+
+
+def test_out_of_memory_is_survived_and_the_receipt_says_so(lab: Lab) -> None:
+    image = noise(97, 89)
+    details = {**FOUR_UNITS, "window": 16, "batch": 5}
+    with bench(lab, one_pass("hungry", options={"fits": 2}, **details), image) as b:
+        receipts = [b.done(answer) for answer in b.sweep()]
+    assert [r["splits"] > 0 for r in receipts] == [True] * len(b.units)
+    assert {r["batch"] for r in receipts} == {5}
+    scores = ImageStore.open(lab.folder / "results" / "one.ome.zarr").read("0", Box(0, 0, 97, 89))
+    np.testing.assert_array_equal(scores[0], image[..., 0] / np.float32(255))
+
+
+def test_a_window_too_large_for_the_device_is_named_and_final(lab: Lab) -> None:
+    recipe = one_pass("hungry", options={"fits": 0}, tile=16)
+    with bench(lab, recipe, noise(97, 89)) as b:
+        answer = b.submit(b.units[0])
+        assert isinstance(answer.exception(LIMIT_SECONDS), UnitTooLarge)
+        assert not outcome_of(answer).retryable
+
+
+def test_no_more_pixels_wait_for_a_slow_device_than_its_budget_allows(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window_nbytes = 16 * 16 * 3
+    budget = 3 * window_nbytes
+    lock = threading.Lock()
+    alive, most = 0, 0
+    full = threading.Event()
+    read, compute = ImageContext.read, Predictor.__call__
+
+    def counted(self: ImageContext, unit: Unit, window: Any) -> Any:
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+            if alive * window_nbytes >= budget:
+                full.set()
+        return read(self, unit, window)
+
+    def slow(self: Predictor, windows: Any) -> Any:
+        nonlocal alive
+        # The device lingers until the readers are as far ahead as they may be.
+        assert full.wait(LIMIT_SECONDS)
+        answer = compute(self, windows)
+        with lock:
+            alive -= len(windows)
+        return answer
+
+    monkeypatch.setattr(ImageContext, "read", counted)
+    monkeypatch.setattr(Predictor, "__call__", slow)
+    recipe = one_pass("echo", tile=16, window=16, batch=1)
+    with bench(lab, recipe, noise(96, 80), read_nbytes=budget, read_threads=4) as b:
+        for answer in b.sweep():
+            b.done(answer)
+        assert b.engine._read_budget.peak_nbytes <= budget
+        assert b.engine._read_budget.held_nbytes == 0
+    assert most == 3
+
+
+def test_close_answers_for_every_unit_whatever_it_was_doing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computing, go_on = threading.Event(), threading.Event()
+    compute = Predictor.__call__
+
+    def held(self: Predictor, windows: Any) -> Any:
+        computing.set()
+        go_on.wait(LIMIT_SECONDS)
+        return compute(self, windows)
+
+    recipe = one_pass("echo", tile=16, window=16, batch=1)
+    with bench(lab, recipe, noise(97, 89), read_nbytes=3 * 16 * 16 * 3) as b:
+        monkeypatch.setattr(Predictor, "__call__", held)
+        answers = b.sweep()
+        assert computing.wait(LIMIT_SECONDS)
+        closing = threading.Thread(target=b.engine.close, daemon=True)
+        closing.start()
+        while not b.engine._closed:
+            pass
+        go_on.set()
+        closing.join(LIMIT_SECONDS)
+        assert not closing.is_alive()
+        for answer in answers:
+            assert isinstance(answer.exception(LIMIT_SECONDS), LaneClosed)
+            assert outcome_of(answer).retryable
+        with pytest.raises(LaneClosed):
+            b.submit(b.units[0])
+
+
+def test_close_returns_when_nothing_was_asked(lab: Lab) -> None:
+    tree = Recipe.model_validate(one_pass("echo"))
+    engine = Engine(WorkerSpec(Path(lab.folder), tree.canonical_json(), lab.models))
+    engine.close()
+    engine.close()
+
+
+def test_files_are_forced_to_disk_when_the_run_asks_for_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("saccade.pipeline.store_shelf.os.fsync", synced.append)
+    with bench(lab, one_pass("echo", **FOUR_UNITS), noise(97, 89), fsync=True) as b:
+        before = len(synced)
+        receipt = b.done(b.submit(b.units[0]))
+    stored = [key for key, checksum in receipt["keys"].items() if checksum]
+    assert len(synced) - before == 2 * len(stored)

@@ -1,4 +1,4 @@
-"""What every benchmark prints around its numbers: where it ran, how, and a table. Measures nothing."""
+"""What every benchmark prints around its numbers: where it ran, how, and a table."""
 
 from __future__ import annotations
 

@@ -13,9 +13,8 @@ from saccade.pipeline.errors import RunError
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-"""Sends nothing home, leaves CUDA_VISIBLE_DEVICES alone, keeps its own log off the terminal."""
+"""Sends nothing home, and leaves CUDA_VISIBLE_DEVICES alone."""
 HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]+\]|[^:/]+):(?P<port>\d+)")
 CONNECT_SECONDS = 5.0
 

@@ -99,6 +99,8 @@ def unfinished(finished: Path, tmp_path: Path) -> Unfinished:
             for path in (f"passes/{layout.name}/{array}" for array in ("scores", "status")):
                 area = old.spec(path).area
                 new.write(path, area, old.read(path, area))
+        for path in map(str, range(old.plan.levels_in_unit if passes == 2 else 0)):
+            new.write(path, old.spec(path).area, old.read(path, old.spec(path).area))
         for layout in old.plan.passes[passes + planned :]:
             part.pass_plan("planted", layout).unlink()
         return part
@@ -282,6 +284,18 @@ def test_tiles_that_are_chosen_but_not_yet_visited_are_outlined_and_not_filled(
     assert towards(LAST, at_tile(looks, *PLANTED)) < 0.01
     edge = looks.pixels[round(looks.pixels.shape[0] * PLANTED[0] / 7)]
     assert max(towards(LAST, pixel.astype(float)) for pixel in edge) > 0.6
+
+
+def test_the_last_pass_is_shown_from_what_its_units_leave_before_the_image_is_complete(
+    finished: Path, unfinished: Unfinished
+) -> None:
+    part, whole = scene_of(unfinished(2, planned=False).root), scene_of(finished)
+    assert not part.result.complete
+    seen, meant = (answers(s.result, s.store, (448, 448)).score for s in (part, whole))
+    tile = slice(PLANTED[0] * TILE, PLANTED[0] * TILE + TILE)
+    across = slice(PLANTED[1] * TILE, PLANTED[1] * TILE + TILE)
+    assert meant[tile, across].std() > 0.1
+    assert np.array_equal(seen[tile, across], meant[tile, across])
 
 
 def test_an_unfinished_image_is_drawn_like_the_finished_one_where_it_is_the_same(

@@ -22,6 +22,7 @@
     └── RunError               the run as a whole
         ├── Fenced                 another driver took the run over
         ├── Interrupted            stopped on request; the same command resumes it
+        ├── StorageGone            the place where images lie is not there any more
         └── WorkerLost             a worker process ended while it held a unit
 
 Each message says what was expected, what was found, and what to do.
@@ -116,6 +117,10 @@ class Fenced(RunError):
 
 class Interrupted(RunError):
     """Stopped on request; the same command resumes the run."""
+
+
+class StorageGone(RunError):
+    """The place where images lie is not there any more."""
 
 
 class WorkerLost(RunError):

@@ -39,7 +39,7 @@ def noise(height: int, width: int, channels: int = 3, dtype: str = "uint8") -> n
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
-    """``(height, width, 2)`` float32: y and x of every pixel's centre. Averaging keeps them true."""
+    """``(height, width, 2)`` float32: y and x of pixel centres, true after averaging too."""
     y, x = np.mgrid[:height, :width]
     return np.stack([y, x], axis=-1).astype(np.float32) + np.float32(0.5)
 
@@ -128,7 +128,7 @@ class Lab:
 
 
 def one_pass(factory: str, scores: str = "float32", **details: Any) -> dict[str, Any]:
-    """A recipe of one pass at full resolution; ``chunk`` goes to the output, the rest to the pass."""
+    """A recipe of one full pass; ``chunk`` goes to the output, the rest to the pass."""
     output = {"chunk": details.pop("chunk")} if "chunk" in details else {}
     return several_passes([pass_of("dense", factory, 1, **details)], scores, **output)
 

@@ -29,7 +29,7 @@ from saccade.pipeline.sources.plane import Plane
 from saccade.pipeline.store import ImageStore
 from saccade.workers.device import Predictor
 from saccade.workers.folder import RunFolder
-from saccade.workers.reading import WindowPixels, read_window
+from saccade.workers.reading import WindowPixels, check_present, read_window
 from saccade.workers.steps import finalise, freeze_image, select_next
 from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
 
@@ -142,7 +142,7 @@ class WorkerContext:
     def _open(self, entry: ImageEntry) -> ImageContext:
         plan = self.folder.read_image_plan(entry.name)
         store = ImageStore.open(self.folder.result(entry.name), fsync=self.spec.fsync)
-        source = open_source(entry.uri)
+        source = open_present(entry.uri)
         check_unchanged(entry, plan, source)
         return ImageContext(plan, source, store)
 
@@ -169,7 +169,7 @@ class WorkerContext:
     def _prepare(self, entry: ImageEntry) -> dict[str, Any]:
         recipe = self.recipe_for(entry)
         specs = [self.model(one).spec for one in recipe.passes]
-        source = open_source(entry.uri)
+        source = open_present(entry.uri)
         try:
             identity = source.identity()
             batch_px = BATCH_PX[self.spec.device.split(":")[0]]
@@ -197,6 +197,15 @@ class WorkerContext:
         finally:
             self.release(image)
         return fastest / layout.tile_px**2
+
+
+def open_present(uri: str) -> Source:
+    """An image, open; one that is not there is told from one that is damaged."""
+    try:
+        return open_source(uri)
+    except SourceError:
+        check_present(uri)
+        raise
 
 
 def _seconds(predictor: Predictor, pixels: WindowPixels) -> float:

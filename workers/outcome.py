@@ -11,7 +11,12 @@ from saccade.pipeline import errors
 from saccade.workers.events import Event, UnitDone, UnitFailed
 from saccade.workers.tasks import Task
 
-STOPS_RUN = (errors.StorageFull, errors.ModelNotFound, errors.ModelContract)
+STOPS_RUN = (
+    errors.StorageFull,
+    errors.StorageGone,
+    errors.ModelNotFound,
+    errors.ModelContract,
+)
 """What no other unit would fare better with: the run stops, and loses nothing."""
 FINAL = (errors.SourceError, errors.ModelError, errors.PlanError, errors.UsageError)
 """What another attempt can only repeat: the image is set aside."""

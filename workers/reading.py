@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from saccade.pipeline.errors import ReadError
+from saccade.pipeline.errors import BrokenImage, ReadError, StorageGone
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import Window
@@ -67,6 +68,7 @@ def _read_or_repair(
     try:
         return _read_twice(plane.read, box)
     except ReadError:
+        check_present(plane.source.uri)
         pieces = _read_by_tiles(plane.read, box, layout, lost)
         whole = np.empty((*box.shape, plane.source.channels), plane.source.dtype)
         return _assemble(whole, box, pieces)
@@ -78,6 +80,27 @@ def _read_twice(read: Read, box: Box) -> np.ndarray:
         return read(box)
     except ReadError:
         return read(box)
+
+
+def check_present(uri: str) -> None:
+    """Tell damage from absence: what is not there must not count as tiles that can't be read.
+
+    Args:
+        uri: of an image that could not be opened or read; only absolute paths are looked for.
+
+    Raises:
+        StorageGone: neither the image nor its folder is there: a mount vanished.
+        BrokenImage: the image alone was removed.
+    """
+    path = Path(uri)
+    if not path.is_absolute() or path.exists():
+        return
+    if path.parent.is_dir():
+        raise BrokenImage(f"{uri}: the file was removed while the run was going on; put it back")
+    raise StorageGone(
+        f"{path.parent}: not there any more, so {path.name} can't be read; mount it again and run "
+        "the same command: what is done is kept"
+    )
 
 
 def _read_by_tiles(
@@ -117,12 +140,10 @@ def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
     is_float = pixels.dtype.kind == "f"
     if nodata is None and not is_float:
         return None
-    absent = np.zeros(pixels.shape, bool)
-    if is_float:
-        absent |= np.isnan(pixels)
+    absent = np.isnan(pixels).all(axis=-1)
     if nodata is not None:
-        np.logical_or(absent, pixels == nodata, out=absent)
-    valid: np.ndarray = ~absent.all(axis=-1)
+        absent = np.all((pixels == nodata) | np.isnan(pixels), axis=-1)
+    valid: np.ndarray = np.logical_not(absent)
     return None if valid.all() else valid
 
 

@@ -22,10 +22,11 @@ from saccade.pipeline.sources.reader import (
 )
 from saccade.pipeline.sources.tiff_levels import Planes, find_levels
 from saccade.pipeline.sources.tiff_segments import Segments
+from saccade.pipeline.sources.tile_cache import TileCache, cache_limit
 
 
 class TiffSource(Reader):
-    """A TIFF, read tile by tile straight from the file.
+    """A TIFF, read tile by tile straight from the file; the tiles decoded last are kept.
 
     Samples are handed out as stored: a palette as its index, orientation tags not applied, min-is-
     white not inverted. JPEG's YCbCr becomes RGB. Tiles that the file leaves out hold ``nodata``,
@@ -54,6 +55,8 @@ class TiffSource(Reader):
         self.format = _format(tif)
         self._read_tags(first, planes[0], ome)
         self._segments = [tuple(self._open_page(page) for page in level) for level in planes]
+        largest = max(s.cached_nbytes for level in self._segments for s in level)
+        self._cache = TileCache(cache_limit(largest))
         resampling = tiff_tags.overview_resampling(first)
         self.levels = _levels([level[0] for level in self._segments], resampling)
 
@@ -74,7 +77,8 @@ class TiffSource(Reader):
         out = np.empty((*box.shape, self.channels), self.dtype)
         channel = 0
         for segments in self._segments[level]:
-            segments.read_into(out[:, :, channel : channel + segments.samples], box)
+            part = out[:, :, channel : channel + segments.samples]
+            segments.read_into(part, box, self._cache)
             channel += segments.samples
         return out
 
@@ -86,6 +90,7 @@ class TiffSource(Reader):
     def close(self) -> None:
         """Release the file; closing twice is allowed."""
         super().close()
+        self._cache.clear()
         self._file.close()
 
 

@@ -1,4 +1,9 @@
-"""Reading one TIFF directory: only the tiles or strips that a box touches. Knows no levels."""
+"""Reading one TIFF directory: only the tiles or strips that a box touches. Knows no levels.
+
+Bytes are read at their place in the file and not through a memory map: that costs 2 microseconds
+of the 100 that a tile takes, and then a file that shrinks or vanishes is an error instead of the
+end of the process.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,12 @@ from tifffile import TiffPage
 
 from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.sources.tile_cache import TileCache
+from saccade.pipeline.sources.tile_decoder import TileDecoder
 
-JPEG_COMPRESSIONS = frozenset({6, 7, 33007, 34892})
 MAX_SEGMENT_BYTES = 1 << 31
+SMALL_RATIO = 64
+"""A tile that was compressed by this much is probably background, and one like many."""
 
 
 class Segments:
@@ -30,11 +38,11 @@ class Segments:
         self.tile = _tile(page)
         self.codec = _codec(page)
         self._separate = int(page.planarconfig or 1) == 2 and self.samples > 1
+        self._tiled = bool(page.is_tiled)
         self._columns = -(-self.shape[1] // self.tile[1])
         self._rows = -(-self.shape[0] // self.tile[0])
         self._offsets, self._nbytes = page.dataoffsets, page.databytecounts
-        self._options = _decode_options(page)
-        self._decode = _decoder(page)
+        self._decoder = TileDecoder.of(page)
         self._raw_rows = _has_raw_rows(page)
         self._stored = page.dtype.newbyteorder(page.parent.byteorder) if page.dtype else dtype
         self._check()
@@ -43,19 +51,29 @@ class Segments:
         expected = self._rows * self._columns * (self.samples if self._separate else 1)
         if min(len(self._offsets), len(self._nbytes)) < expected:
             raise ValueError(f"{expected} tiles or strips expected, found {len(self._offsets)}")
-        nbytes = self.tile[0] * self.tile[1] * self.samples * self._dtype.itemsize
-        if nbytes > MAX_SEGMENT_BYTES and not self._raw_rows:
+        if self.tile_nbytes > MAX_SEGMENT_BYTES and not self._raw_rows:
             raise UnsupportedImage(
                 f"{self._file.name}: tiles or strips up to {MAX_SEGMENT_BYTES} bytes expected, "
-                f"found {nbytes}; write it again in smaller tiles"
+                f"found {self.tile_nbytes}; write it again in smaller tiles"
             )
+
+    @property
+    def tile_nbytes(self) -> int:
+        """Size of one decoded tile or strip."""
+        samples = 1 if self._separate else self.samples
+        return self.tile[0] * self.tile[1] * samples * self._dtype.itemsize
+
+    @property
+    def cached_nbytes(self) -> int:
+        """Size of what a cache would keep at a time; 0 where rows are read alone."""
+        return 0 if self._raw_rows else self.tile_nbytes
 
     @property
     def has_holes(self) -> bool:
         """Whether the file leaves out some tile or strip."""
         return any(nbytes == 0 for nbytes in self._nbytes)
 
-    def read_into(self, out: np.ndarray, box: Box) -> None:
+    def read_into(self, out: np.ndarray, box: Box, cache: TileCache) -> None:
         """Fill ``(height, width, samples)`` with the pixels of a box inside the directory."""
         (rows, columns), (tile_height, tile_width) = (self._rows, self._columns), self.tile
         for plane in range(self.samples if self._separate else 1):
@@ -63,35 +81,61 @@ class Segments:
             for row in range(box.y0 // tile_height, -(-box.y1 // tile_height)):
                 for column in range(box.x0 // tile_width, -(-box.x1 // tile_width)):
                     index = (plane * rows + row) * columns + column
-                    origin = (row * tile_height, column * tile_width)
-                    self._paste(target, box, index, origin)
+                    self._paste(target, box, index, row, column, cache)
 
-    def _paste(self, out: np.ndarray, box: Box, index: int, origin: tuple[int, int]) -> None:
-        area = Box(*origin, origin[0] + self.tile[0], origin[1] + self.tile[1]).clip(self.shape)
-        part = area.intersect(box)
-        where = part.relative_to(box).slices
+    def _paste(
+        self, out: np.ndarray, box: Box, index: int, row: int, column: int, cache: TileCache
+    ) -> None:
+        # plain numbers: boxes would cost as much as the rest of this
+        top, left = row * self.tile[0], column * self.tile[1]
+        y0, y1 = max(top, box.y0), min(top + self.tile[0], box.y1)
+        x0, x1 = max(left, box.x0), min(left + self.tile[1], box.x1)
+        where = slice(y0 - box.y0, y1 - box.y0), slice(x0 - box.x0, x1 - box.x0)
         if self._nbytes[index] == 0:
             out[where] = self._fill
         elif self._raw_rows:
-            out[where] = self._rows_of(index, part.relative_to(area), area.width, out.shape[2])
+            out[where] = self._rows_of(index, y0 - top, y1 - y0, out.shape[2])[:, x0:x1]
         else:
-            data = self._bytes(self._offsets[index], self._nbytes[index])
-            pixels = self._decode(data, index, **self._options)[0][0]
-            out[where] = pixels[part.relative_to(area).slices]
+            tile = self._tile_of(index, row, cache)
+            out[where] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
 
-    def _rows_of(self, index: int, part: Box, width: int, samples: int) -> np.ndarray:
+    def _rows_of(self, index: int, first: int, count: int, samples: int) -> np.ndarray:
         """Rows of an uncompressed strip, which may be as large as the image."""
+        width = self.shape[1]
         row_nbytes = width * samples * self._stored.itemsize
-        start = self._offsets[index] + part.y0 * row_nbytes
-        data = self._bytes(start, part.height * row_nbytes)
-        rows = np.frombuffer(data, self._stored).reshape(part.height, width, samples)
-        return rows[:, part.x0 : part.x1]
+        data = self._bytes(self._offsets[index] + first * row_nbytes, count * row_nbytes)
+        return np.frombuffer(data, self._stored).reshape(count, width, samples)
+
+    def _tile_of(self, index: int, row: int, cache: TileCache) -> np.ndarray:
+        """A decoded tile: kept from an earlier read, equal to an earlier one, or decoded now."""
+        height = self.tile[0] if self._tiled else min(self.tile[0], self._below(row))
+        nbytes = self._nbytes[index]
+        if nbytes * SMALL_RATIO > self.tile_nbytes or self._decoder.fill is None:
+            return cache.get((id(self), index), lambda: self._decode(index, height))
+        data = self._bytes(self._offsets[index], nbytes)
+        key = (id(self), height, data)
+        return cache.get(key, lambda: compact(self._decoder.decode(data, index, height)))
+
+    def _below(self, row: int) -> int:
+        return self.shape[0] - row * self.tile[0]
+
+    def _decode(self, index: int, height: int) -> np.ndarray:
+        data = self._bytes(self._offsets[index], self._nbytes[index])
+        return self._decoder.decode(data, index, height)
 
     def _bytes(self, offset: int, nbytes: int) -> bytes:
         data = os.pread(self._file.fileno(), nbytes, offset)
         if len(data) != nbytes:
             raise EOFError(f"{nbytes} bytes at {offset} expected, found {len(data)}")
         return data
+
+
+def compact(pixels: np.ndarray) -> np.ndarray:
+    """The same pixels; where all rows are alike, one row in memory."""
+    first = pixels[0]
+    if np.array_equal(pixels[-1], first) and (pixels == first).all():
+        return np.broadcast_to(first.copy(), pixels.shape)
+    return pixels
 
 
 def _tile(page: TiffPage) -> Shape:
@@ -102,27 +146,6 @@ def _tile(page: TiffPage) -> Shape:
 
 def _codec(page: TiffPage) -> str:
     return str(getattr(page.compression, "name", page.compression))
-
-
-def _decode_options(page: TiffPage) -> dict[str, Any]:
-    if page.compression not in JPEG_COMPRESSIONS:
-        return {}
-    return {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-
-
-def _decoder(page: TiffPage) -> Any:
-    """The directory's decode function; it refuses here, not at the first read."""
-    name = page.parent.filehandle.path
-    if page.imagedepth != 1 or page.dtype is None:
-        raise UnsupportedImage(
-            f"{name}: flat pixels of a known type expected, found depth {page.imagedepth} "
-            f"and {page.bitspersample} bits per sample"
-        )
-    try:
-        page.decode(None, 0)
-    except (ValueError, NotImplementedError, ImportError) as error:
-        raise UnsupportedImage(f"{name}: no decoder for this TIFF: {error}") from error
-    return page.decode
 
 
 def _has_raw_rows(page: TiffPage) -> bool:

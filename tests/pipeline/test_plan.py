@@ -48,7 +48,7 @@ def layouts(draw: st.DrawFn, index: int | None = None) -> PassLayout:
     return lay_out(
         PassRecipe.model_validate(recipe),
         draw(st.sampled_from([0, 1])) if index is None else index,
-        plane_spec(draw(st.integers(1, 311)), draw(st.integers(1, 311))),
+        plane_spec(draw(st.integers(1, 211)), draw(st.integers(1, 211))),
         ModelSpec(("it",), halo, stride, multiple),
         Output(chunk=16, shard=draw(st.sampled_from([16, 64, 256]))),
     )

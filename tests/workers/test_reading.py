@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,14 +9,15 @@ from fakes import FakeSource, noise, plane_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.pipeline.errors import SourceError
+from saccade.pipeline.errors import BrokenImage, SourceError, StorageGone
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.plan import Window, plan_sweep
 from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.pipeline.sources.plane import Plane, locate
-from saccade.workers.reading import centred, pad_to, read_window, tiles_lost
+from saccade.workers.outcome import Outcome
+from saccade.workers.reading import centred, check_present, pad_to, read_window, tiles_lost
 
 HEIGHT, WIDTH, TILE, HALO = 101, 83, 16, 4
 IMAGE = noise(HEIGHT, WIDTH)
@@ -152,3 +154,19 @@ def test_padding_repeats_the_outermost_pixels() -> None:
     padded = pad_to(pixels, Box(0, 0, 2, 3), Box(-1, 0, 3, 5))
     expected = [[0, 1, 2, 2, 2], [0, 1, 2, 2, 2], [3, 4, 5, 5, 5], [3, 4, 5, 5, 5]]
     np.testing.assert_array_equal(padded[..., 0], expected)
+
+
+def test_an_image_that_is_there_is_present(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").touch()
+    check_present(str(tmp_path / "a.tif"))
+    check_present("an array in memory")
+
+
+def test_a_removed_file_is_its_own_fault_and_a_vanished_folder_stops_the_run(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(BrokenImage, match=r"a\.tif: the file was removed"):
+        check_present(str(tmp_path / "a.tif"))
+    with pytest.raises(StorageGone, match="mount it again"):
+        check_present(str(tmp_path / "mount" / "a.tif"))
+    assert Outcome.of_error(StorageGone("gone")).stops_run == "StorageGone"

@@ -34,7 +34,7 @@ Read = Callable[[Box], object]
 Opener = Callable[[Path, ExitStack], Read]
 
 BLOCK_PX, CORE_PX, HALO_PX = 1024, 512, 32
-MAX_MEGAPIXELS = 130
+MAX_MEGAPIXELS = 270
 """Read per turn; the middle of a larger slide, where its tissue is."""
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -111,12 +111,13 @@ def saccade() -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
-@pytest.fixture(scope="session")
-def start_saccade() -> Callable[..., subprocess.Popen[str]]:
-    """The installed command, started in a process group of its own."""
+@pytest.fixture
+def start_saccade() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """The installed command, started in a process group of its own that ends with the test."""
+    started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [console_script(), *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -124,8 +125,14 @@ def start_saccade() -> Callable[..., subprocess.Popen[str]]:
             env=environment(env),
             start_new_session=True,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 def read_results(run: Path) -> dict[str, bytes]:

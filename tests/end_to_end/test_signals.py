@@ -83,6 +83,14 @@ def wait_for_receipts(process: subprocess.Popen[str], run: Path, count: int) -> 
         time.sleep(0.02)
 
 
+def slow_down(process: subprocess.Popen[str], place: Path) -> None:
+    """Let a run that is at work take most of a minute for its next unit."""
+    (place / "slow").write_text("0.2")
+    wait_for_receipts(process, place / "run", 3)
+    (place / "slow").write_text("45")
+    time.sleep(1)
+
+
 def receipts(run: Path) -> int:
     texts = (path.read_bytes() for path in (run / "journal").glob("*.jsonl"))
     return sum(text.count(b'"kind":"receipt"') for text in texts)
@@ -131,10 +139,8 @@ def test_a_signal_drains_closes_the_journal_exits_75_and_the_command_resumes(
 def test_a_unit_longer_than_the_grace_period_does_not_hold_the_exit_up(
     place: Path, inputs: Path, start_saccade: Start, saccade: Saccade
 ) -> None:
-    (place / "slow").write_text("45")
     process = start_saccade(*command(place, inputs / "two.tif"), "--grace", "1")
-    wait_for_receipts(process, place / "run", 1)
-    time.sleep(1)
+    slow_down(process, place)
     process.send_signal(signal.SIGTERM)
     asked = time.monotonic()
     _, said = process.communicate(timeout=120)
@@ -149,9 +155,8 @@ def test_a_unit_longer_than_the_grace_period_does_not_hold_the_exit_up(
 def test_a_second_signal_ends_the_process_at_once(
     place: Path, inputs: Path, start_saccade: Start, saccade: Saccade
 ) -> None:
-    (place / "slow").write_text("45")
     process = start_saccade(*command(place, inputs / "two.tif"))
-    wait_for_receipts(process, place / "run", 1)
+    slow_down(process, place)
     process.send_signal(signal.SIGTERM)
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
@@ -206,14 +211,14 @@ def test_a_unit_that_crashes_the_driver_again_and_again_is_set_aside(
 def test_killing_the_driver_again_and_again_sets_nothing_aside(
     place: Path, dark: Path, start_saccade: Start, saccade: Saccade
 ) -> None:
-    (place / "slow").write_text("60")
     for epoch in range(1, 5):
+        (place / "slow").write_text("0")
         process = start_saccade(*command(place, dark))
         journal = place / "run" / "journal" / f"{epoch:06d}.jsonl"
         while not (journal.exists() and b'"started"' in journal.read_bytes()):
             assert process.poll() is None, process.communicate()[1]
+            (place / "slow").write_text("45")
             time.sleep(0.05)
-        time.sleep(0.3)
         process.kill()
         process.communicate()
     (place / "slow").unlink()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -36,7 +37,16 @@ def main() -> None:
         app()
     except SaccadeError as error:
         complaints.print(f"saccade: {error}", style="red", markup=False, highlight=False)
+        if isinstance(error, Interrupted):
+            _leave_at_once(EXIT_INTERRUPTED)
         sys.exit(exit_code(error))
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """End without waiting for threads: a unit that outlasts the grace period can't be ended."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def exit_code(error: SaccadeError) -> int:

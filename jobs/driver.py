@@ -21,7 +21,7 @@ from saccade.jobs.options import RunOptions
 from saccade.jobs.stages import StageWork, last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
 from saccade.jobs.tally import Tally
-from saccade.pipeline.errors import Interrupted
+from saccade.pipeline.errors import Interrupted, WorkerLost
 from saccade.pipeline.plan import Unit
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import load_recipe
@@ -290,6 +290,15 @@ class RunLoop:
             if deadline < now:
                 del self._deadlines[assign.unit]
                 self._handle(events.UnitTimedOut(assign.worker, assign.unit, assign.attempt))
+                self._refuse_to_hang(assign)
+
+    def _refuse_to_hang(self, late: events.Assign) -> None:
+        if not self._workers.replaceable:
+            raise WorkerLost(
+                f"unit {late.unit} did not end within {self._options.unit_timeout_seconds:g} s, "
+                "and nothing can end it in this process; the same command tries it again, and "
+                "with --workers ray the run goes on without it"
+            )
 
     def _heed_stop(self) -> None:
         """Stop dispatching, drain within the grace period, leave the journal durable."""

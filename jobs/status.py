@@ -56,14 +56,14 @@ def as_table(tally: Tally) -> Table:
 
 def _cells(image: ImageTally) -> list[str]:
     done, planned = image.units.get(image.stage, [0, 0])
-    chosen = [t for t in image.tiles.values() if "of" in t]
+    chosen = image.finest_choice
     return [
         image.name,
         image.state,
         image.stage,
         f"{done}/{planned}" if planned else "",
         str(image.tiles_done or ""),
-        f"{chosen[-1]['selected'] / chosen[-1]['of']:.0%}" if chosen else "",
+        f"{chosen['selected'] / chosen['of']:.0%}" if chosen else "",
         str(image.tiles_failed or ""),
         image.reason,
     ]

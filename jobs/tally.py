@@ -35,6 +35,12 @@ class ImageTally:
     """What could not be read, the first few."""
 
     @property
+    def finest_choice(self) -> dict[str, int] | None:
+        """Tiles of the finest pass that tiles were chosen for; None before any choice."""
+        chosen = [tiles for tiles in self.tiles.values() if "of" in tiles]
+        return chosen[-1] if chosen else None
+
+    @property
     def tiles_done(self) -> int:
         """Tiles answered, all passes."""
         return sum(t.get("done", 0) + t.get("degraded", 0) for t in self.tiles.values())
@@ -81,8 +87,8 @@ class Tally:
 
     @property
     def share_refined(self) -> float | None:
-        """Of the tiles that later passes could visit, the share they do; None before any choice."""
-        chosen = [t for image in self.images.values() for t in image.tiles.values() if "of" in t]
+        """Share of the tiles that the finest pass chosen so far visits; None before any choice."""
+        chosen = [tiles for image in self.images.values() if (tiles := image.finest_choice)]
         return sum(t["selected"] for t in chosen) / sum(t["of"] for t in chosen) if chosen else None
 
     @property

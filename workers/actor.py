@@ -20,7 +20,7 @@ from ray.exceptions import RayActorError, RayError
 
 from saccade.pipeline.errors import RunError, WorkerLost
 from saccade.workers import events
-from saccade.workers.crash_log import crash_told, log_crashes
+from saccade.workers.crash_log import crash_told, log_crashes, log_error
 from saccade.workers.engine import Engine
 from saccade.workers.events import Event, WorkerJoined
 from saccade.workers.folder import RunFolder
@@ -42,6 +42,7 @@ class UnitActor:
 
     def __init__(self, spec: WorkerSpec, name: str) -> None:
         self._crash_log = log_crashes(crash_log(spec, name))
+        self._logs = RunFolder(spec.folder).logs
         self._engine = Engine(spec)
 
     def ready(self) -> int:
@@ -54,7 +55,9 @@ class UnitActor:
 
     def run(self, task: Task) -> Outcome:
         """Do one unit; several calls at once share the engine's lanes."""
-        return outcome_of(self._engine.submit(task))
+        outcome = outcome_of(self._engine.submit(task))
+        log_error(self._logs, task.unit.id, outcome.details)
+        return outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,11 @@ class RayWorkers:
         self._living: dict[Any, str] = {}
         self._running: dict[Any, tuple[str, Task]] = {}
         self._failed_starts = 0
+
+    @property
+    def replaceable(self) -> bool:
+        """An actor is a process: it can be ended."""
+        return True
 
     def start(self) -> list[Event]:
         """Join or start Ray and create the actors; each joins through ``poll`` once it stands."""

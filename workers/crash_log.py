@@ -1,12 +1,13 @@
-"""What a crash leaves behind: a stack that Python's fault handler wrote. Knows no unit, no run.
+"""What crashes and unexpected errors leave behind, for whoever mends them. Knows no run.
 
-There is a stack after a segmentation fault, an abort, a bus or floating-point error; none after a
-SIGKILL, ``os._exit``, an out-of-memory killer or a power cut.
+A crash leaves a stack that Python's fault handler wrote: a segmentation fault, an abort, a bus or
+floating-point error does. SIGKILL, ``os._exit``, an out-of-memory killer or a power cut leave none.
 """
 
 from __future__ import annotations
 
 import faulthandler
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -26,6 +27,17 @@ def log_crashes(path: Path) -> TextIO:
         raise StoreError(f"{path}: can't be written ({error.strerror})") from error
     faulthandler.enable(file)
     return file
+
+
+def log_error(logs: Path, unit: str, details: str) -> None:
+    """Add the trace of an unexpected error to ``errors.txt``; nothing where there is no trace."""
+    if not details:
+        return
+    # the error itself goes its own way; a disk too full for its trace is told by what comes next
+    with suppress(OSError):
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / "errors.txt").open("a") as file:
+            file.write(f"unit {unit}\n{details}\n")
 
 
 def crash_told(path: Path) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import queue
+import threading
 from concurrent.futures import Future
 from typing import Any
 
+from saccade.workers.crash_log import log_error
 from saccade.workers.engine import Engine
 from saccade.workers.events import Event, WorkerJoined
+from saccade.workers.folder import RunFolder
 from saccade.workers.outcome import Outcome
 from saccade.workers.tasks import Task, WorkerSpec
 
 SLOTS = 3
 """Units in flight per worker: one read, one computed, one written."""
+CLOSE_SECONDS = 5.0
+"""How long an engine is waited for when it is closed in the midst of a unit."""
 
 
 class LocalWorkers:
@@ -24,6 +29,11 @@ class LocalWorkers:
         self._engines: dict[str, Engine] = {}
         self._ended: queue.Queue[tuple[str, Task, Outcome]] = queue.Queue()
 
+    @property
+    def replaceable(self) -> bool:
+        """A thread can't be ended from outside."""
+        return False
+
     def start(self) -> list[Event]:
         """Start the engines."""
         self._engines = {f"local-{i}": Engine(self._spec) for i in range(self._count)}
@@ -31,8 +41,13 @@ class LocalWorkers:
 
     def assign(self, worker: str, task: Task) -> None:
         """Give a unit to an engine; returns at once."""
-        answer = self._engines[worker].submit(task)
-        answer.add_done_callback(lambda done: self._ended.put((worker, task, outcome_of(done))))
+
+        def ended(answer: Future[dict[str, Any]]) -> None:
+            outcome = outcome_of(answer)
+            log_error(RunFolder(self._spec.folder).logs, task.unit.id, outcome.details)
+            self._ended.put((worker, task, outcome))
+
+        self._engines[worker].submit(task).add_done_callback(ended)
 
     def poll(self, timeout_seconds: float) -> list[Event]:
         """What ended since the last call."""
@@ -45,15 +60,21 @@ class LocalWorkers:
         return [outcome.event(worker, task) for worker, task, outcome in ended]
 
     def cancel(self, worker: str) -> list[Event]:
-        """A thread can't be ended from outside: it keeps its slots until it answers."""
+        """Nothing: the worker keeps its slots until it answers."""
         del worker
         return []
 
     def close(self) -> None:
-        """End the engines."""
-        for engine in self._engines.values():
-            engine.close()
+        """End the engines; one that is busy for too long ends with this process."""
+        closing = [
+            threading.Thread(target=engine.close, name=f"close {name}", daemon=True)
+            for name, engine in self._engines.items()
+        ]
         self._engines.clear()
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(CLOSE_SECONDS)
 
 
 def outcome_of(answer: Future[dict[str, Any]]) -> Outcome:

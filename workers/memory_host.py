@@ -53,8 +53,8 @@ def lane_budgets(
 ) -> LaneBudgets:
     """Share what a host's workers have left among their lanes.
 
-    What is beyond the least goes to reading ahead first: a device that waits for pixels is idle, one
-    whose scores wait is not.
+    What is beyond the least goes to reading ahead first: a device that waits for pixels is idle,
+    one whose scores wait is not.
 
     Args:
         host: allowed for all workers of this host together, reserved by each one of them: the

@@ -201,8 +201,9 @@ def _smallest_fast(speeds: Mapping[int, float], tolerance: float) -> int:
 def back_off(work: Work, budget: Budget, smallest_px: int, multiple: int = 1) -> tuple[int, Shape]:
     """What to try after this work ran out of memory: half the batch, then half the window.
 
-    Every try is smaller than the one before, so no more than
-    ``log2(batch) + 2 * log2(side / smallest_px) + 2`` of them are made.
+    Sizes that the model rules out are passed over, all but the last resort: one smallest tile is
+    tried whatever was projected. Every try is smaller than the one before, so there are no more
+    than ``log2(batch) + 2 * log2(side) + 2`` of them.
 
     Args:
         work: what ran out of memory, with a model that has been taught by it.
@@ -211,22 +212,22 @@ def back_off(work: Work, budget: Budget, smallest_px: int, multiple: int = 1) ->
         multiple: what the model's input sizes are multiples of.
 
     Returns:
-        Batch and window shape, expected to fit.
+        Batch and window shape.
 
     Raises:
-        UnitTooLarge: not even one smallest tile is expected to fit.
+        UnitTooLarge: it was one smallest tile that ran out of memory.
     """
-    batch, shape = work.batch, work.shape
-    while True:
-        smaller = _smaller(batch, shape, smallest_px, multiple)
-        if smaller is None:
-            least = Work(work.name, work.model, batch, shape)
-            raise UnitTooLarge(
-                f"{_too_much(least, budget)}; this is the smallest tile alone: {_SMALLER}"
-            )
-        batch, shape = smaller
-        if work.model.fits(budget, batch, shape):
-            return smaller
+    smaller = _smaller(work.batch, work.shape, smallest_px, multiple)
+    if smaller is None:
+        raise UnitTooLarge(
+            f"{_too_much(work, budget)}; this is the smallest tile alone: {_SMALLER}"
+        )
+    while not work.model.fits(budget, *smaller):
+        below = _smaller(*smaller, smallest_px, multiple)
+        if below is None:
+            break
+        smaller = below
+    return smaller
 
 
 def _smaller(batch: int, shape: Shape, smallest_px: int, multiple: int) -> tuple[int, Shape] | None:

@@ -69,7 +69,7 @@ def _unit_nbytes(unit: str) -> int:
     if letters in ("", "B"):
         return 1
     thousand = 1000 if letters.endswith("B") and "I" not in letters else 1024
-    return thousand ** ("KMGT".index(letters[0]) + 1)
+    return int(thousand ** ("KMGT".index(letters[0]) + 1))
 
 
 def format_nbytes(nbytes: int) -> str:

@@ -42,7 +42,7 @@ class Outcome:
         """What an exception means for its unit, its image and the run."""
         ours = isinstance(error, errors.SaccadeError)
         return cls(
-            reason=str(error) if ours else f"{type(error).__name__}: {error}",
+            reason=str(error) if ours else f"{type(error).__name__}: {error} (see logs/errors.txt)",
             details="" if ours else "".join(traceback.format_exception(error)),
             retryable=not isinstance(error, FINAL),
             stops_run=type(error).__name__ if isinstance(error, STOPS_RUN) else "",
@@ -65,6 +65,11 @@ class Outcome:
 class Workers(Protocol):
     """Where units run: in this process, or as actors on a cluster."""
 
+    @property
+    def replaceable(self) -> bool:
+        """Whether a worker that hangs can be ended and another put in its place."""
+        ...
+
     def start(self) -> list[Event]:
         """Start the workers; says which joined."""
         ...
@@ -86,5 +91,5 @@ class Workers(Protocol):
         ...
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers; what they hold is not finished. Returns soon, whatever they do."""
         ...

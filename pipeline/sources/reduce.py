@@ -66,7 +66,7 @@ def _reduce_band(
 ) -> np.ndarray:
     valid = _valid(pixels, nodata)
     if valid is None:
-        return _rounded(_sum(pixels, rows, columns) / _full_area(rows, columns), pixels.dtype)
+        return _mean_of_all(_sum(pixels, rows, columns), rows, columns, pixels.dtype)
     total = _sum(np.where(valid, pixels, np.zeros((), pixels.dtype)), rows, columns)
     area = _sum(valid, rows, columns).astype(np.float64)
     empty = area <= MIN_VALID_SHARE * rows.factor**2
@@ -94,6 +94,14 @@ class _Axis:
     def span(self) -> tuple[int, int]:
         """First and one-past-last input pixel."""
         return source_span(self.start, self.stop, self.factor, self.length)
+
+    def counts(self) -> list[tuple[slice, int]]:
+        """Input pixels per output of a whole factor: of all, but for a last one that has fewer."""
+        number, each = self.stop - self.start, int(self.factor)
+        last = self.length - (self.stop - 1) * each
+        if last >= each:
+            return [(slice(0, number), each)]
+        return [(slice(0, number - 1), each), (slice(number - 1, number), last)]
 
     def taps(self) -> Taps:
         """Per tap, for each output: the input pixel, relative to the span, and its weight."""
@@ -123,45 +131,78 @@ def _sum(pixels: np.ndarray, rows: _Axis, columns: _Axis) -> np.ndarray:
     """Weighted sums over the area of each output: integers stay exact where the factor is whole."""
     whole = rows.whole
     if whole is not None:
-        return _sum_whole(_sum_whole(pixels, whole, 0), whole, 1)
+        down = _sum_rows(pixels, whole, _accumulator(pixels.dtype, whole))
+        return _sum_columns(down, whole, _accumulator(pixels.dtype, whole**2))
     return _sum_taps(_sum_taps(pixels, rows.taps(), 0), columns.taps(), 1)
 
 
+def _mean_of_all(
+    total: np.ndarray, rows: _Axis, columns: _Axis, dtype: np.dtype[Any]
+) -> np.ndarray:
+    """The sums by the areas they were taken over, all of which holds data."""
+    if dtype.kind == "f" or rows.whole is None or total.dtype.itemsize > 4:
+        return _rounded(total / _full_area(rows, columns), dtype)
+    mean = np.empty(total.shape, dtype)
+    for y, height in rows.counts():
+        for x, width in columns.counts():
+            mean[y, x] = _divided(total[y, x], height * width)
+    return mean
+
+
+def _divided(total: np.ndarray, area: int) -> np.ndarray:
+    """Integers by one integer, rounded half to even; twice a total fits in twice the bits."""
+    wide = np.dtype(f"{total.dtype.kind}{total.itemsize * 2}")
+    doubled = total.astype(wide) * 2 + area
+    mean = doubled // (2 * area)
+    mean -= (mean * (2 * area) == doubled) & (mean & 1).astype(bool)
+    return mean
+
+
 def _full_area(rows: _Axis, columns: _Axis) -> np.ndarray:
-    """``_sum`` of ones, bit for bit: ``(height, width, 1)``."""
+    """``_sum`` of ones, bit for bit: ``(height, width, 1)`` float64."""
     ones = np.ones((rows.span[1] - rows.span[0], 1, 1), bool)
     whole = rows.whole
     if whole is not None:
-        along = _sum_whole(np.ones((1, columns.span[1] - columns.span[0], 1), bool), whole, 1)
-        area: np.ndarray = _sum_whole(ones, whole, 0) * along
-        return area
-    height = _sum_taps(ones, rows.taps(), 0)
-    return _sum_taps(height, [(np.zeros_like(p), w) for p, w in columns.taps()], 1)
+        height, width = (
+            np.concatenate([np.full(at.stop - at.start, float(n)) for at, n in axis.counts()])
+            for axis in (rows, columns)
+        )
+        return np.multiply.outer(height, width)[:, :, None]
+    down = _sum_taps(ones, rows.taps(), 0)
+    return _sum_taps(down, [(np.zeros_like(p), w) for p, w in columns.taps()], 1)
 
 
 def _accumulator(dtype: np.dtype[Any], terms: int) -> np.dtype[Any]:
-    """A type that holds the sum of so many samples; 32 bits, which are faster, where they do."""
+    """The narrowest type that holds the sum of so many samples; narrow ones are faster."""
     if dtype.kind == "f":
         return np.dtype(np.float64)
     largest = 1 if dtype.kind == "b" else max(np.iinfo(dtype).max, -int(np.iinfo(dtype).min))
-    return np.dtype(np.int32 if largest * terms < 1 << 31 else np.int64)
+    narrow = np.dtype(np.int16 if dtype.kind == "i" else np.uint16)
+    fitting = (t for t in (narrow, np.dtype(np.int32)) if largest * terms <= np.iinfo(t).max)
+    return next(fitting, np.dtype(np.int64))
 
 
-def _sum_whole(pixels: np.ndarray, factor: int, axis: int) -> np.ndarray:
-    count = -(-pixels.shape[axis] // factor)
-    shape = tuple(count if a == axis else n for a, n in enumerate(pixels.shape))
-    total = np.zeros(shape, _accumulator(pixels.dtype, factor))
-    for tap in range(min(factor, pixels.shape[axis])):
-        part = _strided(pixels, axis, tap, factor)
-        _strided(total, axis, 0, 1, part.shape[axis])[...] += part
+def _sum_rows(pixels: np.ndarray, factor: int, accumulator: np.dtype[Any]) -> np.ndarray:
+    flat = pixels.reshape(len(pixels), -1)
+    total = flat[::factor].astype(accumulator)
+    for tap in range(1, min(factor, len(flat))):
+        part = flat[tap::factor]
+        total[: len(part)] += part
+    return total.reshape(len(total), *pixels.shape[1:])
+
+
+def _sum_columns(pixels: np.ndarray, factor: int, accumulator: np.dtype[Any]) -> np.ndarray:
+    width = pixels.shape[1]
+    shape = (len(pixels), -(-width // factor), pixels.shape[2])
+    total = np.empty(shape, accumulator)
+    # channel by channel, because looping over a short last axis is several times slower
+    for channel in range(pixels.shape[2]):
+        samples, sums = pixels[:, :, channel], total[:, :, channel]
+        sums[...] = samples[:, ::factor]
+        for tap in range(1, min(factor, width)):
+            part = samples[:, tap::factor]
+            sums[:, : part.shape[1]] += part
     return total
-
-
-def _strided(
-    array: np.ndarray, axis: int, start: int, step: int, stop: int | None = None
-) -> np.ndarray:
-    index = slice(start, stop, step)
-    return array[index] if axis == 0 else array[:, index]
 
 
 def _sum_taps(pixels: np.ndarray, taps: Taps, axis: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from saccade.pipeline.sources.tile_cache import TileCache
 from saccade.pipeline.sources.tile_decoder import TileDecoder
 
 MAX_SEGMENT_BYTES = 1 << 31
-SMALL_RATIO = 64
+SMALL_RATIO = 96
 """A tile that was compressed by this much is probably background, and one like many."""
 
 
@@ -133,7 +133,8 @@ class Segments:
 def compact(pixels: np.ndarray) -> np.ndarray:
     """The same pixels; where all rows are alike, one row in memory."""
     first = pixels[0]
-    if np.array_equal(pixels[-1], first) and (pixels == first).all():
+    # the last row first: in most tiles that is enough to tell
+    if first.tobytes() == pixels[-1].tobytes() and (pixels == first).all():
         return np.broadcast_to(first.copy(), pixels.shape)
     return pixels
 

@@ -84,7 +84,7 @@ def test_a_full_disk_stops_the_run(lab: Lab) -> None:
 def test_an_error_nobody_foresaw_is_tried_again_and_names_its_place() -> None:
     outcome = Outcome.of_error(ZeroDivisionError("division by zero"))
     assert outcome.retryable
-    assert outcome.reason == "ZeroDivisionError: division by zero"
+    assert outcome.reason.startswith("ZeroDivisionError: division by zero")
     assert "ZeroDivisionError" in outcome.details
 
 

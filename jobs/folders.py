@@ -26,6 +26,7 @@ from saccade.jobs.tally import Tally
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import recipe_text
 from saccade.pipeline.store_shelf import LocalShelf
+from saccade.workers.allocator import keep_large_blocks
 from saccade.workers.device import gpu_count
 from saccade.workers.folder import RunFolder, write_whole
 from saccade.workers.local import LocalWorkers
@@ -67,6 +68,7 @@ def open_run(
     Raises:
         ResumeRefused: the folder belongs to another recipe, other weights or other images.
     """
+    keep_large_blocks()
     folder = RunFolder(root.absolute())
     choice = WorkerChoice.parse(options.workers)
     device = choose_device(options.device, gpu_count())

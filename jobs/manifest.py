@@ -249,6 +249,9 @@ def check_overrides(entries: Iterable[ImageEntry], recipe: Recipe) -> None:
     """
     problems = []
     for entry in entries:
+        if not _names_passes(entry.overrides.get("passes", {})):
+            problems.append(f"{entry.name}: a change to a pass is a column like passes.NAME.tile")
+            continue
         try:
             recipe.overridden(dict(entry.overrides))
         except KeyError as error:
@@ -258,6 +261,11 @@ def check_overrides(entries: Iterable[ImageEntry], recipe: Recipe) -> None:
             problems.append(explain(error, entry.name))
     if problems:
         raise ManifestError(_listed(problems))
+
+
+def _names_passes(changes: Any) -> bool:
+    """Whether changes are by pass and by key."""
+    return isinstance(changes, Mapping) and all(isinstance(c, Mapping) for c in changes.values())
 
 
 def with_pixel_size(

@@ -10,7 +10,10 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from ray.exceptions import RayActorError, RayError
 
 from saccade.pipeline.errors import RunError, WorkerLost
 from saccade.workers import events
+from saccade.workers.allocator import keep_large_blocks
 from saccade.workers.crash_log import crash_told, log_crashes, log_error
 from saccade.workers.engine import Engine
 from saccade.workers.events import Event, WorkerJoined
@@ -43,6 +47,7 @@ class UnitActor:
     def __init__(self, spec: WorkerSpec, name: str) -> None:
         self._crash_log = log_crashes(crash_log(spec, name))
         self._logs = RunFolder(spec.folder).logs
+        keep_large_blocks()
         self._engine = Engine(spec)
 
     def ready(self) -> int:
@@ -213,17 +218,31 @@ def _connect(place: RayPlace) -> None:
     address = place.address
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
-        if address:
-            ray.init(address=address, ignore_reinit_error=True, **quiet)
-        else:
-            ray.init(
-                address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
-            )
+        with _signals_kept():
+            if address:
+                ray.init(address=address, ignore_reinit_error=True, **quiet)
+            else:
+                ray.init(
+                    address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
+                )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"at {address}" if address else "on this machine"
         raise RunError(
             f"no Ray {where}: {_first_line(error)}; check --address, or use --workers local"
         ) from error
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back the handlers that Ray replaces; its own abort the process three seconds later."""
+    # only the main thread may set handlers, and only there does Ray do so
+    main = threading.current_thread() is threading.main_thread()
+    kept = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)} if main else {}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _room(place: RayPlace) -> int:

@@ -11,7 +11,7 @@ import threading
 import torch
 
 from saccade.pipeline.geometry import Shape
-from saccade.pipeline.models.base import ModelSpec, PassModel, Prediction, Views
+from saccade.pipeline.models.base import PassModel, Prediction, Views
 from saccade.workers.memory import pixels_of
 
 
@@ -37,18 +37,13 @@ class SimulatedDevice:
         limit_nbytes: int,
         noise_nbytes: int = 0,
     ) -> None:
-        self.model = model
+        self.model, self.spec = model, model.spec
         self.base_nbytes, self.nbytes_per_px = base_nbytes, nbytes_per_px
         self.limit_nbytes, self.noise_nbytes = limit_nbytes, noise_nbytes
         self.asked: list[tuple[int, Shape]] = []
         """Batch and shape of every forward pass tried, in order."""
         self._peak_nbytes = 0
         self._lock = threading.Lock()
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What the model declares."""
-        return self.model.spec
 
     def __call__(self, views: Views) -> Prediction:
         """Answer, if there is memory for it.

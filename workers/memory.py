@@ -19,6 +19,8 @@ from saccade.workers.memory_size import format_nbytes
 SCHEMA = 1
 MARGIN = 0.1
 """What a projection may be wrong by, as a share of itself, beyond what its probes showed."""
+CPU_MARGIN = 0.5
+"""The same for resident memory: what a C library's heap keeps between tensors comes on top."""
 FEWEST_PROBES = 3
 
 
@@ -113,8 +115,15 @@ class MemoryModel:
             raise ValueError(f"bytes and margin of a memory model are 0 or more; found {self}")
 
     @classmethod
-    def fit(cls, key: MemoryKey, probes: Sequence[Probe], margin: float = MARGIN) -> MemoryModel:
+    def fit(
+        cls, key: MemoryKey, probes: Sequence[Probe], margin: float | None = None
+    ) -> MemoryModel:
         """The line through three or more probes: least squares, no coefficient below 0.
+
+        Args:
+            key: what they were measured on.
+            probes: three or more, of at least two sizes.
+            margin: None takes what suits the kind of device.
 
         Raises:
             ValueError: fewer than three probes, or all of one size.
@@ -124,7 +133,8 @@ class MemoryModel:
                 f"{FEWEST_PROBES} probes of at least two sizes expected; found {list(probes)}"
             )
         base, slope = _line([p.pixels for p in probes], [p.measured_nbytes for p in probes])
-        line = cls(key, math.ceil(base), float(slope), margin=margin, probes=tuple(probes))
+        kept = margin_for(key.device) if margin is None else margin
+        line = cls(key, math.ceil(base), float(slope), margin=kept, probes=tuple(probes))
         off = max(abs(p.measured_nbytes - line.predict(p.batch, p.shape)) for p in probes)
         return replace(line, residual_nbytes=off)
 
@@ -208,6 +218,11 @@ class Account:
     def to_dict(self) -> dict[str, int | None]:
         """As receipts hold it."""
         return asdict(self)
+
+
+def margin_for(device: str) -> float:
+    """The margin that suits a kind of device: one with an allocator of its own needs little."""
+    return CPU_MARGIN if device.split(":")[0] == "cpu" else MARGIN
 
 
 def pixels_of(batch: int, shape: Shape) -> int:

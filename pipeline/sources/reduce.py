@@ -153,7 +153,7 @@ def _divided(total: np.ndarray, area: int) -> np.ndarray:
     """Integers by one integer, rounded half to even; twice a total fits in twice the bits."""
     wide = np.dtype(f"{total.dtype.kind}{total.itemsize * 2}")
     doubled = total.astype(wide) * 2 + area
-    mean = doubled // (2 * area)
+    mean: np.ndarray = doubled // (2 * area)
     mean -= (mean * (2 * area) == doubled) & (mean & 1).astype(bool)
     return mean
 
@@ -167,7 +167,8 @@ def _full_area(rows: _Axis, columns: _Axis) -> np.ndarray:
             np.concatenate([np.full(at.stop - at.start, float(n)) for at, n in axis.counts()])
             for axis in (rows, columns)
         )
-        return np.multiply.outer(height, width)[:, :, None]
+        area: np.ndarray = np.multiply.outer(height, width)[:, :, None]
+        return area
     down = _sum_taps(ones, rows.taps(), 0)
     return _sum_taps(down, [(np.zeros_like(p), w) for p, w in columns.taps()], 1)
 

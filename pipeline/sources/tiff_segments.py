@@ -15,12 +15,13 @@ from tifffile import TiffPage
 
 from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.sources.tiff_decoder import TileDecoder
 from saccade.pipeline.sources.tile_cache import TileCache
-from saccade.pipeline.sources.tile_decoder import TileDecoder
 
 MAX_SEGMENT_BYTES = 1 << 31
-SMALL_RATIO = 96
-"""A tile that was compressed by this much is probably background, and one like many."""
+SMALL_RATIO, SMALL_NBYTES = 96, 1024
+"""A tile that was compressed by this much, or to this little, may be background like many others;
+its bytes are compared."""
 
 
 class Segments:
@@ -45,6 +46,10 @@ class Segments:
         self._decoder = TileDecoder.of(page)
         self._raw_rows = _has_raw_rows(page)
         self._stored = page.dtype.newbyteorder(page.parent.byteorder) if page.dtype else dtype
+        self._small_nbytes = max(SMALL_NBYTES, self.tile_nbytes // SMALL_RATIO)
+        if self._decoder.fill is None:
+            # what tifffile makes of bytes may depend on the tile's place
+            self._small_nbytes = 0
         self._check()
 
     def _check(self) -> None:
@@ -108,16 +113,18 @@ class Segments:
 
     def _tile_of(self, index: int, row: int, cache: TileCache) -> np.ndarray:
         """A decoded tile: kept from an earlier read, equal to an earlier one, or decoded now."""
-        height = self.tile[0] if self._tiled else min(self.tile[0], self._below(row))
+        height = self._stored_height(row)
         nbytes = self._nbytes[index]
-        if nbytes * SMALL_RATIO > self.tile_nbytes or self._decoder.fill is None:
+        if nbytes > self._small_nbytes:
             return cache.get((id(self), index), lambda: self._decode(index, height))
         data = self._bytes(self._offsets[index], nbytes)
         key = (id(self), height, data)
         return cache.get(key, lambda: compact(self._decoder.decode(data, index, height)))
 
-    def _below(self, row: int) -> int:
-        return self.shape[0] - row * self.tile[0]
+    def _stored_height(self, row: int) -> int:
+        """Rows that the file holds: a strip ends with the image, a tile does not."""
+        whole = self.tile[0]
+        return whole if self._tiled else min(whole, self.shape[0] - row * whole)
 
     def _decode(self, index: int, height: int) -> np.ndarray:
         data = self._bytes(self._offsets[index], self._nbytes[index])

@@ -104,5 +104,5 @@ class TileCache:
 
 def held_nbytes(array: np.ndarray) -> int:
     """Memory behind an array, in which an axis that repeats one row costs nothing."""
-    stored = (n for n, stride in zip(array.shape, array.strides, strict=True) if stride)
-    return array.itemsize * math.prod(stored)
+    stored = [n for n, stride in zip(array.shape, array.strides, strict=True) if stride]
+    return int(array.itemsize * math.prod(stored))

@@ -136,6 +136,25 @@ def test_a_signal_drains_closes_the_journal_exits_75_and_the_command_resumes(
 
 
 @pytest.mark.slow
+def test_a_signal_drains_a_run_on_actors_too(
+    place: Path,
+    inputs: Path,
+    start_saccade: Start,
+    saccade: Saccade,
+) -> None:
+    """Ray sets handlers of its own, which would abort the driver three seconds after the signal."""
+    (place / "slow").write_text("0.5")
+    process = start_saccade(*command(place, inputs / "two.tif", workers="ray:2"))
+    wait_for_receipts(process, place / "run", 3)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert last_record(place / "run")["kind"] == "closed"
+    (place / "slow").unlink()
+    assert saccade(*command(place, inputs / "two.tif")).returncode == 0
+
+
+@pytest.mark.slow
 def test_a_unit_longer_than_the_grace_period_does_not_hold_the_exit_up(
     place: Path, inputs: Path, start_saccade: Start, saccade: Saccade
 ) -> None:

@@ -90,6 +90,23 @@ def test_whole_factors_are_block_means(factor: int, dtype: str) -> None:
     np.testing.assert_allclose(whole(plane_of(pixels, factor)), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int32"])
+@pytest.mark.parametrize("factor", [2, 3, 16, 31, 307])
+def test_whole_factors_average_every_integer_type_to_its_limits(factor: int, dtype: str) -> None:
+    """Also the last row and column of blocks, which have fewer pixels."""
+    rng = np.random.default_rng(17)
+    kind = np.dtype("uint8" if dtype == "bool" else dtype)
+    limits = (0, 1) if dtype == "bool" else (np.iinfo(kind).min, np.iinfo(kind).max)
+    pixels = rng.integers(*limits, (337, 323, 3), endpoint=True).astype(kind)
+    pixels[:factor, :factor] = limits[0]
+    pixels[:factor, factor:] = limits[1]
+    exact = np.empty((math.ceil(337 / factor), math.ceil(323 / factor), 3))
+    for y, x in np.ndindex(exact.shape[:2]):
+        block = pixels[y * factor : (y + 1) * factor, x * factor : (x + 1) * factor]
+        exact[y, x] = block.sum((0, 1), dtype=np.int64) / (block.shape[0] * block.shape[1])
+    assert np.array_equal(whole(plane_of(pixels, factor)), np.rint(exact).astype(kind))
+
+
 def test_integers_are_rounded_half_to_even() -> None:
     pixels = np.array([[0, 1, 1, 2]] * 2, np.uint8)
     assert whole(plane_of(pixels, 2)).ravel().tolist() == [0, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -289,9 +290,13 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
 def slide(data: Path) -> Case:
     """A slide whose second level has a downsample that is no whole number."""
     path = data / "slides" / "tcga-jpeg2000-no-mpp.svs"
-    source = OpenSlideSource(path)
-    full = tifffile.imread(path, key=0)
-    return Case(source, [full, source.read(1, Box.of(source.levels[1].shape))])
+    return Case(OpenSlideSource(path), slide_levels(path))
+
+
+@functools.cache
+def slide_levels(path: Path) -> list[np.ndarray]:
+    with closing(OpenSlideSource(path)) as source:
+        return [tifffile.imread(path, key=0), source.read(1, Box.of(source.levels[1].shape))]
 
 
 def some_boxes(case: Case, count: int = BOXES) -> list[tuple[int, Box]]:
@@ -333,7 +338,7 @@ def test_what_is_read_belongs_to_the_caller(case: Case) -> None:
 
 
 def test_eight_threads_read_what_one_reads(case: Case) -> None:
-    jobs = some_boxes(case, 31)
+    jobs = some_boxes(case, 11)
     start = threading.Barrier(8)
 
     def read_all(_: int) -> list[np.ndarray]:

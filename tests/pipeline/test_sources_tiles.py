@@ -24,9 +24,9 @@ from saccade.pipeline.errors import ReadError
 from saccade.pipeline.geometry import Box, Grid
 from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.tiff import TiffSource
+from saccade.pipeline.sources.tiff_decoder import TileDecoder
 from saccade.pipeline.sources.tiff_segments import compact
 from saccade.pipeline.sources.tile_cache import TileCache, cache_limit, held_nbytes
-from saccade.pipeline.sources.tile_decoder import TileDecoder
 
 SHAPE = (211, 157)
 
@@ -81,27 +81,26 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
+PREDICTORS = {"uint8": 2, "int16": 2, "uint32": 2, "float32": 3, "float64": 3}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("predictor", [1, 2, 3])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("codec", [None, "lzw", "deflate", "zstd"])
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float32", "float64"])
 def test_sample_bytes_are_decoded_as_tifffile_does(
-    tmp_path: Path, layout: str, predictor: int, byteorder: str, codec: str | None, dtype: str
+    tmp_path: Path, layout: str, byteorder: Any, codec: str | None
 ) -> None:
-    if predictor == 3 and not dtype.startswith("float"):
-        pytest.skip("a predictor of floating-point samples")
-    if codec is None and predictor != 1:
-        pytest.skip("predictors come with a compression")
-    pixels = texture(3, dtype)
-    planar = layout == "planar"
-    path = tiff(
-        tmp_path, pixels.transpose(2, 0, 1) if planar else pixels, photometric="rgb",
-        compression=codec, predictor=predictor, byteorder=byteorder, **LAYOUTS[layout],
-    )  # fmt: skip
-    assert assert_decoded_alike(path) > 3
-    with closing(open_source(path)) as source:
-        assert np.array_equal(source.read(0, Box.of(SHAPE)), pixels)
+    for dtype, predictor in PREDICTORS.items():
+        for applied in (1, predictor) if codec else (1,):
+            pixels = texture(3, dtype)
+            path = tiff(
+                tmp_path, pixels.transpose(2, 0, 1) if layout == "planar" else pixels,
+                photometric="rgb", compression=codec, predictor=applied, byteorder=byteorder,
+                **LAYOUTS[layout],
+            )  # fmt: skip
+            assert assert_decoded_alike(path, 5) > 3
+            with closing(open_source(path)) as source:
+                assert np.array_equal(source.read(0, Box.of(SHAPE)), pixels)
 
 
 @pytest.mark.parametrize("layout", ["tiles", "strips"])
@@ -140,8 +139,7 @@ def test_pictures_are_decoded_as_tifffile_does(
         (texture(1), {"compression": "packbits"}),
         (texture(3), {"compression": "lzma", "photometric": "rgb"}),
         (texture(3), {"compression": "png", "photometric": "rgb"}),
-        (texture(1, "float16"), {"compression": "lerc"}),
-    ][:5],
+    ],
 )
 def test_what_is_unusual_is_left_to_tifffile(
     tmp_path: Path, pixels: np.ndarray, options: dict[str, Any]
@@ -225,13 +223,13 @@ def test_windows_with_halos_decode_each_tile_once(
 
 
 def test_tiles_of_equal_bytes_are_decoded_once(tmp_path: Path, decoded: Counter[int]) -> None:
-    pixels = np.full((512, 512, 3), 243, np.uint8)
-    pixels[:64, :64] = np.random.default_rng(3).integers(0, 255, (64, 64, 3))
-    path = tiff(tmp_path, pixels, tile=(64, 64), compression="jpeg", photometric="ycbcr")
+    pixels = np.full((640, 512, 3), 243, np.uint8)
+    pixels[:128, :128] = np.random.default_rng(3).integers(0, 255, (128, 128, 3))
+    path = tiff(tmp_path, pixels, tile=(128, 128), compression="jpeg", photometric="ycbcr")
     with closing(TiffSource(path)) as source:
         found = source.read(0, Box.of(pixels.shape[:2]))
         assert np.array_equal(found, tifffile.imread(path))
-        assert source._cache.nbytes == 64 * 64 * 3 + 64 * 3
+        assert source._cache.nbytes == 128 * 128 * 3 + 128 * 3
     assert decoded == {0: 1, 1: 1}
 
 
@@ -247,12 +245,13 @@ def test_equal_bytes_of_strips_of_different_height_are_told_apart(tmp_path: Path
 def test_tiles_that_are_left_out_are_neither_decoded_nor_kept(
     tmp_path: Path, decoded: Counter[int]
 ) -> None:
-    options = {"shape": (128, 128), "dtype": "uint8", "tile": (64, 64)}
-    tifffile.imwrite(tmp_path / "a.tif", iter([None] * 4), **options)
+    tiles = iter([np.full((64, 64), 5, np.uint8), None, None, None])
+    options: dict[str, Any] = {"shape": (128, 128), "dtype": "uint8", "tile": (64, 64)}
+    tifffile.imwrite(tmp_path / "a.tif", tiles, **options)
     with closing(TiffSource(tmp_path / "a.tif")) as source:
-        assert not source.read(0, Box(0, 0, 128, 128)).any()
-        assert source._cache.nbytes == 0
-    assert not decoded
+        assert source.read(0, Box(0, 0, 128, 128)).sum() == 5 * 64 * 64
+        assert source._cache.nbytes == 64 * 64
+    assert decoded == {0: 1}
 
 
 def test_a_tile_that_fails_is_not_kept_and_fails_again(

@@ -95,6 +95,16 @@ def test_two_probes_or_three_of_one_size_are_too_few() -> None:
 # ------------------------------------------------------------------------------- projections
 
 
+@pytest.mark.parametrize(("device", "margin"), [("cpu", 0.5), ("cuda:NVIDIA A100", 0.1)])
+def test_resident_memory_keeps_a_larger_margin_than_a_device_with_its_own_allocator(
+    device: str, margin: float
+) -> None:
+    found = [Probe(1, (1, side), 7 * side) for side in (3, 5, 11)]
+    key = replace(KEY, device=device)
+    assert MemoryModel.fit(key, found).margin == margin
+    assert MemoryModel.fit(key, found, margin=0.2).margin == 0.2
+
+
 def test_the_projection_is_base_and_slope_and_the_margin_is_kept_apart() -> None:
     model = MemoryModel(KEY, 1009, 7.0, residual_nbytes=13, margin=0.5)
     projected = 1009 + 7 * 2 * 3 * 5

@@ -180,7 +180,7 @@ def tries(first: Work, smallest_px: int, multiple: int) -> Iterator[Work]:
 
 
 def test_the_batch_is_halved_before_the_window_and_then_the_unit_is_too_large() -> None:
-    tried = []
+    tried: list[tuple[int, int, int]] = []
     with pytest.raises(UnitTooLarge, match="smallest tile alone"):
         tried.extend((now.batch, *now.shape) for now in tries(work(7, 48, 40), 16, 8))
     assert tried == [(7, 48, 40), (3, 48, 40), (1, 48, 40), (1, 24, 24), (1, 16, 16)]
@@ -201,10 +201,10 @@ def test_learning_from_out_of_memory_ends_at_what_fits_or_at_the_smallest_tile(
             with pytest.raises(UnitTooLarge):
                 back_off(now, budget, smallest_px, multiple)
             return
-        smaller = replace(now, batch=(found := back_off(now, budget, smallest_px, multiple))[0],
-                          shape=found[1])  # fmt: skip
-        assert smaller.model.predict(*found) <= now.model.predict(now.batch, now.shape)
-        now = smaller
+        known = now.model.predict(now.batch, now.shape)
+        batch, shape = back_off(now, budget, smallest_px, multiple)
+        now = replace(now, batch=batch, shape=shape)
+        assert now.model.predict(batch, shape) <= known
     pytest.fail(f"still at {now.batch} x {now.shape}")
 
 

@@ -165,10 +165,10 @@ def _squeezed(out: np.ndarray) -> np.ndarray:
 
 def _samples(page: TiffPage, decompress: Callable[..., Any] | None) -> Fill | None:
     """Samples as bytes in the file's order, perhaps as differences along a row."""
-    predictor = int(page.predictor)
-    if predictor not in (NO_PREDICTOR, DIFFERENCE, FLOATING_POINT):
+    predictor, stored = int(page.predictor), np.dtype(page.dtype)
+    if predictor not in (NO_PREDICTOR, FLOATING_POINT if stored.kind == "f" else DIFFERENCE):
         return None
-    stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
+    stored = stored.newbyteorder(page.parent.byteorder)
     swapped = not stored.isnative and predictor != FLOATING_POINT
 
     def fill(data: bytes, out: np.ndarray) -> None:

@@ -66,10 +66,10 @@ def middle(shape: tuple[int, int], multiple: int) -> Box:
     """The part of a level that is read: whole blocks around its middle."""
     limit = int((MAX_MEGAPIXELS * 1e6) ** 0.5)
     sides = [max(1, min(side, limit) // multiple) * multiple for side in shape]
-    corner = [
+    y0, x0 = (
         (side - part) // 2 // multiple * multiple for side, part in zip(shape, sides, strict=True)
-    ]
-    return Box(*corner, corner[0] + sides[0], corner[1] + sides[1]).clip(shape)
+    )
+    return Box(y0, x0, y0 + sides[0], x0 + sides[1]).clip(shape)
 
 
 def aligned_boxes(path: Path) -> list[Box]:

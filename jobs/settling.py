@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from saccade.pipeline.models.choice import BUILTIN
 from saccade.pipeline.models.loading import load_model
 from saccade.pipeline.recipe import ModelRecipe, Recipe
 from saccade.workers.folder import RunFolder, write_whole
@@ -38,7 +39,9 @@ def settle(
     passes = []
     for one in recipe.passes:
         model = one.model
-        if not _says_all(model):
+        if model.source.startswith(BUILTIN):
+            load_model(model, base_folder=model_folder)
+        elif not isinstance(model.halo, int):
             key = model_hashes[one.name]
             if key not in found:
                 found[key] = _measure(model, model_folder)
@@ -47,10 +50,6 @@ def settle(
     if found != known:
         write_whole(folder.models, json.dumps(found, indent=1))
     return recipe.model_copy(update={"passes": tuple(passes)})
-
-
-def _says_all(model: ModelRecipe) -> bool:
-    return model.source.startswith("builtin:") or isinstance(model.halo, int)
 
 
 def _measure(model: ModelRecipe, model_folder: Path) -> dict[str, Any]:

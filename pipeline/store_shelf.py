@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
-from zarr.abc.store import Store
-from zarr.storage import LocalStore
-
 from saccade.pipeline.errors import StorageFull, StoreError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 PARTIAL = ".partial"
 """How the name ends of what is not in place yet."""
@@ -128,6 +128,8 @@ class LocalShelf:
 
     def as_zarr(self) -> Store:
         """The folder as a store that only reads."""
+        from zarr.storage import LocalStore
+
         return LocalStore(self.root, read_only=True)
 
 

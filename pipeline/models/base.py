@@ -7,9 +7,10 @@ windows, calls the model, and crops, blends and stores the ``Prediction``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Activation = Literal["none", "sigmoid", "softmax"]
 

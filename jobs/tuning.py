@@ -82,7 +82,7 @@ def heading(name: str, calibration: Calibration) -> str:
 
 def trials_table(calibration: Calibration, tolerance: Tolerance) -> Table:
     """A row per setting; megapixels count what is answered for, not its halo."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for title in ("", "precision", "weights", "window", "batch", "MP/s", "mean |dp|", "labels"):
         table.add_column(title, no_wrap=True)
     table.add_column("")
@@ -98,7 +98,7 @@ def _cells(trial: Trial) -> tuple[str, ...]:
         setting.precision,
         "channels last" if setting.channels_last else "as loaded",
         f"{setting.window_px} px" if setting.window_px else "whole",
-        str(setting.batch),
+        str(setting.batch) if setting.window_px else "",
     )
     if trial.failure:
         return (*sizes, "", "", "")

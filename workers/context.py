@@ -98,7 +98,7 @@ class WorkerContext:
         self._models: dict[tuple[str, Arithmetic, bool], PassModel] = {}
         self._images: dict[str, ImageContext] = {}
         self._images_lock = threading.Lock()
-        self._models_lock = threading.Lock()
+        self._models_lock = threading.RLock()  # a converted copy needs the model as loaded
 
     # ---------------------------------------------------------------------------------- models
 
@@ -106,19 +106,23 @@ class WorkerContext:
         self, one: PassRecipe, precision: Arithmetic = "float32", channels_last: bool = False
     ) -> PassModel:
         """A pass's model, loaded once; in another arithmetic, a copy that is converted once."""
-        name = one.model.model_dump_json()
-        loaded: tuple[str, Arithmetic, bool] = (name, "float32", False)
-        key = (name, precision, channels_last)
-        device = self.spec.device
+        key = (one.model.model_dump_json(), precision, channels_last)
+        folder, device = self.spec.model_folder, self.spec.device
         with self._models_lock:
-            if loaded not in self._models:
-                folder = self.spec.model_folder
-                self._models[loaded] = load_model(one.model, base_folder=folder, device=device)
             if key not in self._models:
-                self._models[key] = in_arithmetic(
-                    self._models[loaded], precision, channels_last=channels_last, device=device
+                loaded = precision == "float32" and not channels_last
+                self._models[key] = (
+                    load_model(one.model, base_folder=folder, device=device)
+                    if loaded
+                    else self.converted(one, precision, channels_last)
                 )
             return self._models[key]
+
+    def converted(self, one: PassRecipe, precision: Arithmetic, channels_last: bool) -> PassModel:
+        """A pass's model in another arithmetic, for the caller to keep or to drop."""
+        loaded = self.model(one)
+        device = self.spec.device
+        return in_arithmetic(loaded, precision, channels_last=channels_last, device=device)
 
     def predictor(self, entry: ImageEntry, image: ImageContext, unit: Unit) -> Predictor:
         """A pass's model, ready for windows of one image."""
@@ -194,7 +198,7 @@ class WorkerContext:
         specs = [self.model(one).spec for one in recipe.passes]
         batch_px = BATCH_PX[self.spec.device.split(":")[0]]
         settings = {"cache": cache_folder()} | tuning
-        tuner = Tuner(self.spec, self.folder.settings, self.model, batch_px, **settings)
+        tuner = Tuner(self.spec, self.folder.settings, self.converted, batch_px, **settings)
         source = open_present(entry.uri)
         try:
             identity = source.identity()

@@ -47,7 +47,7 @@ class Tuner:
     frozen: Path
     """RUN/settings."""
     load: LoadModel
-    """A pass's model by arithmetic and by whether channels lie last."""
+    """A pass's model by arithmetic and by whether channels lie last; kept by nobody else."""
     batch_px: int
     """Pixels per forward pass that suit the device, where a batch is not searched."""
     cache: Path | None = None
@@ -116,8 +116,13 @@ class Tuner:
         source: Source,
         seconds: float,
     ) -> Calibration | None:
+        held: dict[tuple[str, bool], PassModel] = {}
+
         def models(precision: Arithmetic, channels_last: bool) -> PassModel:
-            return self.load(one, precision, channels_last)
+            if (precision, channels_last) not in held:
+                held.clear()  # one copy at a time: models can be large
+                held[precision, channels_last] = self.load(one, precision, channels_last)
+            return held[precision, channels_last]
 
         before = plan.passes[layout.index - 1].classes if layout.guidance else ()
         subject = Subject(

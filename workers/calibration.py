@@ -1,8 +1,7 @@
 """Measuring a pass's settings on the image's own pixels: the acting part of ``execution``.
 
-Reads a few windows where the image has structure, answers for them with each setting, and compares
-with float32. Knows no run, no cache and no receipt; when to stop is decided by the clock it is
-given.
+Answers for a few windows with each setting and compares with float32. Knows no run, no cache and no
+receipt; what is still affordable is decided by the clock it is given.
 """
 
 from __future__ import annotations
@@ -13,27 +12,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from saccade.pipeline.errors import ModelContract, ReadError, UnitTooLarge
+from saccade.pipeline.errors import ModelContract, UnitTooLarge
 from saccade.pipeline.execution import ExecutionSetting, SearchSpace, Trial, search
-from saccade.pipeline.geometry import Box, round_up
+from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel
-from saccade.pipeline.plan import Window, window_over
+from saccade.pipeline.plan import Window
 from saccade.pipeline.recipe import Arithmetic, Tolerance
 from saccade.pipeline.sources.plane import Plane
 from saccade.workers.device import Predictor, begin_peak, peak_memory_nbytes, set_threads
 from saccade.workers.reading import WindowPixels, read_window
+from saccade.workers.sampling import find_samples, window_at
 
-SAMPLES = 2
-"""Places of the image that every setting answers for."""
-PLACES = 1024
-"""Places looked at, to find those with the most structure."""
-LOOK_PX = 64
-"""Side of what is looked at of a place, in pixels of the coarsest level."""
-LOOK_TOTAL_PX = 64_000_000
-"""Pixels of the file's own tiles decoded while looking."""
-WHOLE_SAMPLE_PX = 512
-"""Side of a sample of a pass that goes through the model at once."""
 ROUNDS = (2, 5)
 """Least and most times that a setting answers; the fastest time of each sample counts."""
 TRIAL_SHARE = 0.1
@@ -84,7 +74,7 @@ def calibrate(
         Trials, the reference first; none where none of the sampled windows can be read.
     """
     set_threads(subject.torch_threads)
-    samples = find_samples(subject, space)
+    samples = find_samples(subject.plane, subject.layout, space.largest_window_px)
     if not samples:
         return ()
     return search(space, tolerance, Bench(subject, samples, seconds, clock))
@@ -98,89 +88,6 @@ class Sample:
     """Where it lies."""
     pixels: WindowPixels
     """As read."""
-
-
-# ------------------------------------------------------------------------------ where to measure
-
-
-def find_samples(subject: Subject, space: SearchSpace) -> list[Box]:
-    """The places (rectangles of tiles) to measure at, those with the most structure first.
-
-    Each holds the largest window tried. Places that can't be read are left out.
-    """
-    tiles = _sample_tiles(subject.layout, space)
-    scored = [
-        (-score, index, cells)
-        for index, cells in enumerate(_places(subject, tiles))
-        if (score := _structure(subject, cells)) is not None
-    ]
-    found: list[Box] = []
-    for _, _, cells in sorted(scored, key=lambda one: one[:2]):
-        if len(found) == SAMPLES:
-            break
-        if not _read(subject, window_at(subject.layout, cells)).lost:
-            found.append(cells)
-    return found
-
-
-def _sample_tiles(layout: PassLayout, space: SearchSpace) -> int:
-    side = space.largest_window_px or round_up(WHOLE_SAMPLE_PX, layout.tile_px)
-    return max(1, side // layout.tile_px)
-
-
-def _places(subject: Subject, side: int) -> list[Box]:
-    """Squares of tiles all over the pass, so many that looking at them stays cheap."""
-    grid = subject.layout.tiles
-    rows = range(0, max(1, grid.rows - side + 1), side)
-    columns = range(0, max(1, grid.columns - side + 1), side)
-    level = subject.plane.source.levels[-1]
-    tile = level.tile or (LOOK_PX, LOOK_PX)
-    most = max(SAMPLES, min(PLACES, LOOK_TOTAL_PX // (tile[0] * tile[1])))
-    step = max(1, -(-len(rows) * len(columns) // most))
-    whole = Box(0, 0, grid.rows, grid.columns)
-    places = [Box(y, x, y + side, x + side).intersect(whole) for y in rows for x in columns]
-    return places[::step]
-
-
-def _structure(subject: Subject, cells: Box) -> float | None:
-    """Standard deviation of a place's middle on the coarsest level; None if it can't be read."""
-    source, layout = subject.plane.source, subject.layout
-    level = source.levels[-1]
-    ratio = layout.plane.downsample / level.downsample
-    core = layout.tiles.span(cells)
-    box = _middle(core, ratio, level.shape)
-    try:
-        pixels = source.read(len(source.levels) - 1, box)
-    except ReadError:
-        return None
-    values = np.nan_to_num(pixels.reshape(-1, pixels.shape[-1]).astype(np.float32))
-    return float(values.std(axis=0).mean())
-
-
-def _middle(core: Box, ratio: float, shape: tuple[int, int]) -> Box:
-    def span(start: int, stop: int, limit: int) -> tuple[int, int]:
-        low, high = int(start * ratio), max(int(start * ratio) + 1, int(stop * ratio))
-        cut = max(0, (high - low - LOOK_PX) // 2)
-        low = min(low + cut, limit - 1)
-        return low, max(low + 1, min(high - cut, limit))
-
-    y0, y1 = span(core.y0, core.y1, shape[0])
-    x0, x1 = span(core.x0, core.x1, shape[1])
-    return Box(y0, x0, y1, x1)
-
-
-def window_at(layout: PassLayout, cells: Box) -> Window:
-    """The window of a layout at the first tile of a place, cut off at the place's own end.
-
-    Of a pass that goes through the model at once it is a part, without halo.
-    """
-    if layout.window_tiles == 0:
-        core = layout.tiles.span(cells)
-        sides = round_up(core.y1, layout.multiple), round_up(core.x1, layout.multiple)
-        return Window(core, Box(core.y0, core.x0, *sides))
-    longest = layout.window_tiles
-    first = Box(cells.y0, cells.x0, cells.y0 + longest, cells.x0 + longest)
-    return window_over(layout, first.intersect(cells))
 
 
 def _read(subject: Subject, window: Window) -> WindowPixels:

@@ -32,9 +32,10 @@ from saccade.pipeline.store import ImageStore
 from saccade.workers.device import Predictor
 from saccade.workers.folder import RunFolder
 from saccade.workers.reading import WindowPixels, check_present, read_window
+from saccade.workers.settings_shelf import cache_folder
 from saccade.workers.steps import finalise, freeze_image, select_next
 from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
-from saccade.workers.tuning import Tuner, cache_folder, said_of
+from saccade.workers.tuning import Tuner, said_of
 
 IDLE_IMAGES = 2
 """Images that stay open while nobody uses them."""

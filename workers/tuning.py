@@ -1,25 +1,20 @@
 """Which setting every pass of an image gets, where the recipe leaves it to measurement.
 
-What was measured is frozen in RUN/settings, where the first to write wins and everybody reads the
-winner: resumed runs and other workers compute as the first did. A copy in the user's cache saves
-later runs the measuring. How it is measured is ``calibration``'s business.
+Looks in the run first, so that resumed runs and other workers compute as the first did, then in the
+user's cache; measures only what neither knows. How is ``calibration``'s business.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from saccade.pipeline.errors import StoreError
 from saccade.pipeline.execution import Calibration, ExecutionSetting, SearchSpace, choose
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
@@ -30,12 +25,31 @@ from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.workers.calibration import Subject, calibrate
 from saccade.workers.device import device_name
+from saccade.workers.settings_shelf import freeze, read_cached, read_frozen, write_cached
 from saccade.workers.tasks import WorkerSpec
 
 SECONDS = 8.0
 """Time for measuring all passes of an image, shared by those that are not known yet."""
 
 LoadModel = Callable[[PassRecipe, Arithmetic, bool], PassModel]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pass of one image, for which a setting is wanted."""
+
+    recipe: Recipe
+    """With the image's overrides."""
+    one: PassRecipe
+    """Of the pass."""
+    plan: ImagePlan
+    """Of the image, as a pinned float32 would have it."""
+    layout: PassLayout
+    """Of the pass, likewise."""
+    source: Source
+    """The image, open."""
+    space: SearchSpace
+    """What may be tried."""
 
 
 @dataclass(frozen=True)
@@ -76,91 +90,69 @@ class Tuner:
         end = time.perf_counter() + self.seconds
         for one, layout in zip(recipe.passes, plan.passes, strict=True):
             left = max(0.0, end - time.perf_counter()) / (len(plan.passes) - layout.index)
-            calibration = self._of_pass(recipe, one, plan, layout, source, left)
+            space = SearchSpace.of(layout, one, self.spec.device.split(":")[0], self.batch_px)
+            calibration = self._of_pass(Case(recipe, one, plan, layout, source, space), left)
             if calibration is not None:
                 layout = calibration.chosen.setting.applied_to(layout)
                 found[one.name] = calibration
             layouts.append(layout)
         return replace(plan, passes=tuple(layouts)), found
 
-    def _of_pass(
-        self,
-        recipe: Recipe,
-        one: PassRecipe,
-        plan: ImagePlan,
-        layout: PassLayout,
-        source: Source,
-        seconds: float,
-    ) -> Calibration | None:
-        kind = self.spec.device.split(":")[0]
-        space = SearchSpace.of(layout, one, kind, self.batch_px)
-        key = self._key(recipe, one, layout, space, source)
+    def _of_pass(self, case: Case, seconds: float) -> Calibration | None:
+        key = self._key(case)
         known = read_frozen(self.frozen, key)
-        if known is None:
-            known = None if self.fresh else read_cached(self.cache, key)
-            if known is None:
-                known = self._measured(recipe, one, plan, layout, space, source, seconds)
-                if known is None:
-                    return None
-                write_cached(self.cache, key, known)
-            known = freeze(self.frozen, key, known)
-        return known
+        if known is not None:
+            return known
+        found = None if self.fresh else read_cached(self.cache, key)
+        if found is None:
+            found = self._measured(case, seconds)
+            if found is None:
+                return None
+            write_cached(self.cache, key, found)
+        return freeze(self.frozen, key, found)
 
-    def _measured(
-        self,
-        recipe: Recipe,
-        one: PassRecipe,
-        plan: ImagePlan,
-        layout: PassLayout,
-        space: SearchSpace,
-        source: Source,
-        seconds: float,
-    ) -> Calibration | None:
+    def _measured(self, case: Case, seconds: float) -> Calibration | None:
+        since = time.perf_counter()
+        tolerance = case.recipe.tolerance
+        trials = calibrate(self._subject(case), case.space, tolerance, seconds)
+        if not trials:
+            return None
+        spent = round(time.perf_counter() - since, 3)
+        chosen = choose(trials, tolerance)
+        return Calibration(trials, chosen, spent, device_name(self.spec.device), case.plan.name)
+
+    def _subject(self, case: Case) -> Subject:
         held: dict[tuple[str, bool], PassModel] = {}
 
         def models(precision: Arithmetic, channels_last: bool) -> PassModel:
             if (precision, channels_last) not in held:
                 held.clear()  # one copy at a time: models can be large
-                held[precision, channels_last] = self.load(one, precision, channels_last)
+                held[precision, channels_last] = self.load(case.one, precision, channels_last)
             return held[precision, channels_last]
 
-        before = plan.passes[layout.index - 1].classes if layout.guidance else ()
-        subject = Subject(
-            plane=Plane(source, layout.plane),
-            layout=layout,
+        before = case.plan.passes[case.layout.index - 1]
+        return Subject(
+            plane=Plane(case.source, case.layout.plane),
+            layout=case.layout,
             models=models,
             device=self.spec.device,
             torch_threads=self.spec.torch_threads,
-            guidance_classes=len(before),
-            label_threshold=plan.label_threshold,
+            guidance_classes=len(before.classes) if case.layout.guidance else 0,
+            label_threshold=case.plan.label_threshold,
         )
-        since = time.perf_counter()
-        trials = calibrate(subject, space, recipe.tolerance, seconds)
-        if not trials:
-            return None
-        chosen = choose(trials, recipe.tolerance)
-        spent = round(time.perf_counter() - since, 3)
-        return Calibration(trials, chosen, spent, device_name(self.spec.device), plan.name)
 
-    def _key(
-        self,
-        recipe: Recipe,
-        one: PassRecipe,
-        layout: PassLayout,
-        space: SearchSpace,
-        source: Source,
-    ) -> str:
+    def _key(self, case: Case) -> str:
         """Hash of all that a choice depends on, but for the pixels and the moment."""
         geometry = ("stride", "multiple", "halo_px", "tile_px", "blend", "context", "guidance")
         facts = {
-            "model": fingerprint(one.model, self.spec.model_folder),
+            "model": fingerprint(case.one.model, self.spec.model_folder),
             "device": device_name(self.spec.device),
             "threads": self.spec.torch_threads,
             "saccade": version("saccade"),
-            "tolerance": recipe.tolerance.model_dump(),
-            "geometry": {name: getattr(layout, name) for name in geometry},
-            "space": asdict(space),
-            "samples": [str(source.dtype), source.channels],
+            "tolerance": case.recipe.tolerance.model_dump(),
+            "geometry": {name: getattr(case.layout, name) for name in geometry},
+            "space": asdict(case.space),
+            "samples": [str(case.source.dtype), case.source.channels],
         }
         text = json.dumps(facts, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -180,82 +172,3 @@ def said_of(plan: ImagePlan, found: Mapping[str, Calibration]) -> dict[str, dict
                 "tried": len(found[layout.name].trials),
             }
     return said
-
-
-# --------------------------------------------------------------------------------- what is known
-
-
-def cache_folder() -> Path | None:
-    """Where this user's calibrations lie; None for a user without a home."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    home = Path(base) if base else Path("~/.cache").expanduser()
-    return home / "saccade" / "calibration" if home.is_absolute() else None
-
-
-def read_frozen(folder: Path, key: str) -> Calibration | None:
-    """What a run has settled on; None where it has not yet.
-
-    Raises:
-        StoreError: it is there and can't be understood.
-    """
-    path = folder / f"{key}.json"
-    try:
-        return Calibration.from_dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path}: a setting that images of this run were made with can't be understood "
-            f"({error}); restore it, or use a new folder"
-        ) from error
-
-
-def freeze(folder: Path, key: str, calibration: Calibration) -> Calibration:
-    """Settle a run on a calibration, unless another worker was first; returns the one that holds.
-
-    Raises:
-        StoreError: it can't be written.
-    """
-    path = folder / f"{key}.json"
-    try:
-        _put_first(path, calibration)
-    except FileExistsError:
-        pass  # the first wins
-    except OSError as error:
-        raise StoreError(f"{path}: the setting can't be written: {error}") from error
-    held = read_frozen(folder, key)
-    assert held is not None
-    return held
-
-
-def _put_first(path: Path, calibration: Calibration) -> None:
-    """Write a whole file under a name that nobody has taken, or raise ``FileExistsError``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-    try:
-        with draft.open("w") as file:
-            json.dump(calibration.to_dict(), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def read_cached(folder: Path | None, key: str) -> Calibration | None:
-    """What the user's cache knows; None where it knows nothing, or nothing that makes sense."""
-    if folder is None:
-        return None
-    try:
-        return Calibration.from_dict(json.loads((folder / f"{key}.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # measuring again costs seconds, and replaces it
-
-
-def write_cached(folder: Path | None, key: str, calibration: Calibration) -> None:
-    """Let later runs know; a cache that can't be written is none."""
-    if folder is not None:
-        with suppress(OSError):
-            path = folder / f"{key}.json"
-            path.unlink(missing_ok=True)
-            _put_first(path, calibration)

@@ -17,7 +17,7 @@ from saccade.jobs.options import RunOptions
 from saccade.jobs.tuning import trials_table, tune
 from saccade.pipeline.execution import Calibration, ExecutionSetting, Trial
 from saccade.pipeline.recipe import Tolerance
-from saccade.workers.tuning import cache_folder
+from saccade.workers.settings_shelf import cache_folder
 
 RECIPE = """\
 passes:

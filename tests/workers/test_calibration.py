@@ -23,14 +23,12 @@ from saccade.pipeline.recipe import Arithmetic, Output, PassRecipe, Tolerance
 from saccade.pipeline.sources.plane import Plane, locate
 from saccade.workers.calibration import (
     ROUNDS,
-    SAMPLES,
     Bench,
     Subject,
     calibrate,
-    find_samples,
     labels_of,
-    window_at,
 )
+from saccade.workers.sampling import PLACES, SAMPLES, find_samples, window_at
 
 TILE = 16
 ENOUGH = 1e9
@@ -79,6 +77,10 @@ def subject_of(
         return in_arithmetic(model, precision, channels_last=channels_last)
 
     return Subject(plane, layout, models), SearchSpace.of(layout, recipe, "cpu", 64**2)
+
+
+def samples_of(subject: Subject, space: SearchSpace) -> list[Box]:
+    return find_samples(subject.plane, subject.layout, space.largest_window_px)
 
 
 def trials_of(model: PassModel, image: Any, seconds: float = ENOUGH, **details: Any) -> Any:
@@ -158,7 +160,7 @@ def test_windows_of_any_size_agree_where_they_answer_for_the_same_tiles() -> Non
 def test_pixels_are_counted_without_their_halo(index: int) -> None:
     first, *_ = trials_of(conv_net(), noise(307, 401), index=index)
     subject, space = subject_of(conv_net(), noise(307, 401), index=index)
-    places = find_samples(subject, space)
+    places = samples_of(subject, space)
     answered = sum(window_at(subject.layout, place).core.area for place in places)
     # each answer lies between two looks at the clock, so it takes a second
     assert first.seconds_per_megapixel == pytest.approx(len(places) / answered * 1e6)
@@ -181,7 +183,7 @@ def test_the_reference_is_measured_however_little_time_there_is() -> None:
 def test_no_setting_is_begun_for_which_no_time_is_left() -> None:
     subject, space = subject_of(conv_net(), noise(307, 401))
     clock = Ticks()
-    bench = Bench(subject, find_samples(subject, space), 200.0, clock)
+    bench = Bench(subject, samples_of(subject, space), 200.0, clock)
     assert bench(space.reference) is not None
     small = replace(space.reference, window_px=TILE)
     assert bench(small) is not None
@@ -197,7 +199,7 @@ def test_a_setting_answers_at_least_twice_so_that_warming_up_does_not_count() ->
         return Prediction(views.pixels[:, :1])
 
     subject, space = subject_of(fake_models.Answering(ModelSpec(("it",)), answer), noise(307, 401))
-    places = find_samples(subject, space)
+    places = samples_of(subject, space)
     Bench(subject, places, 1e-9, Ticks())(space.reference)
     assert len(calls) == ROUNDS[0] * len(places)
 
@@ -215,17 +217,17 @@ def spotted(y: int, x: int) -> np.ndarray:
 @pytest.mark.parametrize(("y", "x"), [(0, 0), (512, 0), (600, 650)])
 def test_samples_lie_where_the_image_has_structure(y: int, x: int) -> None:
     subject, space = subject_of(fake_models.echo(), spotted(y, x), window=128)
-    places = find_samples(subject, space)
+    places = samples_of(subject, space)
     assert len(places) == SAMPLES
     spot = Box(y, x, y + 300, x + 300)
     assert all(subject.layout.tiles.span(place).overlaps(spot) for place in places)
-    assert places == find_samples(subject, space)
+    assert places == samples_of(subject, space)
 
 
 def test_places_that_can_t_be_read_are_not_measured_at() -> None:
     image = FakeSource(spotted(0, 0), broken=(Box(0, 0, 300, 300),))
     subject, space = subject_of(fake_models.echo(), image, window=128)
-    places = find_samples(subject, space)
+    places = samples_of(subject, space)
     assert places
     assert not any(
         subject.layout.tiles.span(place).overlaps(Box(0, 0, 300, 300)) for place in places
@@ -261,3 +263,20 @@ def test_windows_are_those_of_a_sweep(
     sides = {side for side, _ in space.windows} | {space.reference.window_px}
     grid = subject.layout.padded_shape
     assert set(seen) == {tuple(min(side + 2 * halo, edge) for edge in grid) for side in sides}
+
+
+def test_looking_for_samples_does_not_grow_with_the_image() -> None:
+    side = 400_000
+    source = FakeSource(np.zeros((1, 1, 3), np.uint8))
+    source.levels = (replace(source.levels[0], shape=(side, side)),)
+    asked: list[Box] = []
+
+    def read(level: int, box: Box) -> np.ndarray:
+        asked.append(box)
+        return np.zeros((*box.shape, 3), np.uint8)
+
+    source.read = read  # type: ignore[method-assign]
+    subject, space = subject_of(fake_models.echo(), source)
+    samples_of(subject, space)
+    assert len(asked) <= PLACES + SAMPLES
+    assert sum(box.area for box in asked) <= PLACES * 64**2 + SAMPLES * 1024**2

@@ -25,14 +25,14 @@ from saccade.pipeline.result import open_result
 from saccade.workers.calibration import Subject
 from saccade.workers.context import WorkerContext
 from saccade.workers.folder import RunFolder
-from saccade.workers.tasks import WorkerSpec
-from saccade.workers.tuning import (
+from saccade.workers.settings_shelf import (
     cache_folder,
     freeze,
     read_cached,
     read_frozen,
     write_cached,
 )
+from saccade.workers.tasks import WorkerSpec
 
 SETTING = ExecutionSetting("float32", False, 64, 1)
 

@@ -11,10 +11,13 @@ import pytest
 import tifffile
 from fakes import noise
 from rich.console import Console
+from typer.testing import CliRunner
 
+from saccade.jobs.cli import app
 from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
 from saccade.jobs.tuning import trials_table, tune
+from saccade.pipeline.errors import SourceError
 from saccade.pipeline.execution import Calibration, ExecutionSetting, Trial
 from saccade.pipeline.recipe import Tolerance
 from saccade.workers.settings_shelf import cache_folder
@@ -88,6 +91,16 @@ def test_a_run_after_tuning_measures_nothing(
     assert len(summary.complete) == 1
     assert len(before) == 2
     assert {p.name: p.read_bytes() for p in (tmp_path / "run/settings").iterdir()} == before
+
+
+def test_the_command_prints_the_tables_and_refuses_what_does_not_open(
+    model_folder: Path, image: Path
+) -> None:
+    good = CliRunner().invoke(app, ["tune", str(recipe(model_folder)), str(image), "--fresh"])
+    assert good.exit_code == 0, good.output
+    assert "refine: measured in" in good.output
+    bad = CliRunner().invoke(app, ["tune", str(recipe(model_folder)), str(image) + "x"])
+    assert isinstance(bad.exception, SourceError)
 
 
 def test_what_is_known_is_measured_again_only_when_asked(

@@ -174,6 +174,23 @@ def inspect_command(
         screen.print(part)
 
 
+@app.command("tune")
+def tune_command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    image: Annotated[str, typer.Argument(help="An image whose tiles are measured on.")],
+    fresh: Annotated[bool, typer.Option(help="Measure again what is known.")] = False,
+    seconds: Annotated[float, typer.Option(help="Time for measuring.", min=0.1)] = 8.0,
+    device: Annotated[str, typer.Option(help="'cpu', 'cuda' or 'auto'.")] = "auto",
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel.")] = None,
+    gsd: Annotated[float | None, typer.Option(help="Metres per pixel.")] = None,
+) -> None:
+    """Print what 'precision: auto' chooses, of which settings; later runs here know it then."""
+    from saccade.jobs.tuning import tune
+
+    for part in tune(recipe, image, fresh=fresh, seconds=seconds, device=device, mpp=mpp, gsd=gsd):
+        screen.print(part, highlight=False)
+
+
 @app.command("schema")
 def schema_command() -> None:
     """Print the recipe's JSON Schema, for editors."""

@@ -13,7 +13,7 @@ from typing import Any
 from saccade.pipeline.errors import PlanError
 from saccade.pipeline.geometry import Box, Grid, Shape, round_up
 from saccade.pipeline.models.base import ModelSpec
-from saccade.pipeline.recipe import Output, PassRecipe
+from saccade.pipeline.recipe import Arithmetic, Output, PassRecipe
 from saccade.pipeline.sources.plane import PlaneSpec
 
 TILE_PX = 256
@@ -74,6 +74,10 @@ class PassLayout:
     """Whether the model is given the previous pass's scores."""
     local: bool = True
     """Whether the halo bounds what an answer depends on; False for global attention."""
+    precision: Arithmetic = "float32"
+    """Arithmetic of the model; scores are float32 in any case."""
+    channels_last: bool = False
+    """Whether the model's weights lie in memory with their channels last; else as loaded."""
 
     def __post_init__(self) -> None:
         for name in ("halo_px", "tile_px"):
@@ -150,6 +154,7 @@ def lay_out(
     output: Output,
     *,
     batch_px: int = WINDOW_PX**2,
+    precision: Arithmetic = "float32",
 ) -> PassLayout:
     """Decide a pass's layout over one image.
 
@@ -160,6 +165,7 @@ def lay_out(
         spec: what its model declares.
         output: how scores are stored.
         batch_px: pixels per forward pass that suit the device, where the recipe leaves it open.
+        precision: arithmetic of the model.
 
     Raises:
         PlanError: the recipe's tile, halo and shard do not fit the model or each other.
@@ -191,8 +197,9 @@ def lay_out(
         context=recipe.context or spec.context,
         guidance=recipe.guidance,
         local=spec.local,
+        precision=precision,
     )
-    batch = _batch(layout, batch_px) if recipe.batch == "auto" else recipe.batch
+    batch = batch_for(layout, batch_px) if recipe.batch == "auto" else recipe.batch
     return replace(layout, batch=batch, shard_px=_grow_shard(layout, output))
 
 
@@ -205,7 +212,8 @@ def _check_sizes(recipe: PassRecipe, tile_px: int, multiple: int) -> None:
         )
 
 
-def _batch(layout: PassLayout, batch_px: int) -> int:
+def batch_for(layout: PassLayout, batch_px: int) -> int:
+    """Windows of a layout that make up about so many pixels, halos included; at least one."""
     side = max(1, layout.window_tiles) * layout.tile_px + 2 * layout.halo_px
     return max(1, batch_px // side**2)
 

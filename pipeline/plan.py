@@ -132,7 +132,7 @@ def _sweep_unit(image: str, layout: PassLayout, region: Box, chosen: np.ndarray)
         rectangles = list(_tiles_reaching(layout, region, chosen))
     else:
         rectangles = list(merge_tiles(chosen, cells, layout.window_tiles))
-    windows = [_window(layout, rectangle) for rectangle in rectangles]
+    windows = [window_over(layout, rectangle) for rectangle in rectangles]
     batches = tuple(group_by_shape(windows, layout.batch))
     return Unit(
         unit_id(image, "sweep", layout, region), image, "sweep", layout.index, region, batches
@@ -147,7 +147,8 @@ def _tiles_reaching(layout: PassLayout, region: Box, chosen: np.ndarray) -> Iter
     return merge_tiles(chosen, reach, 1)
 
 
-def _window(layout: PassLayout, cells: Box) -> Window:
+def window_over(layout: PassLayout, cells: Box) -> Window:
+    """The window that answers for a rectangle of tiles (rows, columns)."""
     core = layout.tiles.span(cells)
     if layout.window_tiles == 0:
         return Window(core, Box.of(layout.padded_shape))

@@ -25,7 +25,8 @@ from saccade.pipeline.selectors import AllTiles, Selector
 
 Fuse = Literal["finest", "mean", "mean_logit", "max", "residual", "confidence_gated"]
 ScoreType = Literal["uint8", "float16", "float32"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Arithmetic = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
@@ -163,6 +164,15 @@ class Output(Node):
         return self
 
 
+class Tolerance(Node):
+    """How far ``precision: auto`` may stray from float32, on the image's own tiles."""
+
+    mean: float = Field(0.002, ge=0)
+    """Mean absolute difference of scores; the default is half a step of a uint8 score."""
+    labels: Share = 0.999
+    """Share of pixels that keep their label."""
+
+
 class Recipe(Node):
     """What to run: passes from coarse to fine, how they are fused, what is stored."""
 
@@ -175,7 +185,10 @@ class Recipe(Node):
     output: Output = Output()
     """What is stored, and how."""
     precision: Precision = "float32"
-    """Arithmetic of the models; float32 is the reference."""
+    """Arithmetic of the models; float32 is the reference. 'auto' measures, per pass, which
+    arithmetic, memory format, window and batch are the fastest within the tolerance."""
+    tolerance: Tolerance = Tolerance()
+    """What 'precision: auto' may change."""
     max_bad_tiles: Share = 0.05
     """An image fails when a larger share of a pass's tiles can't be read."""
 

@@ -90,7 +90,8 @@ def _lay_out_pass(
     one = recipe.passes[index]
     _check_model(one, source, spec)
     plane = locate_pass(source, one, pixel_size)
-    return lay_out(one, index, plane, spec, recipe.output, batch_px=batch_px)
+    precision = "float32" if recipe.precision == "auto" else recipe.precision
+    return lay_out(one, index, plane, spec, recipe.output, batch_px=batch_px, precision=precision)
 
 
 def _check_model(recipe: PassRecipe, source: Source, spec: ModelSpec) -> None:

@@ -14,13 +14,15 @@ import numpy as np
 
 from saccade.pipeline.answers import read_answers
 from saccade.pipeline.errors import SourceError
+from saccade.pipeline.execution import Calibration
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel
+from saccade.pipeline.models.casting import in_arithmetic
 from saccade.pipeline.models.loading import load_model
 from saccade.pipeline.plan import Unit, Window
-from saccade.pipeline.recipe import PassRecipe, Recipe
+from saccade.pipeline.recipe import Arithmetic, PassRecipe, Recipe
 from saccade.pipeline.resampling import coarse_box_for, upsample
 from saccade.pipeline.resolve import resolve_image
 from saccade.pipeline.sources import open_source
@@ -30,8 +32,10 @@ from saccade.pipeline.store import ImageStore
 from saccade.workers.device import Predictor
 from saccade.workers.folder import RunFolder
 from saccade.workers.reading import WindowPixels, check_present, read_window
+from saccade.workers.settings_shelf import cache_folder
 from saccade.workers.steps import finalise, freeze_image, select_next
 from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
+from saccade.workers.tuning import Tuner, said_of
 
 IDLE_IMAGES = 2
 """Images that stay open while nobody uses them."""
@@ -92,29 +96,41 @@ class WorkerContext:
         self.spec = spec
         self.folder = RunFolder(spec.folder)
         self.recipe = Recipe.model_validate_json(spec.recipe_json)
-        self._models: dict[str, PassModel] = {}
+        self._models: dict[tuple[str, Arithmetic, bool], PassModel] = {}
         self._images: dict[str, ImageContext] = {}
         self._images_lock = threading.Lock()
-        self._models_lock = threading.Lock()
+        self._models_lock = threading.RLock()  # a converted copy needs the model as loaded
 
     # ---------------------------------------------------------------------------------- models
 
-    def model(self, one: PassRecipe) -> PassModel:
-        """A pass's model, loaded once."""
-        key = one.model.model_dump_json()
+    def model(
+        self, one: PassRecipe, precision: Arithmetic = "float32", channels_last: bool = False
+    ) -> PassModel:
+        """A pass's model, loaded once; in another arithmetic, a copy that is converted once."""
+        key = (one.model.model_dump_json(), precision, channels_last)
+        folder, device = self.spec.model_folder, self.spec.device
         with self._models_lock:
             if key not in self._models:
-                self._models[key] = load_model(
-                    one.model, base_folder=self.spec.model_folder, device=self.spec.device
+                loaded = precision == "float32" and not channels_last
+                self._models[key] = (
+                    load_model(one.model, base_folder=folder, device=device)
+                    if loaded
+                    else self.converted(one, precision, channels_last)
                 )
             return self._models[key]
 
+    def converted(self, one: PassRecipe, precision: Arithmetic, channels_last: bool) -> PassModel:
+        """A pass's model in another arithmetic, for the caller to keep or to drop."""
+        loaded = self.model(one)
+        device = self.spec.device
+        return in_arithmetic(loaded, precision, channels_last=channels_last, device=device)
+
     def predictor(self, entry: ImageEntry, image: ImageContext, unit: Unit) -> Predictor:
         """A pass's model, ready for windows of one image."""
-        recipe = self.recipe_for(entry)
-        model = self.model(recipe.passes[unit.pass_index])
+        one = self.recipe_for(entry).passes[unit.pass_index]
         layout = image.plan.passes[unit.pass_index]
-        return Predictor(model, layout, self.spec.device, recipe.precision)
+        model = self.model(one, layout.precision, layout.channels_last)
+        return Predictor(model, layout, self.spec.device)
 
     def recipe_for(self, entry: ImageEntry) -> Recipe:
         """The recipe with one image's overrides."""
@@ -167,19 +183,32 @@ class WorkerContext:
         return select_next(self.folder, plan, recipe, task.unit.pass_index, pace)
 
     def _prepare(self, entry: ImageEntry) -> dict[str, Any]:
+        plan, found = self.resolve(entry)
+        counts = freeze_image(self.folder, plan, self.spec.provenance, fsync=self.spec.fsync)
+        settings = said_of(plan, found)
+        return {**counts, "identity": plan.identity.to_dict(), "settings": settings}
+
+    def resolve(self, entry: ImageEntry, **tuning: Any) -> tuple[ImagePlan, dict[str, Calibration]]:
+        """How every pass lies over an image, and what was measured for it; writes no plan.
+
+        Args:
+            entry: the image.
+            tuning: other values for a ``Tuner``'s fields.
+        """
         recipe = self.recipe_for(entry)
         specs = [self.model(one).spec for one in recipe.passes]
+        batch_px = BATCH_PX[self.spec.device.split(":")[0]]
+        settings = {"cache": cache_folder()} | tuning
+        tuner = Tuner(self.spec, self.folder.settings, self.converted, batch_px, **settings)
         source = open_present(entry.uri)
         try:
             identity = source.identity()
-            batch_px = BATCH_PX[self.spec.device.split(":")[0]]
             plan = resolve_image(
                 entry.name, source, identity, recipe, specs, entry.pixel_size, batch_px
             )
+            return tuner.tune(recipe, plan, source)
         finally:
             source.close()
-        counts = freeze_image(self.folder, plan, self.spec.provenance, fsync=self.spec.fsync)
-        return {**counts, "identity": identity.to_dict()}
 
     def _pace(self, entry: ImageEntry, recipe: Recipe, index: int) -> float | None:
         """Seconds per pixel of a pass, measured, where its selection has a budget of seconds."""

@@ -5,10 +5,11 @@ Knows tensors; knows no files, units or threads.
 
 from __future__ import annotations
 
+import platform
 import resource
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from torch import Tensor
 from saccade.pipeline.errors import UnitTooLarge
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel, Prediction, Views
-from saccade.pipeline.recipe import Precision
 from saccade.workers.reading import WindowPixels
 
 OUT_OF_MEMORY_TEXTS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
@@ -40,13 +40,11 @@ class Predictor:
     """One pass's model on one device."""
 
     model: PassModel
-    """What looks."""
+    """What looks, in the arithmetic of the layout."""
     layout: PassLayout
     """Of the pass."""
     device: str
     """Where it runs: 'cpu', 'cuda', 'cuda:1'..."""
-    precision: Precision = "float32"
-    """Arithmetic; anything but float32 is torch's mixed precision."""
 
     def __call__(self, windows: Sequence[WindowPixels]) -> Answer:
         """Answer for a batch of windows of one shape.
@@ -69,7 +67,7 @@ class Predictor:
         tries again with less.
         """
         try:
-            with torch.inference_mode(), self._arithmetic():
+            with torch.inference_mode():
                 return self._download(self.model(self._views(windows)))
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
@@ -77,11 +75,6 @@ class Predictor:
         if self.device != "cpu":
             torch.cuda.empty_cache()
         return None
-
-    def _arithmetic(self) -> AbstractContextManager[object]:
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.split(":")[0], getattr(torch, self.precision))
 
     def _views(self, windows: Sequence[WindowPixels]) -> Views:
         size = self.layout.plane.pixel_size
@@ -154,6 +147,28 @@ def peak_memory_nbytes(device: str) -> int:
     if device != "cpu":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def begin_peak(device: str) -> None:
+    """Count the most memory held from now on, where a device can tell."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def device_name(device: str) -> str:
+    """What kind of processor a device is, with the library that computes on it, for people."""
+    if device != "cpu":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{name}, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    stated = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(stated, platform.processor() or platform.machine())
 
 
 def set_threads(count: int) -> None:

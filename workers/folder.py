@@ -5,6 +5,7 @@ run.json              what this run is: recipe, weights, versions, images
 recipe.yaml           the recipe, as values
 images.jsonl          the images, one a line
 journal/000001.jsonl  what is done, one file per driver
+settings/             how models compute, measured and frozen, where the recipe says 'auto'
 plans/NAME/           image.json, then one frozen plan per pass
 results/NAME.ome.zarr the result
 pictures/NAME.png     what `saccade show` draws
@@ -50,6 +51,11 @@ class RunFolder:
     def images(self) -> Path:
         """The images, one a line."""
         return self.root / "images.jsonl"
+
+    @property
+    def settings(self) -> Path:
+        """What was measured of the ways to compute."""
+        return self.root / "settings"
 
     @property
     def journal(self) -> Path:

@@ -82,11 +82,8 @@ def _try(
     """The module's answer for a small window of noise, and the window's side."""
     draft = spec_of({"classes": ("0", "1"), **stated})
     side = draft.stride if per_tile else _probe_side(draft)
-    noise = torch.rand(
-        (2, draft.channels or 3, side, side), generator=torch.Generator().manual_seed(7)
-    )
-    views = _views(noise.to(device), draft)
-    answer = _raw_answer(module, draft, views)
+    views = _noise(draft, side, device)
+    answer = _raw_answer(TorchModel(module, draft), views)
     if answer.per_tile and "stride" not in stated:
         raise ModelContract(
             "the model gives one answer per tile; state 'stride', the side of that tile in pixels"
@@ -96,6 +93,21 @@ def _try(
     return answer, side
 
 
+def _noise(spec: ModelSpec, side: int, device: str) -> Views:
+    shape = (2, spec.channels or 3, side, side)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(7))
+    return _views(noise.to(device), spec)
+
+
+def answers_noise(model: TorchModel, device: str) -> None:
+    """Call a model once on a small window.
+
+    Raises:
+        ModelContract: it fails.
+    """
+    _raw_answer(model, _noise(model.spec, _probe_side(model.spec), device))
+
+
 def _probe_side(spec: ModelSpec) -> int:
     m, s = spec.multiple, spec.stride
     period = m if m % s == 0 else m * s
@@ -103,10 +115,10 @@ def _probe_side(spec: ModelSpec) -> int:
     return period if s > 8 else -(-PROBE_PX // period) * period
 
 
-def _raw_answer(module: nn.Module, spec: ModelSpec, views: Views) -> Answer:
+def _raw_answer(model: TorchModel, views: Views) -> Answer:
     try:
         with torch.inference_mode():
-            return TorchModel(module, spec).raw(views)
+            return model.raw(views)
     except ModelContract:
         raise
     except Exception as error:

@@ -28,16 +28,24 @@ class TorchModel:
     ``stride`` pixels is cut into them, and each tile becomes one output pixel.
     """
 
-    def __init__(self, module: nn.Module, spec: ModelSpec, *, per_tile: bool = False) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        spec: ModelSpec,
+        *,
+        per_tile: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         """Wrap a module that is in eval mode and on its device already.
 
         Args:
-            module: takes ``(N, C, H, W)`` float.
+            module: takes ``(N, C, H, W)`` of ``dtype``.
             spec: what it declares.
             per_tile: whether it is a tile classifier.
+            dtype: of its weights; pixels are normalised in float32 and converted afterwards.
         """
         _check_normalisation(spec)
-        self.module, self.spec, self.per_tile = module, spec, per_tile
+        self.module, self.spec, self.per_tile, self.dtype = module, spec, per_tile, dtype
         self._checked = False
 
     @torch.inference_mode()
@@ -67,15 +75,18 @@ class TorchModel:
                     "the model takes guidance and was given none; set 'guidance: true' on its "
                     "pass, or 'guidance: false' on the model"
                 )
-            inputs["guidance"] = views.guidance
+            inputs["guidance"] = views.guidance.to(self.dtype)
         if spec.context:
             if len(views.context) != len(spec.context):
                 raise ModelContract(
                     f"the model takes {len(spec.context)} context views {spec.context}; "
                     f"found {len(views.context)}"
                 )
-            inputs["context"] = tuple(normalised(view, spec) for view in views.context)
-        return read_answer(self.module(normalised(views.pixels, spec), **inputs))
+            inputs["context"] = tuple(self._input(view) for view in views.context)
+        return read_answer(self.module(self._input(views.pixels), **inputs))
+
+    def _input(self, pixels: Tensor) -> Tensor:
+        return normalised(pixels, self.spec).to(self.dtype)
 
     def _check(self, answer: Answer, scores: Tensor, views: Views) -> None:
         check_shape(answer, views.pixels, self.spec)

@@ -13,6 +13,7 @@ from fakes import noise, plane_spec
 from saccade.pipeline.errors import UnitTooLarge
 from saccade.pipeline.layout import lay_out
 from saccade.pipeline.models.base import ModelSpec, PassModel, Prediction, Views
+from saccade.pipeline.models.casting import in_arithmetic
 from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.workers.device import Predictor
 from saccade.workers.reading import WindowPixels
@@ -20,12 +21,12 @@ from saccade.workers.reading import WindowPixels
 SIDE = 7
 
 
-def predictor(model: PassModel, precision: Any = "float32", **layout: Any) -> Predictor:
+def predictor(model: PassModel) -> Predictor:
     recipe = PassRecipe.model_validate(
         {"name": "one", "resolution": {"level": 0}, "model": "builtin:tissue", "tile": SIDE}
     )
     made = lay_out(recipe, 1, plane_spec(97, 89), model.spec, Output())
-    return Predictor(model, made, "cpu", precision)
+    return Predictor(model, made, "cpu")
 
 
 def windows(count: int, dtype: str = "uint8", channels: int = 3) -> list[WindowPixels]:
@@ -132,5 +133,6 @@ def test_mixed_precision_reaches_the_model_and_scores_come_back_as_float32() -> 
         return Prediction(raw.sigmoid())
 
     model = fake_models.Answering(ModelSpec(("it",)), answer)
-    assert predictor(model, "bfloat16")(windows(1)).scores.dtype == np.float32
+    converted = in_arithmetic(model, "bfloat16")
+    assert predictor(converted)(windows(1)).scores.dtype == np.float32
     assert seen == [torch.bfloat16]

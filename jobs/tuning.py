@@ -1,0 +1,114 @@
+"""What `saccade tune` prints: the settings that were tried for every pass, and the one chosen."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from saccade.jobs.hardware import choose_device, cpus, threads_per_worker
+from saccade.jobs.settling import settle
+from saccade.pipeline.execution import Calibration, Trial
+from saccade.pipeline.models.loading import fingerprint
+from saccade.pipeline.recipe import Tolerance
+from saccade.pipeline.recipe_file import load_recipe
+from saccade.workers.context import WorkerContext
+from saccade.workers.device import gpu_count
+from saccade.workers.folder import RunFolder
+from saccade.workers.memory_size import format_nbytes
+from saccade.workers.tasks import ImageEntry, WorkerSpec
+from saccade.workers.tuning import SECONDS
+
+
+def tune(
+    recipe_path: Path,
+    uri: str,
+    *,
+    fresh: bool = False,
+    seconds: float = SECONDS,
+    device: str = "auto",
+    mpp: float | None = None,
+    gsd: float | None = None,
+) -> Iterator[Table | str]:
+    """Measure every pass of a recipe on one image, whatever precision it states.
+
+    What is found goes to the user's cache, so that runs with ``precision: auto`` need not measure.
+
+    Args:
+        recipe_path: of the recipe.
+        uri: of the image.
+        fresh: measure although the cache knows.
+        seconds: time for all passes together.
+        device: 'cpu', 'cuda', 'cuda:1' or 'auto'.
+        mpp: micrometres per pixel of level 0, where the file is silent or wrong.
+        gsd: metres per pixel, likewise.
+
+    Raises:
+        SaccadeError: the recipe or the image does not open, or they do not fit each other.
+    """
+    stated = load_recipe(recipe_path)
+    recipe = stated.model_copy(update={"precision": "auto"})
+    models = recipe_path.parent.absolute()
+    with tempfile.TemporaryDirectory() as scratch:
+        # a run settles models the same way, so that both look for the same thing in the cache
+        hashes = {one.name: fingerprint(one.model, models) for one in recipe.passes}
+        settled = settle(RunFolder(Path(scratch)), recipe, hashes, models)
+        spec = WorkerSpec(
+            folder=Path(scratch),
+            recipe_json=settled.canonical_json(),
+            model_folder=models,
+            device=choose_device(device, gpu_count()),
+            torch_threads=threads_per_worker(cpus()),
+        )
+        entry = ImageEntry("image", uri, mpp=mpp, gsd=gsd)
+        plan, found = WorkerContext(spec).resolve(entry, fresh=fresh, seconds=seconds)
+    for layout in plan.passes:
+        if layout.name in found:
+            yield heading(layout.name, found[layout.name])
+            yield trials_table(found[layout.name], recipe.tolerance)
+        else:
+            yield f"{layout.name}: no window that was sampled can be read; float32 is used"
+    if stated.precision != "auto":
+        yield f"the recipe states precision: {stated.precision}; 'auto' would use the chosen ones"
+
+
+def heading(name: str, calibration: Calibration) -> str:
+    """One line about a pass."""
+    return f"{name}: measured in {calibration.seconds:.1f} s on {calibration.device}"
+
+
+def trials_table(calibration: Calibration, tolerance: Tolerance) -> Table:
+    """A row per setting; megapixels count what is answered for, not its halo."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for title in ("", "precision", "weights", "window", "batch", "MP/s", "mean |dp|", "labels"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("")
+    for trial in calibration.trials:
+        mark = "->" if trial == calibration.chosen else ""
+        table.add_row(mark, *_cells(trial), _remark(trial, tolerance))
+    return table
+
+
+def _cells(trial: Trial) -> tuple[str, ...]:
+    setting = trial.setting
+    sizes = (
+        setting.precision,
+        "channels last" if setting.channels_last else "as loaded",
+        f"{setting.window_px} px" if setting.window_px else "whole",
+        str(setting.batch) if setting.window_px else "",
+    )
+    if trial.failure:
+        return (*sizes, "", "", "")
+    pace = f"{1 / trial.seconds_per_megapixel:.2f}"
+    return (*sizes, pace, f"{trial.mean_error:.1e}", f"{trial.label_agreement:.3%}")
+
+
+def _remark(trial: Trial, tolerance: Tolerance) -> str:
+    if trial.failure:
+        return f"refused: {trial.failure}"
+    memory = "" if trial.peak_nbytes is None else format_nbytes(trial.peak_nbytes)
+    # the reference, which comes first, is right by definition and so always within
+    return memory if trial.within(tolerance) else f"beyond the tolerance {memory}".rstrip()

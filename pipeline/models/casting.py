@@ -1,0 +1,78 @@
+"""A model in another arithmetic, beside the one that was loaded. Knows no pass and no image.
+
+A torch module is copied and its weights converted once. One that mixes types in its own code, whose
+graph is fixed, or that is no bare module runs under torch's autocast instead, which converts at
+every operation and is slower.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from saccade.pipeline.errors import ModelContract
+from saccade.pipeline.models.adopting import answers_noise
+from saccade.pipeline.models.base import ModelSpec, PassModel, Prediction, Views
+from saccade.pipeline.models.declaring import Redeclared
+from saccade.pipeline.models.wrap import TorchModel
+
+
+class Autocast:
+    """A model under torch's mixed precision."""
+
+    def __init__(self, model: PassModel, dtype: torch.dtype, device: str) -> None:
+        self.model, self.dtype = model, dtype
+        self.spec: ModelSpec = model.spec
+        self._kind = torch.device(device).type
+
+    def __call__(self, views: Views) -> Prediction:
+        """The model's own answer, computed in the other arithmetic where torch deems it safe."""
+        with torch.autocast(self._kind, self.dtype):
+            return self.model(views)
+
+
+def in_arithmetic(
+    model: PassModel, precision: str, *, channels_last: bool = False, device: str = "cpu"
+) -> PassModel:
+    """A model that computes in this arithmetic; the one given stays as it is.
+
+    Args:
+        model: in float32, on ``device``.
+        precision: 'float32', 'bfloat16' or 'float16'.
+        channels_last: lay weights of convolutions out with their channels last, where the model is
+            a torch module.
+        device: as torch names it.
+
+    Returns:
+        ``model`` itself where nothing is to be changed.
+    """
+    if isinstance(model, Redeclared):
+        inner = in_arithmetic(model.model, precision, channels_last=channels_last, device=device)
+        return model if inner is model.model else Redeclared(inner, model.spec)
+    dtype: torch.dtype = getattr(torch, precision)
+    if dtype is torch.float32 and not channels_last:
+        return model
+    if isinstance(model, TorchModel):
+        converted = _converted(model, dtype, channels_last, device)
+        if converted is not None:
+            return converted
+    return model if dtype is torch.float32 else Autocast(model, dtype, device)
+
+
+def _converted(
+    model: TorchModel, dtype: torch.dtype, channels_last: bool, device: str
+) -> TorchModel | None:
+    """A converted copy; None where it can't be copied, or does not run in this arithmetic."""
+    try:
+        module = copy.deepcopy(model.module).to(dtype)
+        if channels_last:
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    except (RuntimeError, TypeError, AttributeError):  # what copying and converting may refuse with
+        return None
+    converted = TorchModel(module, model.spec, per_tile=model.per_tile, dtype=dtype)
+    try:
+        answers_noise(converted, device)
+    except ModelContract:
+        return None
+    return converted

@@ -1,0 +1,174 @@
+"""Which setting every pass of an image gets, where the recipe leaves it to measurement.
+
+Looks in the run first, so that resumed runs and other workers compute as the first did, then in the
+user's cache; measures only what neither knows. How is ``calibration``'s business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from saccade.pipeline.execution import Calibration, ExecutionSetting, SearchSpace, choose
+from saccade.pipeline.image_plan import ImagePlan
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.models.base import PassModel
+from saccade.pipeline.models.loading import fingerprint
+from saccade.pipeline.recipe import Arithmetic, PassRecipe, Recipe
+from saccade.pipeline.sources.base import Source
+from saccade.pipeline.sources.plane import Plane
+from saccade.workers.calibration import Subject, calibrate
+from saccade.workers.device import device_name
+from saccade.workers.settings_shelf import freeze, read_cached, read_frozen, write_cached
+from saccade.workers.tasks import WorkerSpec
+
+SECONDS = 8.0
+"""Time for measuring all passes of an image, shared by those that are not known yet."""
+
+LoadModel = Callable[[PassRecipe, Arithmetic, bool], PassModel]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pass of one image, for which a setting is wanted."""
+
+    recipe: Recipe
+    """With the image's overrides."""
+    one: PassRecipe
+    """Of the pass."""
+    plan: ImagePlan
+    """Of the image, as a pinned float32 would have it."""
+    layout: PassLayout
+    """Of the pass, likewise."""
+    source: Source
+    """The image, open."""
+    space: SearchSpace
+    """What may be tried."""
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """Finds the settings of an image's passes: in the run, in the cache, or by measuring."""
+
+    spec: WorkerSpec
+    """Of the worker that measures."""
+    frozen: Path
+    """RUN/settings."""
+    load: LoadModel
+    """A pass's model by arithmetic and by whether channels lie last; kept by nobody else."""
+    batch_px: int
+    """Pixels per forward pass that suit the device, where a batch is not searched."""
+    cache: Path | None = None
+    """Of the user; None neither reads nor writes one."""
+    fresh: bool = False
+    """Whether to measure although the cache knows; the cache then learns."""
+    seconds: float = SECONDS
+    """Time for measuring all passes."""
+
+    def tune(
+        self, recipe: Recipe, plan: ImagePlan, source: Source
+    ) -> tuple[ImagePlan, dict[str, Calibration]]:
+        """The plan with the settings that run, and how they came about, by pass.
+
+        Args:
+            recipe: with this image's overrides; unless its precision is 'auto', nothing is tuned.
+            plan: as a pinned float32 would have it.
+            source: the image, open.
+
+        Raises:
+            StoreError: what was measured can't be written to the run, or not understood there.
+        """
+        if recipe.precision != "auto":
+            return plan, {}
+        layouts, found = [], {}
+        end = time.perf_counter() + self.seconds
+        for one, layout in zip(recipe.passes, plan.passes, strict=True):
+            left = max(0.0, end - time.perf_counter()) / (len(plan.passes) - layout.index)
+            space = SearchSpace.of(layout, one, self.spec.device.split(":")[0], self.batch_px)
+            calibration = self._of_pass(Case(recipe, one, plan, layout, source, space), left)
+            if calibration is not None:
+                layout = calibration.chosen.setting.applied_to(layout)
+                found[one.name] = calibration
+            layouts.append(layout)
+        return replace(plan, passes=tuple(layouts)), found
+
+    def _of_pass(self, case: Case, seconds: float) -> Calibration | None:
+        key = self._key(case)
+        known = read_frozen(self.frozen, key)
+        if known is not None:
+            return known
+        found = None if self.fresh else read_cached(self.cache, key)
+        if found is None:
+            found = self._measured(case, seconds)
+            if found is None:
+                return None
+            write_cached(self.cache, key, found)
+        return freeze(self.frozen, key, found)
+
+    def _measured(self, case: Case, seconds: float) -> Calibration | None:
+        since = time.perf_counter()
+        tolerance = case.recipe.tolerance
+        trials = calibrate(self._subject(case), case.space, tolerance, seconds)
+        if not trials:
+            return None
+        spent = round(time.perf_counter() - since, 3)
+        chosen = choose(trials, tolerance)
+        return Calibration(trials, chosen, spent, device_name(self.spec.device), case.plan.name)
+
+    def _subject(self, case: Case) -> Subject:
+        held: dict[tuple[str, bool], PassModel] = {}
+
+        def models(precision: Arithmetic, channels_last: bool) -> PassModel:
+            if (precision, channels_last) not in held:
+                held.clear()  # one copy at a time: models can be large
+                held[precision, channels_last] = self.load(case.one, precision, channels_last)
+            return held[precision, channels_last]
+
+        before = case.plan.passes[case.layout.index - 1]
+        return Subject(
+            plane=Plane(case.source, case.layout.plane),
+            layout=case.layout,
+            models=models,
+            device=self.spec.device,
+            torch_threads=self.spec.torch_threads,
+            guidance_classes=len(before.classes) if case.layout.guidance else 0,
+            label_threshold=case.plan.label_threshold,
+        )
+
+    def _key(self, case: Case) -> str:
+        """Hash of all that a choice depends on, but for the pixels and the moment."""
+        geometry = ("stride", "multiple", "halo_px", "tile_px", "blend", "context", "guidance")
+        facts = {
+            "model": fingerprint(case.one.model, self.spec.model_folder),
+            "device": device_name(self.spec.device),
+            "threads": self.spec.torch_threads,
+            "saccade": version("saccade"),
+            "tolerance": case.recipe.tolerance.model_dump(),
+            "geometry": {name: getattr(case.layout, name) for name in geometry},
+            "space": asdict(case.space),
+            "samples": [str(case.source.dtype), case.source.channels],
+        }
+        text = json.dumps(facts, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def said_of(plan: ImagePlan, found: Mapping[str, Calibration]) -> dict[str, dict[str, Any]]:
+    """Per pass, the setting that runs; with what it costs and errs by, where that was measured."""
+    said = {}
+    for layout in plan.passes:
+        said[layout.name] = asdict(ExecutionSetting.of(layout))
+        if layout.name in found:
+            trial = found[layout.name].chosen
+            said[layout.name] |= {
+                "seconds_per_megapixel": round(trial.seconds_per_megapixel, 6),
+                "mean_error": trial.mean_error,
+                "label_agreement": trial.label_agreement,
+                "tried": len(found[layout.name].trials),
+            }
+    return said

@@ -177,7 +177,7 @@ def lay_out(
     # Where a score stands for many pixels, a chunk of the usual side would be a whole image.
     wanted_px = max(CHUNK_MIN_PX, min(output.chunk, REGION_PX // spec.stride))
     chunk_px = _chunk(wanted_px, tile_px // spec.stride)
-    merge = spec.local and not spec.context and not recipe.context and recipe.blend == "crop"
+    merge = _merges(recipe, spec)
     layout = PassLayout(
         name=recipe.name,
         index=index,
@@ -216,6 +216,17 @@ def batch_for(layout: PassLayout, batch_px: int) -> int:
     """Windows of a layout that make up about so many pixels, halos included; at least one."""
     side = max(1, layout.window_tiles) * layout.tile_px + 2 * layout.halo_px
     return max(1, batch_px // side**2)
+
+
+def _merges(recipe: PassRecipe, spec: ModelSpec) -> bool:
+    """Whether neighbouring tiles may share a window.
+
+    They may not where the answer depends on the window itself: context views are centred on it,
+    Hann flanks belong to a tile. A model without an exact halo is given single tiles, of the one
+    size that it may be made for, unless the recipe states a window.
+    """
+    alone = spec.context or recipe.context or recipe.blend != "crop"
+    return (spec.local or recipe.window != "auto") and not alone
 
 
 def _fits_one_window(

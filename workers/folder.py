@@ -1,15 +1,17 @@
 """Where things stand in a run's folder. Paths only.
 
-RUN/
-run.json              what this run is: recipe, weights, versions, images
-recipe.yaml           the recipe, as values
-images.jsonl          the images, one a line
-journal/000001.jsonl  what is done, one file per driver
-settings/             how models compute, measured and frozen, where the recipe says 'auto'
-plans/NAME/           image.json, then one frozen plan per pass
-results/NAME.ome.zarr the result
-pictures/NAME.png     what `saccade show` draws
-logs/                 what workers say
+    RUN/
+      run.json              what this run is: recipe, weights, versions, images
+      recipe.yaml           the recipe, as values
+      images.jsonl          the images, one a line
+      journal/000001.jsonl  what is done, one file per driver
+      settings/             how models compute, measured and frozen, where the recipe says 'auto'
+      plans/NAME/           image.json, then one frozen plan per pass
+      results/NAME.ome.zarr the result
+      pictures/NAME.png     what `saccade show` draws
+      logs/                 what workers say
+
+A run can be moved or copied as a whole: nothing in it names the folder itself.
 """
 
 from __future__ import annotations

@@ -123,9 +123,7 @@ def predictor(model: PassModel) -> Predictor:
     recipe = PassRecipe.model_validate(
         {"name": "one", "resolution": {"level": 0}, "model": "builtin:tissue", "tile": SIDE}
     )
-    return Predictor(
-        model, lay_out(recipe, 1, plane_spec(97, 89), model.spec, Output()), "cpu", "float32"
-    )
+    return Predictor(model, lay_out(recipe, 1, plane_spec(97, 89), model.spec, Output()), "cpu")
 
 
 def test_the_predictor_halves_its_batch_on_a_simulated_device_and_answers_the_same() -> None:

@@ -6,12 +6,19 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from saccade.pipeline.errors import Interrupted, SaccadeError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from saccade.jobs.driver import RunSummary
+    from saccade.jobs.options import RunOptions
+    from saccade.workers.tasks import ImageEntry
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_USAGE, EXIT_QUARANTINED, EXIT_INTERRUPTED = 0, 1, 2, 3, 75
 
@@ -100,11 +107,8 @@ def run_command(
     retry: Annotated[bool, typer.Option(help="Begin images again that were set aside.")] = False,
 ) -> None:
     """Run a recipe over images. The same command again goes on where it stopped."""
-    from saccade.jobs.driver import run
     from saccade.jobs.manifest import find_images, with_pixel_size
     from saccade.jobs.options import RunOptions
-    from saccade.jobs.progress import Progress
-    from saccade.jobs.stopping import StopSignal, heeding_signals
 
     options = RunOptions(
         workers=workers,
@@ -117,18 +121,34 @@ def run_command(
         retry=retry,
     )
     entries = with_pixel_size(find_images(images), mpp=mpp, gsd=gsd)
+    summary = _drive(recipe, entries, output, options)
+    _tell_end(summary, output)
+    if summary.quarantined:
+        raise typer.Exit(EXIT_QUARANTINED)
+
+
+def _drive(
+    recipe: Path, entries: Sequence[ImageEntry], output: Path, options: RunOptions
+) -> RunSummary:
+    """Run with progress on the screen, heeding signals."""
+    from saccade.jobs.driver import run
+    from saccade.jobs.progress import Progress
+    from saccade.jobs.stopping import StopSignal, heeding_signals
+
     progress = Progress(screen)
     try:
         with heeding_signals(StopSignal()) as stop:
-            summary = run(recipe, entries, output, options, observe=progress, stop=stop)
+            return run(recipe, entries, output, options, observe=progress, stop=stop)
     finally:
         progress.close()
+
+
+def _tell_end(summary: RunSummary, output: Path) -> None:
     for name, reason in summary.quarantined.items():
         complaints.print(f"set aside: {name}: {reason}", markup=False, highlight=False)
-    screen.print(f"{len(summary.complete)} results in {output / 'results'}", highlight=False)
     if summary.quarantined:
         complaints.print("mend what is wrong with them and run again with --retry", markup=False)
-        raise typer.Exit(EXIT_QUARANTINED)
+    screen.print(f"{len(summary.complete)} results in {output / 'results'}", highlight=False)
 
 
 @app.command("status")

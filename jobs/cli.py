@@ -163,7 +163,7 @@ def status_command(
     if as_json:
         print(status.as_json(tally))
     else:
-        screen.print(status.as_table(tally))
+        screen.print(status.as_page(tally))
 
 
 @app.command("show")

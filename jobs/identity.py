@@ -16,6 +16,8 @@ from saccade.pipeline.models.loading import fingerprint
 from saccade.pipeline.recipe import Recipe
 from saccade.workers.folder import RunFolder, write_whole
 
+LONGEST = 120
+"""Characters of a value in a message."""
 PACKAGES = ("saccade", "torch", "numpy", "zarr", "tifffile", "imagecodecs", "openslide-python")
 
 
@@ -67,7 +69,15 @@ def _differences(place: str, then: Any, now: Any) -> Iterator[str]:
         for index, (a, b) in enumerate(zip(then, now, strict=True)):
             yield from _differences(f"{place}[{index}]", a, b)
     elif then != now:
-        yield f"{place.lstrip('.')}: {json.dumps(then)} -> {json.dumps(now)}"
+        yield f"{place.lstrip('.')}: {_told(then)} -> {_told(now)}"
+
+
+def _told(value: Any) -> str:
+    """A value in a line: a list of named parts by their names, anything long cut short."""
+    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+        return ", ".join(str(part.get("name", "?")) for part in value)
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def versions() -> dict[str, str]:

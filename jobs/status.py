@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from saccade.jobs.journal import read_records
 from saccade.jobs.manifest import entry_from_json
@@ -45,9 +47,18 @@ def as_json(tally: Tally) -> str:
     return json.dumps(tree, indent=1)
 
 
-def as_table(tally: Tally) -> Table:
-    """For a person: an image a row, those that need attention first."""
-    table = Table("image", "state", "stage", "units", "tiles", "refined", "unreadable", "reason")
+def as_page(tally: Tally) -> Group:
+    """For a person: why images were set aside, then an image a row, those first that need care."""
+    reasons = (
+        Text(f"set aside: {image.name}: {image.reason}")
+        for image in tally.images.values()
+        if image.state == "quarantined"
+    )
+    return Group(*reasons, _table(tally))
+
+
+def _table(tally: Tally) -> Table:
+    table = Table("image", "state", "stage", "units", "tiles", "refined", "unreadable")
     order = {"quarantined": 0, "running": 1, "waiting": 2, "complete": 3}
     for image in sorted(tally.images.values(), key=lambda i: order[i.state]):
         table.add_row(*_cells(image))
@@ -65,5 +76,4 @@ def _cells(image: ImageTally) -> list[str]:
         str(image.tiles_done or ""),
         f"{chosen['selected'] / chosen['of']:.0%}" if chosen else "",
         str(image.tiles_failed or ""),
-        image.reason,
     ]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from saccade.jobs.journal import Journal
 from saccade.jobs.manifest import entry_to_json
-from saccade.jobs.status import as_json, as_table, read_tally
+from saccade.jobs.status import as_json, as_page, read_tally
 from saccade.pipeline.errors import UsageError
 from saccade.workers.folder import RunFolder
 from saccade.workers.tasks import ImageEntry
@@ -38,7 +38,7 @@ def test_the_table_shows_first_what_needs_attention(run: Path) -> None:
     console = Console(width=120, record=True, file=None, quiet=True)
     console.quiet = False
     with console.capture() as shown:
-        console.print(as_table(read_tally(run)))
+        console.print(as_page(read_tally(run)))
     lines = shown.get()
     assert lines.index("not an image") < lines.index("waiting") < lines.index("complete")
 

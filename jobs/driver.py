@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from saccade.jobs.folders import OpenRun, open_run
 from saccade.jobs.journal import Record
 from saccade.jobs.manifest import check_names, check_overrides, find_images
 from saccade.jobs.options import RunOptions
-from saccade.jobs.stages import StageWork, last_stage, stage_work
+from saccade.jobs.stages import last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
 from saccade.jobs.tally import Tally
 from saccade.pipeline.errors import Interrupted, WorkerLost
@@ -106,12 +106,8 @@ class ImageInFlight:
 
     entry: ImageEntry
     """Which."""
-    work: StageWork
-    """The stage that is open."""
     units: dict[str, Unit]
-    """Of that stage, by id."""
-    started: float = field(default_factory=time.time)
-    """When this driver took it up, seconds since the epoch."""
+    """Of the stage that is open, by id."""
 
 
 class RunLoop:
@@ -173,7 +169,7 @@ class RunLoop:
     def _open_stage(self, entry: ImageEntry, number: int) -> None:
         work = stage_work(self._opened.folder, entry.name, number)
         units = {unit.id: unit for unit in work.units}
-        self._flying[entry.name] = ImageInFlight(entry, work, units)
+        self._flying[entry.name] = ImageInFlight(entry, units)
         replay = self._opened.replay
         self._handle(
             events.StageReady(

@@ -89,8 +89,7 @@ def open_run(
             choice = replace(choice, count=1) if crash else choice
         workers = _workers(choice, spec, options)
         stack.callback(workers.close)
-        done = replay(folder.journal)
-        tally = _tally(folder, entries)
+        done, tally = _history(folder, entries)
         unfinished = tuple(
             e for e in entries if tally.images[e.name].state in ("waiting", "running")
         )
@@ -119,11 +118,13 @@ def _write_facts(
     write_whole(folder.images, "".join(entry_to_json(e) + "\n" for e in union.values()))
 
 
-def _tally(folder: RunFolder, entries: Iterable[ImageEntry]) -> Tally:
-    tally = Tally.of(entry.name for entry in entries)
+def _history(folder: RunFolder, entries: Iterable[ImageEntry]) -> tuple[Replay, Tally]:
+    """What the journal says, for the dispatcher and for people, in one reading."""
+    done, tally = Replay(), Tally.of(entry.name for entry in entries)
     for record in read_records(folder.journal):
+        done.fold(record)
         tally.add(record)
-    return tally
+    return done, tally
 
 
 # ------------------------------------------------------------------------------- who works on it?

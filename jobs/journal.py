@@ -21,7 +21,6 @@ from types import TracebackType
 from typing import Self
 
 from saccade.jobs.records import (
-    FULL,
     Record,
     check_record,
     epoch_path,
@@ -31,6 +30,7 @@ from saccade.jobs.records import (
 )
 from saccade.jobs.replay import Replay, read_records, replay
 from saccade.pipeline.errors import Fenced, StoreError
+from saccade.pipeline.store_shelf import FULL
 
 __all__ = ["Journal", "Record", "Replay", "read_records", "replay"]
 

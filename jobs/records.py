@@ -7,7 +7,6 @@ older files were then.
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.pipeline.errors import StorageFull, StoreError
+from saccade.pipeline.store_shelf import FULL
 
 Record = Mapping[str, Any]
 """One line of the journal."""
@@ -35,9 +35,6 @@ FIELDS: Mapping[str, frozenset[str]] = {
 ``receipt`` a unit done, ``failure`` an attempt that counts against its unit. ``quarantine`` sets an
 image aside, ``image`` says that it is complete, ``restart`` forgets all that was said of it before.
 """
-
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Error numbers of a full disk and of a used-up quota."""
 
 
 def epochs(folder: Path) -> list[int]:

@@ -22,7 +22,7 @@ from saccade.pipeline.image_plan import (
     ImagePlan,
 )
 from saccade.pipeline.layout import PassLayout
-from saccade.pipeline.nesting import spans
+from saccade.pipeline.nesting import Spans, any_in, spans
 
 ANSWERED = (STATUS_DONE, STATUS_DEGRADED)
 
@@ -109,19 +109,15 @@ class _Touch:
             raise ValueError(f"pass {layout.name!r}: status of {need} needed; found {part.cells}")
         self._need = need.relative_to(part.cells).slices
         rows, columns = (spans(layout, plan.last, axis) for axis in (0, 1))
-        self._rows = [edge[cells.y0 : cells.y1] - need.y0 for edge in rows]
-        self._columns = [edge[cells.x0 : cells.x1] - need.x0 for edge in columns]
+        self._rows = _part(rows, cells.y0, cells.y1, need.y0)
+        self._columns = _part(columns, cells.x0, cells.x1, need.x0)
 
     def any_of(self, marked: np.ndarray) -> np.ndarray:
         """``(rows, columns)`` bool of the cells, from bool of the part."""
-        inside = marked[self._need]
-        counts = np.zeros((inside.shape[0] + 1, inside.shape[1] + 1), np.int64)
-        counts[1:, 1:] = inside.cumsum(axis=0).cumsum(axis=1)
-        (top, bottom), (left, right) = self._rows, self._columns
-        found: np.ndarray = (
-            counts[np.ix_(bottom, right)]
-            - counts[np.ix_(top, right)]
-            - counts[np.ix_(bottom, left)]
-            + counts[np.ix_(top, left)]
-        ) > 0
-        return found
+        return any_in(marked[self._need], self._rows, self._columns)
+
+
+def _part(edges: Spans, start: int, stop: int, origin: int) -> Spans:
+    """The spans of some tiles, counted from another origin."""
+    first, last = edges
+    return first[start:stop] - origin, last[start:stop] - origin

@@ -97,10 +97,6 @@ class ImagePlan:
         """Physical pixel size at a downsample of level 0."""
         return self.pixel_size.times(downsample) if self.pixel_size else None
 
-    def pass_named(self, name: str) -> PassLayout:
-        """The layout of one pass."""
-        return next(layout for layout in self.passes if layout.name == name)
-
     def coverage_box(self, region: Box) -> Box:
         """The tiles of the last pass (rows, columns) in a region of the fused result."""
         return self.tiles.cells_touching(region.scale(self.last.stride))

@@ -6,6 +6,9 @@ import numpy as np
 
 from saccade.pipeline.layout import PassLayout
 
+Spans = tuple[np.ndarray, np.ndarray]
+"""Starts and stops along one axis."""
+
 
 def tiles_touching(coarse: PassLayout, fine: PassLayout, marked: np.ndarray) -> np.ndarray:
     """The fine tiles that share ground with a marked coarse tile.
@@ -18,8 +21,20 @@ def tiles_touching(coarse: PassLayout, fine: PassLayout, marked: np.ndarray) -> 
     Returns:
         ``(fine tile rows, fine tile columns)`` bool.
     """
-    rows = spans(coarse, fine, axis=0)
-    columns = spans(coarse, fine, axis=1)
+    return any_in(marked, spans(coarse, fine, axis=0), spans(coarse, fine, axis=1))
+
+
+def any_in(marked: np.ndarray, rows: Spans, columns: Spans) -> np.ndarray:
+    """Which rectangles of an array hold a mark.
+
+    Args:
+        marked: ``(height, width)`` bool.
+        rows: first and one past last row of each row of rectangles.
+        columns: likewise.
+
+    Returns:
+        ``(len(rows), len(columns))`` bool.
+    """
     counts = np.zeros((marked.shape[0] + 1, marked.shape[1] + 1), np.int64)
     counts[1:, 1:] = marked.cumsum(axis=0).cumsum(axis=1)
     (top, bottom), (left, right) = rows, columns
@@ -29,11 +44,11 @@ def tiles_touching(coarse: PassLayout, fine: PassLayout, marked: np.ndarray) -> 
         - counts[np.ix_(bottom, left)]
         + counts[np.ix_(top, left)]
     )
-    touching: np.ndarray = inside > 0
-    return touching
+    found: np.ndarray = inside > 0
+    return found
 
 
-def spans(coarse: PassLayout, fine: PassLayout, axis: int) -> tuple[np.ndarray, np.ndarray]:
+def spans(coarse: PassLayout, fine: PassLayout, axis: int) -> Spans:
     """Along one axis, first and one past last coarse tile that each fine tile shares ground with.
 
     Never empty: a sliver at the edge that rounding leaves outside belongs to the last coarse tile.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PARTIAL = ".partial"
 """How the name ends of what is not in place yet."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk and of a used-up quota."""
 
 
 class Shelf(Protocol):

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from saccade.jobs.hardware import choose_device, cpus, threads_per_worker
 from saccade.jobs.settling import settle
-from saccade.pipeline.execution import Calibration, Trial
+from saccade.pipeline.execution import Calibration, ExecutionSetting, Trial
 from saccade.pipeline.models.loading import fingerprint
 from saccade.pipeline.recipe import Tolerance
 from saccade.pipeline.recipe_file import load_recipe
@@ -96,7 +96,7 @@ def _cells(trial: Trial) -> tuple[str, ...]:
     setting = trial.setting
     sizes = (
         setting.precision,
-        "channels last" if setting.channels_last else "as loaded",
+        _weights(setting),
         f"{setting.window_px} px" if setting.window_px else "whole",
         str(setting.batch) if setting.window_px else "",
     )
@@ -104,6 +104,11 @@ def _cells(trial: Trial) -> tuple[str, ...]:
         return (*sizes, "", "", "")
     pace = f"{1 / trial.seconds_per_megapixel:.2f}"
     return (*sizes, pace, f"{trial.mean_error:.1e}", f"{trial.label_agreement:.3%}")
+
+
+def _weights(setting: ExecutionSetting) -> str:
+    parts = ["channels last"] * setting.channels_last + ["fused"] * setting.fused
+    return ", ".join(parts + ["graph"] * setting.graphed) or "as loaded"
 
 
 def _remark(trial: Trial, tolerance: Tolerance) -> str:

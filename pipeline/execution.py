@@ -7,11 +7,12 @@ on what and with which clock is the caller's business; of a device only its kind
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
 from saccade.pipeline.layout import PassLayout, batch_for
-from saccade.pipeline.recipe import Arithmetic, PassRecipe, Tolerance
+from saccade.pipeline.models.base import Arithmetic, ModelForm
+from saccade.pipeline.recipe import PassRecipe, Tolerance
 
 PRECISIONS: Mapping[str, tuple[Arithmetic, ...]] = {
     # No kernel of float16 for a CPU is fast: a single window would cost the whole calibration.
@@ -39,6 +40,10 @@ class ExecutionSetting:
     """Longest side of a window without halo, whole tiles; 0 means the whole pass at once."""
     batch: int
     """Windows per forward pass."""
+    fused: bool = False
+    """Whether convolutions take in the normalisation and the ReLU that follow them."""
+    graphed: bool = False
+    """Whether a full batch is replayed from a graph of the device."""
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Arithmetic) or self.window_px < 0 or self.batch < 1:
@@ -51,7 +56,13 @@ class ExecutionSetting:
     def of(cls, layout: PassLayout) -> ExecutionSetting:
         """The setting that a layout has."""
         window_px = layout.window_tiles * layout.tile_px
-        return cls(layout.precision, layout.channels_last, window_px, layout.batch)
+        sizes = (window_px, layout.batch)
+        return cls(layout.precision, layout.channels_last, *sizes, layout.fused, layout.graphed)
+
+    @property
+    def form(self) -> ModelForm:
+        """In what form the model computes."""
+        return ModelForm(self.precision, self.channels_last, self.fused)
 
     def applied_to(self, layout: PassLayout) -> PassLayout:
         """A layout with this setting instead of its own."""
@@ -61,7 +72,21 @@ class ExecutionSetting:
             channels_last=self.channels_last,
             window_tiles=self.window_px // layout.tile_px,
             batch=self.batch,
+            fused=self.fused,
+            graphed=self.graphed,
         )
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> ExecutionSetting:
+        """The inverse of ``dataclasses.asdict``.
+
+        Raises:
+            ValueError: it says more or less than a setting does, as another version's may.
+        """
+        names = {one.name for one in fields(cls)}
+        if set(tree) != names:
+            raise ValueError(f"a setting of {sorted(names)} expected; found {sorted(tree)}")
+        return cls(**tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +119,7 @@ class Trial:
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Trial:
         """The inverse of ``dataclasses.asdict``."""
-        return cls(**{**tree, "setting": ExecutionSetting(**tree["setting"])})
+        return cls(**{**tree, "setting": ExecutionSetting.from_dict(tree["setting"])})
 
 
 def choose(
@@ -128,6 +153,8 @@ class SearchSpace:
     """Context around every window."""
     batch_most_px: int
     """Pixels of the largest batch."""
+    graphs: bool = False
+    """Whether graphs of the device are tried, last of all."""
 
     @classmethod
     def of(cls, layout: PassLayout, recipe: PassRecipe, kind: str, batch_px: int) -> SearchSpace:
@@ -148,6 +175,8 @@ class SearchSpace:
             batches=tuple(2**k for k in range(9)) if most else (),
             halo_px=layout.halo_px,
             batch_most_px=most,
+            # A pass that goes through the model at once has no second batch to replay.
+            graphs=kind == "cuda" and layout.window_tiles > 0,
         )
 
     @property
@@ -157,13 +186,23 @@ class SearchSpace:
 
     def stages(self) -> tuple[Callable[[ExecutionSetting], Iterator[ExecutionSetting]], ...]:
         """One property each: from the best setting so far to those that differ from it there."""
-        return (self._with_precisions, self._with_memory, self._with_windows, self._with_batches)
+        return (
+            self._with_precisions,
+            self._with_memory,
+            self._with_fusing,
+            self._with_windows,
+            self._with_batches,
+            self._with_graphs,
+        )
 
     def _with_precisions(self, best: ExecutionSetting) -> Iterator[ExecutionSetting]:
         return (replace(best, precision=precision) for precision in self.precisions)
 
     def _with_memory(self, best: ExecutionSetting) -> Iterator[ExecutionSetting]:
         yield replace(best, channels_last=True)
+
+    def _with_fusing(self, best: ExecutionSetting) -> Iterator[ExecutionSetting]:
+        yield replace(best, fused=True)
 
     def _with_windows(self, best: ExecutionSetting) -> Iterator[ExecutionSetting]:
         return (replace(best, window_px=side, batch=batch) for side, batch in self.windows)
@@ -172,6 +211,9 @@ class SearchSpace:
         area = (best.window_px + 2 * self.halo_px) ** 2
         fitting = (batch for batch in self.batches if batch * area <= self.batch_most_px)
         return (replace(best, batch=batch) for batch in fitting)
+
+    def _with_graphs(self, best: ExecutionSetting) -> Iterator[ExecutionSetting]:
+        return (replace(best, graphed=True) for _ in range(self.graphs))
 
 
 def _windows(

@@ -12,8 +12,8 @@ from typing import Any
 
 from saccade.pipeline.errors import PlanError
 from saccade.pipeline.geometry import Box, Grid, Shape, round_up
-from saccade.pipeline.models.base import ModelSpec
-from saccade.pipeline.recipe import Arithmetic, Output, PassRecipe
+from saccade.pipeline.models.base import Arithmetic, ModelForm, ModelSpec
+from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.pipeline.sources.plane import PlaneSpec
 
 TILE_PX = 256
@@ -78,6 +78,10 @@ class PassLayout:
     """Arithmetic of the model; scores are float32 in any case."""
     channels_last: bool = False
     """Whether the model's weights lie in memory with their channels last; else as loaded."""
+    fused: bool = False
+    """Whether its convolutions take in the normalisation and the ReLU that follow them."""
+    graphed: bool = False
+    """Whether a full batch is replayed from a graph of the device, where one can be captured."""
 
     def __post_init__(self) -> None:
         for name in ("halo_px", "tile_px"):
@@ -93,6 +97,11 @@ class PassLayout:
                 f"pass {self.name!r}: a shard of {self.region_px} px must hold whole tiles of "
                 f"{self.tile_px} px, or two units would share a tile; set output.shard to match"
             )
+
+    @property
+    def form(self) -> ModelForm:
+        """In what form the model computes."""
+        return ModelForm(self.precision, self.channels_last, self.fused)
 
     @property
     def padded_shape(self) -> Shape:

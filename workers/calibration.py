@@ -16,9 +16,9 @@ from saccade.pipeline.errors import ModelContract, UnitTooLarge
 from saccade.pipeline.execution import ExecutionSetting, SearchSpace, Trial, search
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout
-from saccade.pipeline.models.base import PassModel
+from saccade.pipeline.models.base import Arithmetic, ModelForm, PassModel
 from saccade.pipeline.plan import Window
-from saccade.pipeline.recipe import Arithmetic, Tolerance
+from saccade.pipeline.recipe import Tolerance
 from saccade.pipeline.sources.plane import Plane
 from saccade.workers.device import Predictor, begin_peak, peak_memory_nbytes, set_threads
 from saccade.workers.reading import WindowPixels, read_window
@@ -42,8 +42,8 @@ class Subject:
     """The image at the pass's resolution."""
     layout: PassLayout
     """As a pinned float32 would have it."""
-    models: Callable[[Arithmetic, bool], PassModel]
-    """The pass's model by arithmetic and by whether channels lie last, on the device."""
+    models: Callable[[ModelForm], PassModel]
+    """The pass's model in any form, on the device."""
     device: str = "cpu"
     """Where it runs."""
     torch_threads: int = 1
@@ -154,7 +154,7 @@ class Bench:
         self, setting: ExecutionSetting, layout: PassLayout, batches: list[list[Sample]]
     ) -> Trial:
         subject = self.subject
-        model = subject.models(setting.precision, setting.channels_last)
+        model = subject.models(setting.form)
         predictor = Predictor(model, layout, subject.device)
         begin_peak(subject.device)
         answers, seconds = self._rounds(predictor, batches)

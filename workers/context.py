@@ -18,11 +18,11 @@ from saccade.pipeline.execution import Calibration
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
-from saccade.pipeline.models.base import PassModel
-from saccade.pipeline.models.casting import in_arithmetic
+from saccade.pipeline.models.base import ModelForm, PassModel
+from saccade.pipeline.models.casting import in_form
 from saccade.pipeline.models.loading import load_model
 from saccade.pipeline.plan import Unit, Window
-from saccade.pipeline.recipe import Arithmetic, PassRecipe, Recipe
+from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.resampling import coarse_box_for, upsample
 from saccade.pipeline.resolve import resolve_image
 from saccade.pipeline.sources import open_source
@@ -41,6 +41,8 @@ IDLE_IMAGES = 2
 """Images that stay open while nobody uses them."""
 BATCH_PX = {"cpu": 512 * 512, "cuda": 16 * 512 * 512}
 """Pixels per forward pass that suit a kind of device, where the recipe leaves the batch open."""
+AS_LOADED = ModelForm()
+"""The form that converts nothing."""
 PROBES = 3
 """Forward passes timed for a budget in seconds; the fastest counts."""
 
@@ -96,40 +98,35 @@ class WorkerContext:
         self.spec = spec
         self.folder = RunFolder(spec.folder)
         self.recipe = Recipe.model_validate_json(spec.recipe_json)
-        self._models: dict[tuple[str, Arithmetic, bool], PassModel] = {}
+        self._models: dict[tuple[str, ModelForm], PassModel] = {}
         self._images: dict[str, ImageContext] = {}
         self._images_lock = threading.Lock()
         self._models_lock = threading.RLock()  # a converted copy needs the model as loaded
 
     # ---------------------------------------------------------------------------------- models
 
-    def model(
-        self, one: PassRecipe, precision: Arithmetic = "float32", channels_last: bool = False
-    ) -> PassModel:
-        """A pass's model, loaded once; in another arithmetic, a copy that is converted once."""
-        key = (one.model.model_dump_json(), precision, channels_last)
+    def model(self, one: PassRecipe, form: ModelForm = AS_LOADED) -> PassModel:
+        """A pass's model, loaded once; in another form, a copy that is converted once."""
+        key = (one.model.model_dump_json(), form)
         folder, device = self.spec.model_folder, self.spec.device
         with self._models_lock:
             if key not in self._models:
-                loaded = precision == "float32" and not channels_last
                 self._models[key] = (
                     load_model(one.model, base_folder=folder, device=device)
-                    if loaded
-                    else self.converted(one, precision, channels_last)
+                    if form == AS_LOADED
+                    else self.converted(one, form)
                 )
             return self._models[key]
 
-    def converted(self, one: PassRecipe, precision: Arithmetic, channels_last: bool) -> PassModel:
-        """A pass's model in another arithmetic, for the caller to keep or to drop."""
-        loaded = self.model(one)
-        device = self.spec.device
-        return in_arithmetic(loaded, precision, channels_last=channels_last, device=device)
+    def converted(self, one: PassRecipe, form: ModelForm) -> PassModel:
+        """A pass's model in another form, for the caller to keep or to drop."""
+        return in_form(self.model(one), form, device=self.spec.device)
 
     def predictor(self, entry: ImageEntry, image: ImageContext, unit: Unit) -> Predictor:
         """A pass's model, ready for windows of one image."""
         one = self.recipe_for(entry).passes[unit.pass_index]
         layout = image.plan.passes[unit.pass_index]
-        model = self.model(one, layout.precision, layout.channels_last)
+        model = self.model(one, layout.form)
         return Predictor(model, layout, self.spec.device)
 
     def recipe_for(self, entry: ImageEntry) -> Recipe:

@@ -18,9 +18,9 @@ from typing import Any
 from saccade.pipeline.execution import Calibration, ExecutionSetting, SearchSpace, choose
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
-from saccade.pipeline.models.base import PassModel
+from saccade.pipeline.models.base import ModelForm, PassModel
 from saccade.pipeline.models.loading import fingerprint
-from saccade.pipeline.recipe import Arithmetic, PassRecipe, Recipe
+from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.workers.calibration import Subject, calibrate
@@ -31,7 +31,7 @@ from saccade.workers.tasks import WorkerSpec
 SECONDS = 8.0
 """Time for measuring all passes of an image, shared by those that are not known yet."""
 
-LoadModel = Callable[[PassRecipe, Arithmetic, bool], PassModel]
+LoadModel = Callable[[PassRecipe, ModelForm], PassModel]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Tuner:
     frozen: Path
     """RUN/settings."""
     load: LoadModel
-    """A pass's model by arithmetic and by whether channels lie last; kept by nobody else."""
+    """A pass's model in a form; kept by nobody else."""
     batch_px: int
     """Pixels per forward pass that suit the device, where a batch is not searched."""
     cache: Path | None = None
@@ -122,13 +122,13 @@ class Tuner:
         return Calibration(trials, chosen, spent, device_name(self.spec.device), case.plan.name)
 
     def _subject(self, case: Case) -> Subject:
-        held: dict[tuple[str, bool], PassModel] = {}
+        held: dict[ModelForm, PassModel] = {}
 
-        def models(precision: Arithmetic, channels_last: bool) -> PassModel:
-            if (precision, channels_last) not in held:
+        def models(form: ModelForm) -> PassModel:
+            if form not in held:
                 held.clear()  # one copy at a time: models can be large
-                held[precision, channels_last] = self.load(case.one, precision, channels_last)
-            return held[precision, channels_last]
+                held[form] = self.load(case.one, form)
+            return held[form]
 
         before = case.plan.passes[case.layout.index - 1]
         return Subject(

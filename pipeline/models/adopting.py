@@ -99,13 +99,13 @@ def _noise(spec: ModelSpec, side: int, device: str) -> Views:
     return _views(noise.to(device), spec)
 
 
-def answers_noise(model: TorchModel, device: str) -> None:
-    """Call a model once on a small window.
+def answers_noise(model: TorchModel, device: str) -> Answer:
+    """A model's own answer for a small window of noise, always the same.
 
     Raises:
         ModelContract: it fails.
     """
-    _raw_answer(model, _noise(model.spec, _probe_side(model.spec), device))
+    return _raw_answer(model, _noise(model.spec, _probe_side(model.spec), device))
 
 
 def _probe_side(spec: ModelSpec) -> int:

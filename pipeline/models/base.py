@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Activation = Literal["none", "sigmoid", "softmax"]
+Arithmetic = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,18 @@ class ModelSpec:
     def with_(self, **changes: Any) -> ModelSpec:
         """This declaration with some fields replaced; None values keep what is declared."""
         return replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelForm:
+    """In what form a model computes; the default is as it was loaded."""
+
+    precision: Arithmetic = "float32"
+    """Arithmetic of the model; scores are float32 in any case."""
+    channels_last: bool = False
+    """Whether its weights lie in memory with their channels last, as pixels do."""
+    fused: bool = False
+    """Whether its convolutions take in the normalisation and the ReLU that follow them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A model in another arithmetic, beside the one that was loaded. Knows no pass and no image.
+"""A model in another form, beside the one that was loaded. Knows no pass and no image.
 
 A torch module is copied and its weights converted once. One that mixes types in its own code, whose
 graph is fixed, or that is no bare module runs under torch's autocast instead, which converts at
@@ -8,13 +8,15 @@ every operation and is slower.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 
 from saccade.pipeline.errors import ModelContract
 from saccade.pipeline.models.adopting import answers_noise
-from saccade.pipeline.models.base import ModelSpec, PassModel, Prediction, Views
+from saccade.pipeline.models.base import ModelForm, ModelSpec, PassModel, Prediction, Views
 from saccade.pipeline.models.declaring import Redeclared
+from saccade.pipeline.models.fusing import fused
 from saccade.pipeline.models.wrap import TorchModel
 
 
@@ -32,29 +34,30 @@ class Autocast:
             return self.model(views)
 
 
-def in_arithmetic(
-    model: PassModel, precision: str, *, channels_last: bool = False, device: str = "cpu"
-) -> PassModel:
-    """A model that computes in this arithmetic; the one given stays as it is.
+def in_form(model: PassModel, form: ModelForm, *, device: str = "cpu") -> PassModel:
+    """A model that computes in this form; the one given stays as it is.
 
     Args:
-        model: in float32, on ``device``.
-        precision: 'float32', 'bfloat16' or 'float16'.
-        channels_last: lay weights of convolutions out with their channels last, where the model is
-            a torch module.
+        model: as loaded, on ``device``.
+        form: what is wanted; 'channels_last' is left out where the model is no torch module.
         device: as torch names it.
 
     Returns:
         ``model`` itself where nothing is to be changed.
+
+    Raises:
+        ModelContract: the form is fused and the model has nothing to fuse.
     """
     if isinstance(model, Redeclared):
-        inner = in_arithmetic(model.model, precision, channels_last=channels_last, device=device)
+        inner = in_form(model.model, form, device=device)
         return model if inner is model.model else Redeclared(inner, model.spec)
-    dtype: torch.dtype = getattr(torch, precision)
-    if dtype is torch.float32 and not channels_last:
+    if form.fused:
+        return in_form(fused(model, device), replace(form, fused=False), device=device)
+    dtype: torch.dtype = getattr(torch, form.precision)
+    if dtype is torch.float32 and not form.channels_last:
         return model
     if isinstance(model, TorchModel):
-        converted = _converted(model, dtype, channels_last, device)
+        converted = _converted(model, dtype, form.channels_last, device)
         if converted is not None:
             return converted
     return model if dtype is torch.float32 else Autocast(model, dtype, device)

@@ -27,12 +27,15 @@ from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.recipe import Output, PassRecipe, Tolerance
 
 REFERENCE = ExecutionSetting("float32", False, 512, 1)
+EXECUTION = ("precision", "channels_last", "fused", "graphed")
 settings = st.builds(
     ExecutionSetting,
     st.sampled_from(["float32", "bfloat16", "float16"]),
     st.booleans(),
     st.sampled_from([0, 256, 512, 1024]),
     st.integers(1, 64),
+    st.booleans(),
+    st.booleans(),
 )
 trials = st.builds(
     Trial,
@@ -114,6 +117,27 @@ def test_a_setting_that_can_t_be_is_refused(wrong: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------------- the search
 
 
+def test_graphs_are_tried_last_and_only_where_batches_repeat_on_a_gpu() -> None:
+    made = search(
+        space_of("cuda"), Tolerance(), measured({"float32": 7, "bfloat16": 3, "float16": 5})
+    )
+    assert [trial.setting.graphed for trial in made].index(True) == len(made) - 1
+    assert not space_of("cpu").graphs
+    assert not space_of("cuda", index=0, side=503).graphs
+
+
+def test_a_setting_of_another_version_is_not_understood() -> None:
+    said = asdict(
+        Calibration(
+            (Trial(REFERENCE, 1.0, 0.0, 1.0),), Trial(REFERENCE, 1.0, 0.0, 1.0), 1.0, "", ""
+        )
+    )
+    assert Calibration.from_dict(said).chosen.setting == REFERENCE
+    del said["chosen"]["setting"]["fused"]
+    with pytest.raises(ValueError, match="found"):
+        Calibration.from_dict(said)
+
+
 def measured(paces: dict[str, float]) -> Any:
     """A measure by arithmetic, exact whatever is asked."""
 
@@ -126,12 +150,14 @@ def measured(paces: dict[str, float]) -> Any:
 def test_every_property_is_tried_from_the_best_setting_so_far() -> None:
     space = space_of()
     made = search(space, Tolerance(), measured({"float32": 7, "bfloat16": 3}))
-    assert [(t.setting.precision, t.setting.channels_last, t.setting.window_px) for t in made] == [
-        ("float32", False, 512),
-        ("bfloat16", False, 512),
-        ("bfloat16", True, 512),
-        ("bfloat16", False, 256),
-        ("bfloat16", False, 1024),
+    bfloat16 = replace(REFERENCE, precision="bfloat16")
+    assert [trial.setting for trial in made] == [
+        REFERENCE,
+        bfloat16,
+        replace(bfloat16, channels_last=True),
+        replace(bfloat16, fused=True),
+        replace(bfloat16, window_px=256, batch=2),
+        replace(bfloat16, window_px=1024),
     ]
     assert choose(made, Tolerance()).setting == ExecutionSetting("bfloat16", False, 1024, 1)
 
@@ -215,7 +241,7 @@ def test_a_batch_is_searched_on_a_gpu_alone_and_within_its_limit() -> None:
     assert space_of("cpu").batches == ()
     assert space_of("cuda", batch=3).batches == ()
     space = space_of("cuda")
-    *_, batches = space.stages()
+    *_, batches, _ = space.stages()
     tried = [one.batch for one in batches(replace(REFERENCE, window_px=1024))]
     assert tried[:3] == [1, 2, 4]
     assert tried[-1] * (1024 + 2 * 32) ** 2 <= BATCH_MOST_PX["cuda"]
@@ -227,7 +253,7 @@ def test_a_stated_batch_stays_whatever_the_window() -> None:
 
 def test_a_layout_without_a_setting_of_its_own_computes_in_float32_as_loaded() -> None:
     tree = layout_of(pass_recipe()).to_dict()
-    older = {k: v for k, v in tree.items() if k not in ("precision", "channels_last")}
+    older = {k: v for k, v in tree.items() if k not in EXECUTION}
     layout = PassLayout.from_dict(older)
     assert (layout.precision, layout.channels_last) == ("float32", False)
     assert layout == PassLayout.from_dict(tree)

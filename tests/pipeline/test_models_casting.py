@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from saccade.pipeline.models.base import ModelSpec, PassModel, Prediction, Views
-from saccade.pipeline.models.casting import Autocast, in_arithmetic
+from saccade.pipeline.models.base import ModelForm, ModelSpec, PassModel, Prediction, Views
+from saccade.pipeline.models.casting import Autocast, in_form
 from saccade.pipeline.models.declaring import Redeclared
 from saccade.pipeline.models.wrap import TorchModel
 
@@ -42,14 +42,14 @@ def pixels(side: int = 37) -> Views:
 
 def test_float32_as_loaded_is_the_very_model() -> None:
     for model in (conv_net(), fake_models.echo()):
-        assert in_arithmetic(model, "float32") is model
+        assert in_form(model, ModelForm("float32")) is model
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_weights_are_converted_once_and_the_original_stays(channels_last: bool) -> None:
     model = conv_net()
     before = {key: value.clone() for key, value in model.module.state_dict().items()}
-    converted = in_arithmetic(model, "bfloat16", channels_last=channels_last)
+    converted = in_form(model, ModelForm("bfloat16", channels_last))
     assert isinstance(converted, TorchModel)
     assert {p.dtype for p in converted.module.parameters()} == {torch.bfloat16}
     last = converted.module.first.weight.is_contiguous(memory_format=torch.channels_last)
@@ -63,7 +63,7 @@ def test_weights_are_converted_once_and_the_original_stays(channels_last: bool) 
 def test_converted_answers_are_float32_and_near_the_original() -> None:
     model = conv_net()
     expected = model(pixels()).scores
-    found = in_arithmetic(model, "bfloat16")(pixels()).scores
+    found = in_form(model, ModelForm("bfloat16"))(pixels()).scores
     assert found.dtype == torch.float32
     gap = (found - expected).abs().mean()
     assert 0 < gap < 0.002
@@ -71,7 +71,7 @@ def test_converted_answers_are_float32_and_near_the_original() -> None:
 
 def test_weights_with_channels_last_change_no_more_than_rounding() -> None:
     model = conv_net()
-    laid = in_arithmetic(model, "float32", channels_last=True)
+    laid = in_form(model, ModelForm("float32", True))
     assert laid is not model
     torch.testing.assert_close(laid(pixels()).scores, model(pixels()).scores, rtol=0, atol=1e-6)
 
@@ -79,11 +79,11 @@ def test_weights_with_channels_last_change_no_more_than_rounding() -> None:
 @pytest.mark.parametrize("module", [Mixed, Uncopied])
 def test_a_module_that_can_t_be_converted_runs_under_autocast(module: type[nn.Module]) -> None:
     model = TorchModel(module().eval().requires_grad_(False), ModelSpec(("it",)))
-    converted = in_arithmetic(model, "bfloat16")
+    converted = in_form(model, ModelForm("bfloat16"))
     assert isinstance(converted, Autocast)
     gap = (converted(pixels()).scores.float() - model(pixels()).scores).abs().max()
     assert gap < 0.01
-    assert in_arithmetic(model, "float32") is model
+    assert in_form(model, ModelForm("float32")) is model
 
 
 def test_a_model_that_is_no_bare_module_runs_under_autocast() -> None:
@@ -94,19 +94,19 @@ def test_a_model_that_is_no_bare_module_runs_under_autocast() -> None:
         return Prediction(views.pixels[:, :1])
 
     model = fake_models.Answering(ModelSpec(("it",)), answer)
-    in_arithmetic(model, "bfloat16")(pixels())
-    in_arithmetic(model, "float32", channels_last=True)(pixels())
+    in_form(model, ModelForm("bfloat16"))(pixels())
+    in_form(model, ModelForm("float32", True))(pixels())
     assert seen == [torch.bfloat16, torch.float32]
 
 
 def test_another_declaration_stays_around_a_converted_model() -> None:
     spec = fake_models.ConvNet.saccade.with_(classes=("c", "d"))
     model: PassModel = Redeclared(conv_net(), spec)
-    converted = in_arithmetic(model, "bfloat16")
+    converted = in_form(model, ModelForm("bfloat16"))
     assert isinstance(converted, Redeclared)
     assert converted.spec is spec
     assert isinstance(converted.model, TorchModel)
-    assert in_arithmetic(model, "float32") is model
+    assert in_form(model, ModelForm("float32")) is model
 
 
 def test_guidance_and_context_reach_a_converted_module_in_its_own_type() -> None:
@@ -118,7 +118,7 @@ def test_guidance_and_context_reach_a_converted_module_in_its_own_type() -> None
             return x[:, :1]
 
     spec = ModelSpec(("it",), guidance=True, context=(2.0,))
-    converted = in_arithmetic(TorchModel(Guided(), spec), "bfloat16")
+    converted = in_form(TorchModel(Guided(), spec), ModelForm("bfloat16"))
     seen.clear()
     views = pixels()
     converted(Views(views.pixels, None, views.pixels[:, :1], (views.pixels,)))

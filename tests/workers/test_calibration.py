@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from saccade.pipeline.execution import ExecutionSetting, SearchSpace, Trial, choose
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout, lay_out
-from saccade.pipeline.models.base import ModelSpec, PassModel, Prediction, Views
-from saccade.pipeline.models.casting import in_arithmetic
+from saccade.pipeline.models.base import ModelForm, ModelSpec, PassModel, Prediction, Views
+from saccade.pipeline.models.casting import in_form
 from saccade.pipeline.models.wrap import TorchModel
-from saccade.pipeline.recipe import Arithmetic, Output, PassRecipe, Tolerance
+from saccade.pipeline.recipe import Output, PassRecipe, Tolerance
 from saccade.pipeline.sources.plane import Plane, locate
 from saccade.workers.calibration import (
     ROUNDS,
@@ -73,8 +73,8 @@ def subject_of(
     plane = Plane(source, locate(source, level=0))
     layout = lay_out(recipe, index, plane.spec, model.spec, Output(chunk=16, shard=64))
 
-    def models(precision: Arithmetic, channels_last: bool) -> PassModel:
-        return in_arithmetic(model, precision, channels_last=channels_last)
+    def models(form: ModelForm) -> PassModel:
+        return in_form(model, form)
 
     return Subject(plane, layout, models), SearchSpace.of(layout, recipe, "cpu", 64**2)
 
@@ -152,7 +152,7 @@ def test_a_model_that_fails_in_float32_fails_as_it_would_in_the_run() -> None:
 
 def test_windows_of_any_size_agree_where_they_answer_for_the_same_tiles() -> None:
     for trial in trials_of(conv_net(), noise(307, 401)):
-        if trial.setting.precision == "float32":
+        if trial.setting.precision == "float32" and not trial.failure:
             assert trial.mean_error < 1e-6
 
 

@@ -12,8 +12,8 @@ from fakes import noise, plane_spec
 
 from saccade.pipeline.errors import UnitTooLarge
 from saccade.pipeline.layout import lay_out
-from saccade.pipeline.models.base import ModelSpec, PassModel, Prediction, Views
-from saccade.pipeline.models.casting import in_arithmetic
+from saccade.pipeline.models.base import ModelForm, ModelSpec, PassModel, Prediction, Views
+from saccade.pipeline.models.casting import in_form
 from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.workers.device import Predictor
 from saccade.workers.reading import WindowPixels
@@ -133,6 +133,6 @@ def test_mixed_precision_reaches_the_model_and_scores_come_back_as_float32() -> 
         return Prediction(raw.sigmoid())
 
     model = fake_models.Answering(ModelSpec(("it",)), answer)
-    converted = in_arithmetic(model, "bfloat16")
+    converted = in_form(model, ModelForm("bfloat16"))
     assert predictor(converted)(windows(1)).scores.dtype == np.float32
     assert seen == [torch.bfloat16]

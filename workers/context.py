@@ -30,6 +30,7 @@ from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.pipeline.store import ImageStore
 from saccade.workers.device import Predictor
+from saccade.workers.device_graphs import Graphs
 from saccade.workers.folder import RunFolder
 from saccade.workers.reading import WindowPixels, check_present, read_window
 from saccade.workers.settings_shelf import cache_folder
@@ -99,6 +100,7 @@ class WorkerContext:
         self.folder = RunFolder(spec.folder)
         self.recipe = Recipe.model_validate_json(spec.recipe_json)
         self._models: dict[tuple[str, ModelForm], PassModel] = {}
+        self._graphs: dict[int, Graphs] = {}  # by the id of a model above
         self._images: dict[str, ImageContext] = {}
         self._images_lock = threading.Lock()
         self._models_lock = threading.RLock()  # a converted copy needs the model as loaded
@@ -127,7 +129,8 @@ class WorkerContext:
         one = self.recipe_for(entry).passes[unit.pass_index]
         layout = image.plan.passes[unit.pass_index]
         model = self.model(one, layout.form)
-        return Predictor(model, layout, self.spec.device)
+        graphs = self._graphs.setdefault(id(model), Graphs(model)) if layout.graphed else None
+        return Predictor(model, layout, self.spec.device, graphs)
 
     def recipe_for(self, entry: ImageEntry) -> Recipe:
         """The recipe with one image's overrides."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from saccade.pipeline.errors import UnitTooLarge
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel, Prediction, Views
+from saccade.workers.device_graphs import Graphs
 from saccade.workers.reading import WindowPixels
 
 OUT_OF_MEMORY_TEXTS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
@@ -45,6 +46,8 @@ class Predictor:
     """Of the pass."""
     device: str
     """Where it runs: 'cpu', 'cuda', 'cuda:1'..."""
+    graphs: Graphs | None = None
+    """Replays full batches of the model; None has the model compute all of them."""
 
     def __call__(self, windows: Sequence[WindowPixels]) -> Answer:
         """Answer for a batch of windows of one shape.
@@ -68,13 +71,17 @@ class Predictor:
         """
         try:
             with torch.inference_mode():
-                return self._download(self.model(self._views(windows)))
+                return self._download(self._answer(self._views(windows)))
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
         if self.device != "cpu":
             torch.cuda.empty_cache()
         return None
+
+    def _answer(self, views: Views) -> Prediction:
+        full = len(views.pixels) == self.layout.batch
+        return self.graphs(views) if self.graphs and full else self.model(views)
 
     def _views(self, windows: Sequence[WindowPixels]) -> Views:
         size = self.layout.plane.pixel_size

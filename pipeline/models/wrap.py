@@ -7,6 +7,7 @@ it at the first call. Knows no file and no recipe.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -110,7 +111,13 @@ def normalised(pixels: Tensor, spec: ModelSpec) -> Tensor:
 
 
 def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+    return _constant(values, like.dtype, like.device)
+
+
+@lru_cache(64)  # copying from the host would make it wait for the device at every batch
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(mode=False):
+        return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
 
 
 def _check_normalisation(spec: ModelSpec) -> None:

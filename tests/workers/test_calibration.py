@@ -28,6 +28,7 @@ from saccade.workers.calibration import (
     calibrate,
     labels_of,
 )
+from saccade.workers.device_graphs import Graphs
 from saccade.workers.sampling import PLACES, SAMPLES, find_samples, window_at
 
 TILE = 16
@@ -280,3 +281,48 @@ def test_looking_for_samples_does_not_grow_with_the_image() -> None:
     samples_of(subject, space)
     assert len(asked) <= PLACES + SAMPLES
     assert sum(box.area for box in asked) <= PLACES * 64**2 + SAMPLES * 1024**2
+
+
+# ----------------------------------------------------------------------------------------- graphs
+
+
+class Replayed:
+    """A graph that adds something from its second replay on; the first is the one checked."""
+
+    def __init__(self, model: PassModel, views: Views, error: float) -> None:
+        self._model, self._views, self._error = model, views, error
+        self.answer, self._replays = model(views), 0
+
+    def replay(self) -> None:
+        self._replays += 1
+        self.answer = Prediction(
+            self._model(self._views).scores + self._error * (self._replays > 1)
+        )
+
+
+def graphed_trial(error: float, fails: str = "") -> Trial | None:
+    def capture(model: PassModel, views: Views) -> Replayed:
+        if fails:
+            raise RuntimeError(fails)
+        return Replayed(model, views, error)
+
+    subject, space = subject_of(conv_net(), noise(307, 401))
+    subject = replace(subject, graphs=lambda model: Graphs(model, capture))
+    bench = Bench(subject, samples_of(subject, space), ENOUGH, Ticks())
+    bench(space.reference)
+    return bench(replace(space.reference, graphed=True))
+
+
+def test_a_graph_is_measured_as_any_setting_and_a_wrong_one_is_beyond_the_tolerance() -> None:
+    right, wrong = graphed_trial(0.0), graphed_trial(0.25)
+    assert right is not None
+    assert right.within(Tolerance(mean=0, labels=1))
+    assert wrong is not None
+    assert wrong.mean_error > 0.1
+    assert not wrong.within(Tolerance())
+
+
+def test_a_graph_that_can_t_be_captured_is_recorded_with_its_reason() -> None:
+    refused = graphed_trial(0.0, fails="the stream is capturing")
+    assert refused is not None
+    assert "no graph can be captured: the stream is capturing" in refused.failure

@@ -18,7 +18,9 @@ from torch import Tensor
 from saccade.pipeline.errors import UnitTooLarge
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel, Prediction, Views
+from saccade.workers.device_copies import copies_for
 from saccade.workers.device_graphs import Graphs
+from saccade.workers.pending import Pending
 from saccade.workers.reading import WindowPixels
 
 OUT_OF_MEMORY_TEXTS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
@@ -55,16 +57,26 @@ class Predictor:
         Raises:
             UnitTooLarge: a single window does not fit the device.
         """
-        answer = self._try(windows)
-        if answer is not None:
-            return answer
+        return self.launch(windows).result()
+
+    def launch(self, windows: Sequence[WindowPixels]) -> Pending[Answer]:
+        """Begin to answer: a CPU is then done, a GPU can be given the next batch meanwhile.
+
+        Raises:
+            UnitTooLarge: a single window does not fit the device.
+        """
+        begun = self._begin(windows)
+        # memory is asked for when work is given to a device, so waiting for it never lacks any
+        return Pending(self._in_halves(windows)) if begun is None else begun
+
+    def _in_halves(self, windows: Sequence[WindowPixels]) -> Answer:
         if len(windows) == 1:
             raise UnitTooLarge(self._too_large(windows[0]))
         half = len(windows) // 2
         return _joined(self(windows[:half]), self(windows[half:]))
 
-    def _try(self, windows: Sequence[WindowPixels]) -> Answer | None:
-        """An answer, or None where the device ran out of memory.
+    def _begin(self, windows: Sequence[WindowPixels]) -> Pending[Answer] | None:
+        """An answer on its way, or None where the device ran out of memory.
 
         Returns instead of raising, so that no traceback keeps the tensors alive when the caller
         tries again with less.
@@ -101,7 +113,7 @@ class Predictor:
         stacked = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
         dtype = stacked.dtype
         host = stacked if dtype == np.uint8 else stacked.astype(np.float32)
-        tensor = torch.from_numpy(np.require(host, requirements=["C", "W"])).to(self.device)
+        tensor = self._upload(np.require(host, requirements=["C", "W"]))
         return tensor.permute(0, 3, 1, 2).to(torch.float32) / self._scale(dtype)
 
     def _scale(self, dtype: np.dtype) -> float:
@@ -113,19 +125,24 @@ class Predictor:
         if all(w.valid is None for w in windows):
             return None
         masks = [np.ones(w.pixels.shape[:2], bool) if w.valid is None else w.valid for w in windows]
-        return torch.from_numpy(np.stack(masks)[:, None]).to(self.device)
+        return self._upload(np.stack(masks)[:, None])
 
     def _guidance(self, windows: Sequence[WindowPixels]) -> Tensor | None:
         given = [w.guidance for w in windows if w.guidance is not None]
-        return torch.from_numpy(np.stack(given)).to(self.device) if given else None
+        return self._upload(np.stack(given)) if given else None
 
-    def _download(self, prediction: Prediction) -> Answer:
+    def _upload(self, host: np.ndarray) -> Tensor:
+        return copies_for(self.device).upload(torch.from_numpy(host))
+
+    def _download(self, prediction: Prediction) -> Pending[Answer]:
+        copies = copies_for(self.device)
         saliency = prediction.saliency if self.layout.saliency else None
-        return Answer(
-            scores=prediction.scores.float().cpu().numpy(),
-            saliency=None if saliency is None else saliency[:, 0].float().cpu().numpy(),
+        answer = Answer(
+            scores=copies.download(prediction.scores.float()).numpy(),
+            saliency=None if saliency is None else copies.download(saliency[:, 0].float()).numpy(),
             splits=0,
         )
+        return Pending(answer, copies.arrival())
 
     def _too_large(self, window: WindowPixels) -> str:
         height, width = window.pixels.shape[:2]

@@ -1,8 +1,8 @@
 """Forward passes replayed from graphs of the device: one launch for all kernels of a batch.
 
-A graph answers as the model does, to the bit: that is checked when it is captured, and where it does
-not, or none can be captured, the model itself computes that shape. So a graph changes when kernels
-are launched and nothing else. Knows no window, no unit and no plan.
+A graph answers as the model does, to the bit: that is checked when it is captured, and where it
+does not, or none can be captured, the model itself computes that shape. So a graph changes when
+kernels are launched and nothing else. Knows no window, no unit and no plan.
 """
 
 from __future__ import annotations

@@ -14,12 +14,14 @@ from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from saccade.pipeline.plan import Batch, Unit, Window
 from saccade.workers.context import ImageContext, WorkerContext
-from saccade.workers.device import peak_memory_nbytes, set_threads
+from saccade.workers.device import Answer, peak_memory_nbytes, set_threads
 from saccade.workers.lanes import ByteBudget, FirstFailure, LaneClosed
+from saccade.workers.pending import OneBehind, Pending
 from saccade.workers.reading import WindowPixels
 from saccade.workers.sweep import SweepJob, receipt_of
 from saccade.workers.tasks import Task, WorkerSpec
@@ -72,6 +74,7 @@ class Engine:
         self._lock = threading.Lock()
         self._to_read: queue.Queue[Flight | None] = queue.Queue()
         self._to_compute: queue.Queue[ReadBatch | None] = queue.Queue()
+        self._on_device = OneBehind()
         self._read_budget = ByteBudget(spec.read_nbytes)
         self._write_budget = ByteBudget(spec.write_nbytes)
         self._readers = ThreadPoolExecutor(spec.read_threads, "read")
@@ -162,29 +165,61 @@ class Engine:
         """One batch after the other, in the order they were handed to the readers."""
         # Some kernels look at the calling thread's own setting.
         set_threads(self.context.spec.torch_threads)
-        while (ready := self._to_compute.get()) is not None:
+        while (ready := self._next()) is not None:
             try:
                 if ready.batch:
                     self._compute_batch(ready)
                 else:
+                    self._on_device.finish()
                     self._hand_over(ready.flight)
             except BaseException as error:
                 ready.flight.failure.report(error)
-            finally:
                 self._read_budget.release(ready.nbytes)
 
+    def _next(self) -> ReadBatch | None:
+        """What comes next; while nothing does, what is on the device is waited for."""
+        # readers that wait for its share of the budget would otherwise never give it a successor
+        if self._to_compute.empty():
+            self._on_device.finish()
+        ready = self._to_compute.get()
+        if ready is None:
+            self._on_device.finish()
+        return ready
+
     def _compute_batch(self, ready: ReadBatch) -> None:
+        """Give the device a batch, then finish the one before it; on a CPU, the batch itself."""
         flight = ready.flight
         # All of them, also when one fails: what is being read still counts against the budget.
         _wait_for(ready.reads)
         windows = [read.result() for read in ready.reads]
         if flight.failure:
+            self._read_budget.release(ready.nbytes)
             return
         assert flight.image is not None
-        assert flight.job is not None
         since = time.perf_counter()
-        answer = self.context.predictor(flight.task.entry, flight.image, flight.task.unit)(windows)
+        predictor = self.context.predictor(flight.task.entry, flight.image, flight.task.unit)
+        begun = predictor.launch(windows)
         flight.spend("device", since)
+        self._on_device.follow(partial(self._finish_batch, ready, windows, begun))
+        if begun.settled:
+            self._on_device.finish()
+
+    def _finish_batch(
+        self, ready: ReadBatch, windows: list[WindowPixels], begun: Pending[Answer]
+    ) -> None:
+        since = time.perf_counter()
+        try:
+            answer = begun.result()
+            ready.flight.spend("device", since)
+            self._place(ready, windows, answer)
+        except BaseException as error:
+            ready.flight.failure.report(error)
+        finally:
+            self._read_budget.release(ready.nbytes)
+
+    def _place(self, ready: ReadBatch, windows: list[WindowPixels], answer: Answer) -> None:
+        flight = ready.flight
+        assert flight.job is not None
         flight.job.splits += answer.splits
         for i, (window, read) in enumerate(zip(ready.batch, windows, strict=True)):
             saliency = None if answer.saliency is None else answer.saliency[i]

@@ -20,10 +20,11 @@ from saccade.pipeline.plan import Unit, single_unit
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.store import ImageStore
 from saccade.workers.context import ImageContext
-from saccade.workers.device import Predictor
+from saccade.workers.device import Answer, Predictor
 from saccade.workers.engine import Engine
 from saccade.workers.lanes import LaneClosed
 from saccade.workers.local import outcome_of
+from saccade.workers.pending import Pending
 from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
 
 LIMIT_SECONDS = 60
@@ -167,7 +168,7 @@ def test_no_more_pixels_wait_for_a_slow_device_than_its_budget_allows(
     lock = threading.Lock()
     alive, most = 0, 0
     full = threading.Event()
-    read, compute = ImageContext.read, Predictor.__call__
+    read, compute = ImageContext.read, Predictor.launch
 
     def counted(self: ImageContext, unit: Unit, window: Any) -> Any:
         nonlocal alive, most
@@ -188,7 +189,7 @@ def test_no_more_pixels_wait_for_a_slow_device_than_its_budget_allows(
         return answer
 
     monkeypatch.setattr(ImageContext, "read", counted)
-    monkeypatch.setattr(Predictor, "__call__", slow)
+    monkeypatch.setattr(Predictor, "launch", slow)
     recipe = one_pass("echo", tile=16, window=16, batch=1)
     with bench(lab, recipe, noise(96, 80), read_nbytes=budget, read_threads=4) as b:
         for answer in b.sweep():
@@ -202,7 +203,7 @@ def test_close_answers_for_every_unit_whatever_it_was_doing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computing, go_on = threading.Event(), threading.Event()
-    compute = Predictor.__call__
+    compute = Predictor.launch
 
     def held(self: Predictor, windows: Any) -> Any:
         computing.set()
@@ -211,7 +212,7 @@ def test_close_answers_for_every_unit_whatever_it_was_doing(
 
     recipe = one_pass("echo", tile=16, window=16, batch=1)
     with bench(lab, recipe, noise(97, 89), read_nbytes=3 * 16 * 16 * 3) as b:
-        monkeypatch.setattr(Predictor, "__call__", held)
+        monkeypatch.setattr(Predictor, "launch", held)
         answers = b.sweep()
         assert computing.wait(LIMIT_SECONDS)
         closing = threading.Thread(target=b.engine.close, daemon=True)
@@ -245,3 +246,108 @@ def test_files_are_forced_to_disk_when_the_run_asks_for_it(
         receipt = b.done(b.submit(b.units[0]))
     stored = [key for key, checksum in receipt["keys"].items() if checksum]
     assert len(synced) - before == 2 * len(stored)
+
+
+# --------------------------------------------------------------------- a device that answers late
+
+
+class LateDevice:
+    """Computes at once, but shows nothing of it until it is waited for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.finished, self.most = 0, 0, 0
+        self.order: list[int] = []
+        self._launch = Predictor.launch
+        monkeypatch.setattr(Predictor, "launch", lambda one, windows: self.launch(one, windows))
+
+    def launch(self, predictor: Predictor, windows: Any) -> Pending[Answer]:
+        answer = self._launch(predictor, windows).result()
+        number, self.begun = self.begun, self.begun + 1
+        self.most = max(self.most, self.begun - self.finished)
+        place = replace(answer, scores=np.full_like(answer.scores, np.nan))
+
+        def wait() -> None:
+            self.finished += 1
+            self.order.append(number)
+            place.scores[...] = answer.scores
+
+        return Pending(place, wait)
+
+
+def stored(lab: Lab) -> np.ndarray:
+    return ImageStore.open(lab.folder / "results" / "one.ome.zarr").read("0", Box(0, 0, 97, 89))
+
+
+def test_a_device_that_answers_late_is_given_one_batch_ahead_and_the_bytes_are_the_same(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = one_pass("ConvNet", window=16, batch=2, **FOUR_UNITS)
+    with bench(lab, recipe, noise(97, 89)) as b:
+        at_once = [b.done(answer)["keys"] for answer in b.sweep()]
+        late = LateDevice(monkeypatch)
+        receipts = [b.done(answer) for answer in b.sweep()]
+        assert [receipt["keys"] for receipt in receipts] == at_once
+        assert late.order == list(range(late.begun))
+        assert late.most <= 2
+        assert b.engine._read_budget.held_nbytes == 0
+
+
+def test_a_late_device_is_waited_for_when_the_budget_holds_a_single_batch(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = LateDevice(monkeypatch)
+    recipe = one_pass("echo", tile=16, window=16, batch=1)
+    image = noise(97, 89)
+    with bench(lab, recipe, image, read_nbytes=1) as b:
+        for answer in b.sweep():
+            b.done(answer)
+        assert late.most == 1
+    np.testing.assert_array_equal(stored(lab)[0], image[..., 0] / np.float32(255))
+
+
+def test_a_failure_of_a_late_device_is_its_own_unit_s_and_no_other_s(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cause = RuntimeError("an illegal memory access was encountered")
+    late = LateDevice(monkeypatch)
+    launch = late.launch
+
+    def failing_first(predictor: Predictor, windows: Any) -> Pending[Answer]:
+        begun = launch(predictor, windows)
+
+        def wait() -> None:
+            raise cause
+
+        return Pending(begun.place, wait) if late.begun == 1 else begun
+
+    monkeypatch.setattr(late, "launch", failing_first)
+    with bench(lab, one_pass("echo", **FOUR_UNITS), noise(97, 89)) as b:
+        first, *others = b.sweep()
+        assert first.exception(LIMIT_SECONDS) is cause
+        for answer in others:
+            b.done(answer)
+        assert b.engine._read_budget.held_nbytes == 0
+
+
+def test_out_of_memory_with_a_batch_on_its_way_splits_the_next_and_loses_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = noise(97, 89)
+    details = {**FOUR_UNITS, "window": 16, "batch": 5}
+    with bench(lab, one_pass("hungry", options={"fits": 2}, **details), image) as b:
+        LateDevice(monkeypatch)
+        receipts = [b.done(answer) for answer in b.sweep()]
+        assert b.engine._read_budget.held_nbytes == 0
+    assert all(receipt["splits"] > 0 for receipt in receipts)
+    np.testing.assert_array_equal(stored(lab)[0], image[..., 0] / np.float32(255))
+
+
+def test_close_waits_for_what_a_late_device_was_given(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = LateDevice(monkeypatch)
+    with bench(lab, one_pass("echo", tile=16, window=16, batch=1), noise(97, 89)) as b:
+        answers = b.sweep()
+        b.engine.close()
+        assert late.begun == late.finished
+        assert all(answer.done() for answer in answers)

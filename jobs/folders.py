@@ -13,6 +13,7 @@ from saccade.jobs.hardware import (
     WorkerChoice,
     choose_device,
     cpus,
+    memory_nbytes,
     threads_per_worker,
     worker_count,
 )
@@ -73,7 +74,7 @@ def open_run(
     choice = WorkerChoice.parse(options.workers)
     device = choose_device(options.device, gpu_count())
     then = read_identity(folder)
-    threads = then.torch_threads if then else threads_per_worker(cpus())
+    threads = then.torch_threads if then else threads_per_worker(cpus(), memory_nbytes())
     now = RunIdentity.of(recipe, model_folder, device, threads)
     restarted = images_to_restart(folder, then, now, entries, options)
     with ExitStack() as stack:

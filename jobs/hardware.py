@@ -7,9 +7,13 @@ import re
 from dataclasses import dataclass
 
 from saccade.pipeline.errors import UsageError
+from saccade.workers.memory_limits import host_memory
 
 MOST_CPU_WORKERS = 8
 """Workers on one machine without a GPU; more processors give each of them more threads."""
+
+LANE_NBYTES = 5 * 2**28
+"""Memory that one worker without a GPU is given: pixels, scores, and a model of a usual size."""
 
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
@@ -58,9 +62,19 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def threads_per_worker(processors: int) -> int:
-    """Threads of one forward pass, where a run is begun on a machine with so many processors."""
-    return max(1, processors // MOST_CPU_WORKERS)
+def memory_nbytes() -> int:
+    """Memory that this process is granted, used or not: the same whenever it is asked."""
+    return host_memory().total_nbytes
+
+
+def threads_per_worker(processors: int, memory_nbytes: int) -> int:
+    """Threads of one forward pass, where a run is begun on such a machine.
+
+    Lanes come first, because threads of one forward pass wait for each other (benchmarks/lanes.py);
+    a machine whose memory carries fewer lanes than it has processors gives each lane more of them.
+    """
+    fitting = max(1, memory_nbytes // LANE_NBYTES)
+    return max(1, processors // MOST_CPU_WORKERS, -(-processors // fitting))
 
 
 def worker_count(choice: WorkerChoice, gpus: int, processors: int, torch_threads: int) -> int:

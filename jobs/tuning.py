@@ -9,7 +9,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from saccade.jobs.hardware import choose_device, cpus, threads_per_worker
+from saccade.jobs.hardware import choose_device, cpus, memory_nbytes, threads_per_worker
 from saccade.jobs.settling import settle
 from saccade.pipeline.execution import Calibration, ExecutionSetting, Trial
 from saccade.pipeline.models.loading import fingerprint
@@ -61,7 +61,7 @@ def tune(
             recipe_json=settled.canonical_json(),
             model_folder=models,
             device=choose_device(device, gpu_count()),
-            torch_threads=threads_per_worker(cpus()),
+            torch_threads=threads_per_worker(cpus(), memory_nbytes()),
         )
         entry = ImageEntry("image", uri, mpp=mpp, gsd=gsd)
         plan, found = WorkerContext(spec).resolve(entry, fresh=fresh, seconds=seconds)

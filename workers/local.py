@@ -5,13 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from saccade.workers.crash_log import log_error
+from saccade.workers.device import gpu_count
 from saccade.workers.engine import Engine
 from saccade.workers.events import Event, WorkerJoined
 from saccade.workers.folder import RunFolder
 from saccade.workers.outcome import Outcome
+from saccade.workers.placement import device_of
 from saccade.workers.tasks import Task, WorkerSpec
 
 SLOTS = 3
@@ -36,7 +39,10 @@ class LocalWorkers:
 
     def start(self) -> list[Event]:
         """Start the engines."""
-        self._engines = {f"local-{i}": Engine(self._spec) for i in range(self._count)}
+        gpus = 0 if self._spec.device == "cpu" else gpu_count()
+        for i in range(self._count):
+            device = device_of(self._spec.device, i, gpus)
+            self._engines[f"local-{i}"] = Engine(replace(self._spec, device=device))
         return [WorkerJoined(name, SLOTS) for name in self._engines]
 
     def assign(self, worker: str, task: Task) -> None:

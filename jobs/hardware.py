@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass
 
 from saccade.pipeline.errors import UsageError
+from saccade.workers.device_simulated import MemoryCurve, is_simulated
 
 MOST_CPU_WORKERS = 8
 """Workers on one machine without a GPU; more processors give each of them more threads."""
 
-DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+DEVICE = re.compile(r"cpu|cuda(:\d+)?|simulated:.+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,10 @@ def choose_device(asked: str, gpus: int) -> str:
         return "cuda" if gpus else "cpu"
     if not DEVICE.fullmatch(asked):
         raise UsageError(f"--device: 'cpu', 'cuda', 'cuda:1' or 'auto' expected; found {asked!r}")
-    if asked != "cpu" and int(asked.partition(":")[2] or 0) >= gpus:
+    if is_simulated(asked):
+        MemoryCurve.parse(asked)
+        return asked
+    if asked.startswith("cuda") and int(asked.partition(":")[2] or 0) >= gpus:
         found = f"{gpus} GPUs" if gpus else "no GPU"
         raise UsageError(f"--device {asked}: {found} found here; use 'cpu' or 'auto'")
     return asked

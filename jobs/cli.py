@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from saccade.jobs.driver import RunSummary
     from saccade.jobs.options import RunOptions
+    from saccade.workers.memory_size import MemoryLimit
     from saccade.workers.tasks import ImageEntry
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_USAGE, EXIT_QUARANTINED, EXIT_INTERRUPTED = 0, 1, 2, 3, 75
@@ -90,6 +91,12 @@ def run_command(
         str | None, typer.Option(help="Of a Ray cluster; RAY_ADDRESS works too.")
     ] = None,
     device: Annotated[str, typer.Option(help="'cpu', 'cuda' or 'auto'.")] = "auto",
+    memory: Annotated[
+        str | None, typer.Option(help="Of this host's memory, at most: '8GiB' or '70%'.")
+    ] = None,
+    gpu_memory: Annotated[
+        str | None, typer.Option(help="Of each GPU's memory, at most: '8GiB' or '70%'.")
+    ] = None,
     mpp: Annotated[
         float | None, typer.Option(help="Micrometres per pixel of all images given here.")
     ] = None,
@@ -114,6 +121,8 @@ def run_command(
         workers=workers,
         address=address,
         device=device,
+        memory=_amount(memory),
+        gpu_memory=_amount(gpu_memory),
         max_failures=max_failures,
         grace_seconds=grace,
         fsync=fsync,
@@ -125,6 +134,12 @@ def run_command(
     _tell_end(summary, output)
     if summary.quarantined:
         raise typer.Exit(EXIT_QUARANTINED)
+
+
+def _amount(text: str | None) -> MemoryLimit | None:
+    from saccade.workers.memory_size import MemoryLimit
+
+    return None if text is None else MemoryLimit.parse(text)
 
 
 def _drive(

@@ -29,8 +29,10 @@ from saccade.pipeline.recipe_file import recipe_text
 from saccade.pipeline.store_shelf import LocalShelf
 from saccade.workers.allocator import keep_large_blocks
 from saccade.workers.device import gpu_count
+from saccade.workers.device_meter import allowed_memory
 from saccade.workers.folder import RunFolder, write_whole
 from saccade.workers.local import LocalWorkers
+from saccade.workers.memory_host import LaneBudgets, share_of, workers_that_fit
 from saccade.workers.outcome import Workers
 from saccade.workers.ray_settings import prepare_environment
 from saccade.workers.tasks import ImageEntry, WorkerSpec
@@ -146,13 +148,27 @@ def _worker_spec(
         provenance=identity.provenance(),
         device=device,
         torch_threads=identity.torch_threads,
+        limit=options.memory if device == "cpu" else options.gpu_memory,
         fsync=options.fsync,
     )
 
 
 def _workers(choice: WorkerChoice, spec: WorkerSpec, options: RunOptions) -> Workers:
-    gpus = gpu_count() if spec.device != "cpu" else 0
+    gpus = gpu_count() if spec.device.startswith("cuda") else 0
     count = worker_count(choice, gpus, cpus(), spec.torch_threads)
+    processes = choice.kind == "ray"
+    # models are loaded by now, so this process holds about what each worker will
+    host = allowed_memory("cpu", options.memory)
+    if choice.count is None:
+        count = workers_that_fit(host, count, processes=processes)
+    lanes = LaneBudgets.within(share_of(host, count, processes=processes).free_nbytes)
+    spec = replace(
+        spec,
+        read_nbytes=lanes.read_nbytes,
+        write_nbytes=lanes.write_nbytes,
+        sharing=-(-count // gpus) if gpus else count,
+        own_process=processes,
+    )
     if choice.kind == "local":
         return LocalWorkers(spec, count)
     address = options.address or os.environ.get("RAY_ADDRESS")

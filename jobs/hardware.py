@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from saccade.pipeline.errors import UsageError
+from saccade.workers.device_simulated import MemoryCurve, is_simulated
 from saccade.workers.memory_limits import host_memory
 
 MOST_CPU_WORKERS = 8
@@ -15,7 +16,7 @@ MOST_CPU_WORKERS = 8
 LANE_NBYTES = 5 * 2**28
 """Memory that one worker without a GPU is given: pixels, scores, and a model of a usual size."""
 
-DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+DEVICE = re.compile(r"cpu|cuda(:\d+)?|simulated:.+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,10 @@ def choose_device(asked: str, gpus: int) -> str:
         return "cuda" if gpus else "cpu"
     if not DEVICE.fullmatch(asked):
         raise UsageError(f"--device: 'cpu', 'cuda', 'cuda:1' or 'auto' expected; found {asked!r}")
-    if asked != "cpu" and int(asked.partition(":")[2] or 0) >= gpus:
+    if is_simulated(asked):
+        MemoryCurve.parse(asked)
+        return asked
+    if asked.startswith("cuda") and int(asked.partition(":")[2] or 0) >= gpus:
         found = f"{gpus} GPUs" if gpus else "no GPU"
         raise UsageError(f"--device {asked}: {found} found here; use 'cpu' or 'auto'")
     return asked

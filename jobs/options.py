@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saccade.workers.memory_size import MemoryLimit
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -15,6 +17,10 @@ class RunOptions:
     """Of a Ray cluster; None starts a local one."""
     device: str = "auto"
     """'cpu', 'cuda', or 'auto': a GPU where there is one."""
+    memory: MemoryLimit | None = None
+    """What the run may hold of a host's memory; None leaves it to what is available."""
+    gpu_memory: MemoryLimit | None = None
+    """What the run may hold of each GPU's memory, likewise."""
     images_open: int = 0
     """Images in flight at once; 0 is one more than there are workers."""
     max_failures: int = 3

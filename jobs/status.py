@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from saccade.jobs.manifest import entry_from_json
 from saccade.jobs.tally import ImageTally, Tally
 from saccade.pipeline.errors import UsageError
 from saccade.workers.folder import RunFolder
+from saccade.workers.memory_size import format_nbytes
+
+MEMORY = ("allowed_nbytes", "reserved_nbytes", "projected_nbytes", "measured_nbytes")
+"""What is told of a pass's memory: the most that a worker may hold, what it holds before it
+computes, what computing is expected to add, and the most that it did add."""
 
 
 def read_tally(root: Path) -> Tally:
@@ -48,13 +54,16 @@ def as_json(tally: Tally) -> str:
 
 
 def as_page(tally: Tally) -> Group:
-    """For a person: why images were set aside, then an image a row, those first that need care."""
+    """For a person: why images were set aside; an image a row, those first that need care.
+
+    Then the memory of each pass.
+    """
     reasons = (
         Text(f"set aside: {image.name}: {image.reason}")
         for image in tally.images.values()
         if image.state == "quarantined"
     )
-    return Group(*reasons, _table(tally))
+    return Group(*reasons, _table(tally), *_memory(tally))
 
 
 def _table(tally: Tally) -> Table:
@@ -77,3 +86,17 @@ def _cells(image: ImageTally) -> list[str]:
         f"{chosen['selected'] / chosen['of']:.0%}" if chosen else "",
         str(image.tiles_failed or ""),
     ]
+
+
+def _memory(tally: Tally) -> Iterator[Table]:
+    """A row per pass: the most of any image; nothing where nothing is known."""
+    most: dict[str, dict[str, int]] = {}
+    for image in tally.images.values():
+        for name, account in image.memory.items():
+            known = most.setdefault(name, dict.fromkeys(MEMORY, 0))
+            most[name] = {word: max(known[word], account.get(word) or 0) for word in MEMORY}
+    if most:
+        table = Table("memory of a pass", *(word.removesuffix("_nbytes") for word in MEMORY))
+        for name, account in most.items():
+            table.add_row(name, *(format_nbytes(n) if n else "" for n in account.values()))
+        yield table

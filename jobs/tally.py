@@ -29,6 +29,8 @@ class ImageTally:
     """Per pass: busy seconds by lane."""
     pixels: dict[str, int] = field(default_factory=dict)
     """Per pass: pixels through the model, halos included."""
+    memory: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Per pass: bytes allowed, reserved, projected, and the most measured; what is known of it."""
     reason: str = ""
     """Why it was quarantined."""
     errors: list[str] = field(default_factory=list)
@@ -121,6 +123,7 @@ def _add_receipt(image: ImageTally, record: Mapping[str, Any]) -> None:
 
 def _add_step(image: ImageTally, record: Mapping[str, Any]) -> None:
     image.stage = str(record.get("plans", "finalise"))
+    image.memory |= {name: dict(account) for name, account in record.get("memory", {}).items()}
     if "plans" in record:
         image.units[image.stage] = [0, record["units"]]
         image.tiles[image.stage] = dict(record["tiles"])
@@ -138,6 +141,9 @@ def _add_sweep(image: ImageTally, record: Mapping[str, Any]) -> None:
         lanes[lane] = lanes.get(lane, 0.0) + seconds
     image.pixels[name] = image.pixels.get(name, 0) + record["pixels"]
     image.errors = (image.errors + list(record["errors"]))[:20]
+    measured = record.get("memory", {}).get("measured_nbytes", 0)
+    account = image.memory.setdefault(name, {})
+    account["measured_nbytes"] = max(account.get("measured_nbytes") or 0, measured)
 
 
 def _add_end(image: ImageTally, record: Mapping[str, Any]) -> None:

@@ -64,7 +64,8 @@ def tune(
             torch_threads=threads_per_worker(cpus(), memory_nbytes()),
         )
         entry = ImageEntry("image", uri, mpp=mpp, gsd=gsd)
-        plan, found = WorkerContext(spec).resolve(entry, fresh=fresh, seconds=seconds)
+        resolved = WorkerContext(spec).resolve(entry, fresh=fresh, seconds=seconds)
+    plan, found = resolved.plan, resolved.settings
     for layout in plan.passes:
         if layout.name in found:
             yield heading(layout.name, found[layout.name])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
-from saccade.pipeline.layout import PassLayout, batch_for
+from saccade.pipeline.layout import Capacity, PassLayout, batch_for
 from saccade.pipeline.models.base import Arithmetic, ModelForm
 from saccade.pipeline.recipe import PassRecipe, Tolerance
 
@@ -157,21 +157,24 @@ class SearchSpace:
     """Whether graphs of the device are tried, last of all."""
 
     @classmethod
-    def of(cls, layout: PassLayout, recipe: PassRecipe, kind: str, batch_px: int) -> SearchSpace:
+    def of(
+        cls, layout: PassLayout, recipe: PassRecipe, kind: str, capacity: Capacity
+    ) -> SearchSpace:
         """What a recipe leaves open of a pass.
 
         Args:
             layout: of the pass, as a pinned float32 would have it.
             recipe: of the pass; a stated 'window' or 'batch' is kept.
             kind: of device, 'cpu' or 'cuda'.
-            batch_px: pixels per forward pass that suit the device, where a batch is not searched.
+            capacity: of the device; nothing larger than what fits it is tried.
         """
         reference = replace(ExecutionSetting.of(layout), precision="float32", channels_last=False)
-        most = BATCH_MOST_PX[kind] if recipe.batch == "auto" and layout.window_tiles else 0
+        searched = recipe.batch == "auto" and layout.window_tiles > 0
+        most = min(BATCH_MOST_PX[kind], capacity.most_px) if searched else 0
         return cls(
             reference=reference,
             precisions=PRECISIONS[kind],
-            windows=tuple(_windows(layout, recipe, kind, batch_px)),
+            windows=tuple(_windows(layout, recipe, kind, capacity)),
             batches=tuple(2**k for k in range(9)) if most else (),
             halo_px=layout.halo_px,
             batch_most_px=most,
@@ -217,19 +220,18 @@ class SearchSpace:
 
 
 def _windows(
-    layout: PassLayout, recipe: PassRecipe, kind: str, batch_px: int
+    layout: PassLayout, recipe: PassRecipe, kind: str, capacity: Capacity
 ) -> Iterator[tuple[int, int]]:
     """Powers of two of a tile, which shards hold whole; none where the window is not free."""
     if not (layout.merge and layout.window_tiles and recipe.window == "auto"):
         return
-    side = layout.tile_px
+    side, batch = layout.tile_px, layout.batch
+    suits_px = min(capacity.batch_px, capacity.most_px)
     while side <= WINDOW_MOST_PX[kind] and side < 2 * max(layout.plane.shape):
-        tiles = side // layout.tile_px
-        free = recipe.batch == "auto"
-        yield (
-            side,
-            batch_for(replace(layout, window_tiles=tiles), batch_px) if free else layout.batch,
-        )
+        if recipe.batch == "auto":
+            batch = batch_for(replace(layout, window_tiles=side // layout.tile_px), suits_px)
+        if batch * (side + 2 * layout.halo_px) ** 2 <= capacity.most_px:
+            yield side, batch
         side *= 2
 
 

@@ -7,6 +7,7 @@ shape and the model's declaration alone: never from the number of workers.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,6 +33,28 @@ REGION_PX = 4096
 """A unit's region is at most this many input pixels high and wide, where its chunks allow."""
 CHUNK_MIN_PX = 16
 """A chunk is at least this many scores high and wide."""
+LEAST_TILE_PX = 64
+"""Tiles that the recipe leaves open are not made smaller than this to fit a memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a device carries in one forward pass of a pass's model, in input pixels."""
+
+    batch_px: int = WINDOW_PX**2
+    """What suits it: windows of about so many pixels make a batch, where that is left open."""
+    most_px: int = sys.maxsize
+    """What fits its memory: windows and batches that are left open stay within."""
+    whole_px: int = WHOLE_PASS_PX
+    """A glance of at most so many goes through the model in one forward pass."""
+
+    def holds(self, height: int, width: int) -> bool:
+        """Whether one window of this size, halo included, fits."""
+        return height * width <= self.most_px
+
+
+ANY_DEVICE = Capacity()
+"""Where nothing is known of a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +185,7 @@ def lay_out(
     spec: ModelSpec,
     output: Output,
     *,
-    batch_px: int = WINDOW_PX**2,
+    capacity: Capacity = ANY_DEVICE,
     precision: Arithmetic = "float32",
 ) -> PassLayout:
     """Decide a pass's layout over one image.
@@ -173,15 +196,18 @@ def lay_out(
         plane: the image at its resolution.
         spec: what its model declares.
         output: how scores are stored.
-        batch_px: pixels per forward pass that suit the device, where the recipe leaves it open.
+        capacity: of the device, for what the recipe leaves open.
         precision: arithmetic of the model.
 
     Raises:
         PlanError: the recipe's tile, halo and shard do not fit the model or each other.
     """
     multiple = math.lcm(spec.stride, spec.multiple)
-    one_window = _fits_one_window(recipe, index, plane, spec, multiple)
+    halo_px = round_up(spec.halo_px if recipe.halo == "auto" else recipe.halo, multiple)
+    one_window = _fits_one_window(recipe, index, plane, spec, multiple, capacity)
     tile_px = _tile(recipe, plane, multiple, one_window)
+    if recipe.tile == "auto" and spec.local and not one_window:
+        tile_px = _smaller_tile(tile_px, halo_px, multiple, capacity)
     _check_sizes(recipe, tile_px, multiple)
     # Where a score stands for many pixels, a chunk of the usual side would be a whole image.
     wanted_px = max(CHUNK_MIN_PX, min(output.chunk, REGION_PX // spec.stride))
@@ -194,9 +220,9 @@ def lay_out(
         classes=spec.classes,
         stride=spec.stride,
         multiple=multiple,
-        halo_px=round_up(spec.halo_px if recipe.halo == "auto" else recipe.halo, multiple),
+        halo_px=halo_px,
         tile_px=tile_px,
-        window_tiles=0 if one_window else _window_tiles(recipe, tile_px, merge),
+        window_tiles=0 if one_window else _window_tiles(recipe, tile_px, halo_px, merge, capacity),
         batch=1,
         chunk_px=chunk_px,
         shard_px=math.lcm(chunk_px, tile_px // spec.stride),
@@ -208,8 +234,16 @@ def lay_out(
         local=spec.local,
         precision=precision,
     )
-    batch = batch_for(layout, batch_px) if recipe.batch == "auto" else recipe.batch
-    return replace(layout, batch=batch, shard_px=_grow_shard(layout, output))
+    return replace(
+        layout,
+        batch=1 if one_window else _batch(recipe, layout, capacity),
+        shard_px=_grow_shard(layout, output),
+    )
+
+
+def _batch(recipe: PassRecipe, layout: PassLayout, capacity: Capacity) -> int:
+    suits_px = min(capacity.batch_px, capacity.most_px)
+    return batch_for(layout, suits_px) if recipe.batch == "auto" else recipe.batch
 
 
 def _check_sizes(recipe: PassRecipe, tile_px: int, multiple: int) -> None:
@@ -239,13 +273,19 @@ def _merges(recipe: PassRecipe, spec: ModelSpec) -> bool:
 
 
 def _fits_one_window(
-    recipe: PassRecipe, index: int, plane: PlaneSpec, spec: ModelSpec, multiple: int
+    recipe: PassRecipe,
+    index: int,
+    plane: PlaneSpec,
+    spec: ModelSpec,
+    multiple: int,
+    capacity: Capacity,
 ) -> bool:
     """A small enough glance is one forward pass: no halo at all, nothing to stitch."""
     height, width = (round_up(side, multiple) for side in plane.shape)
     left_open = recipe.tile == recipe.window == "auto" and recipe.blend == "crop"
     dense = spec.stride <= TILE_PX // 16 and not (spec.context or recipe.context)
-    return index == 0 and left_open and dense and height * width <= WHOLE_PASS_PX
+    small = height * width <= capacity.whole_px and capacity.holds(height, width)
+    return index == 0 and left_open and dense and small
 
 
 def _tile(recipe: PassRecipe, plane: PlaneSpec, multiple: int, one_window: bool) -> int:
@@ -258,10 +298,27 @@ def _tile(recipe: PassRecipe, plane: PlaneSpec, multiple: int, one_window: bool)
     return round_up(min(side, TILE_PX), multiple)
 
 
-def _window_tiles(recipe: PassRecipe, tile_px: int, merge: bool) -> int:
+def _smaller_tile(tile_px: int, halo_px: int, multiple: int, capacity: Capacity) -> int:
+    """Half of a tile, as often as it takes to fit the memory; a smallest tile may still not."""
+    while not capacity.holds(*[tile_px + 2 * halo_px] * 2):
+        half, odd = divmod(tile_px, 2)
+        if odd or half % multiple or half < LEAST_TILE_PX:
+            break
+        tile_px = half
+    return tile_px
+
+
+def _window_tiles(
+    recipe: PassRecipe, tile_px: int, halo_px: int, merge: bool, capacity: Capacity
+) -> int:
     if not merge:
         return 1
-    return max(1, (WINDOW_PX if recipe.window == "auto" else recipe.window) // tile_px)
+    if recipe.window != "auto":
+        return max(1, recipe.window // tile_px)
+    tiles = max(1, WINDOW_PX // tile_px)
+    while tiles > 1 and not capacity.holds(*[tiles * tile_px + 2 * halo_px] * 2):
+        tiles //= 2
+    return tiles
 
 
 def _chunk(wanted_px: int, tile_scores: int) -> int:

@@ -37,7 +37,10 @@ class Node(BaseModel):
 
 
 class Resolution(Node):
-    """How finely a pass looks: exactly one of the four."""
+    """How finely a pass looks: exactly one of the five.
+
+    A bare ``auto`` is short for ``{auto: {}}``.
+    """
 
     mpp: float | None = Field(None, gt=0)
     """Micrometres per pixel."""
@@ -47,18 +50,55 @@ class Resolution(Node):
     """Pixels of the image's finest level per pixel of the pass."""
     level: int | None = None
     """A level of the image's own pyramid; 0 is the finest, -1 the coarsest."""
+    auto: Bounds | None = None
+    """For the glance: the finest at which the whole image fits in one forward pass."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"auto": {}} if value == "auto" else value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Resolution:
         stated = self.model_dump(exclude_none=True)
         if len(stated) != 1:
             found = ", ".join(stated) or "none"
-            raise ValueError(f"state exactly one of mpp, gsd, downsample, level; found {found}")
+            raise ValueError(
+                f"state exactly one of mpp, gsd, downsample, level, auto; found {found}"
+            )
         return self
 
     def __str__(self) -> str:
+        if self.auto is not None:
+            return "auto"
         ((key, value),) = self.model_dump(exclude_none=True).items()
         return f"{key} {value:g}"
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"const": "auto"}, handler.resolve_ref_schema(handler(core))]}
+
+
+class Bounds(Node):
+    """Between which resolutions ``auto`` may choose."""
+
+    finest: Resolution | None = None
+    """By default a quarter of the next pass's resolution; of a single pass, the image's own."""
+    coarsest: Resolution | None = None
+    """By default, where the image's longer side is 256 pixels."""
+
+    @model_validator(mode="after")
+    def _stated_outright(self) -> Bounds:
+        if any(one and one.auto for one in (self.finest, self.coarsest)):
+            raise ValueError(
+                "bounds of auto are stated as mpp, gsd, downsample or level; found auto"
+            )
+        return self
+
+
+Resolution.model_rebuild()
 
 
 class ModelRecipe(Node):
@@ -198,6 +238,7 @@ class Recipe(Node):
         if twice:
             raise ValueError(f"pass names must differ; found twice: {', '.join(twice)}")
         _first_pass_is_a_glance(self.passes[0])
+        _later_passes_state_their_resolution(self.passes[1:])
         if self.output.keep != "all" and not set(self.output.keep) <= set(names):
             raise ValueError(f"output.keep must name passes of {names}; found {self.output.keep}")
         return self
@@ -209,6 +250,12 @@ class Recipe(Node):
     def canonical_json(self) -> str:
         """The whole tree with defaults spelled out, keys sorted."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def glancing_at(self, downsample: float) -> Recipe:
+        """This recipe with its first pass at a resolution."""
+        first, *later = self.passes
+        glance = first.model_copy(update={"resolution": Resolution(downsample=downsample)})
+        return self.model_copy(update={"passes": (glance, *later)})
 
     def overridden(self, overrides: dict[str, Any]) -> Recipe:
         """This recipe with some values replaced for one image.
@@ -240,6 +287,20 @@ def _first_pass_is_a_glance(glance: PassRecipe) -> None:
         )
     if glance.guidance:
         raise ValueError("the first pass has no earlier answer to be guided by; remove guidance")
+    if glance.resolution.auto and not glance.tile == glance.window == "auto":
+        raise ValueError(
+            "resolution: auto looks at the whole image in one forward pass; remove tile and "
+            "window, or state the resolution"
+        )
+
+
+def _later_passes_state_their_resolution(later: tuple[PassRecipe, ...]) -> None:
+    for one in later:
+        if one.resolution.auto:
+            raise ValueError(
+                f"resolution: auto is for the first pass, which sees the whole image; state the "
+                f"resolution of {one.name!r}"
+            )
 
 
 def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> None:

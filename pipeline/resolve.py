@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from saccade.pipeline.errors import PlanError, RecipeError
 from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
-from saccade.pipeline.layout import WINDOW_PX, PassLayout, lay_out
+from saccade.pipeline.layout import ANY_DEVICE, Capacity, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
-from saccade.pipeline.recipe import PassRecipe, Recipe
+from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.sources.base import Identity, PixelSize, Source
 from saccade.pipeline.sources.plane import PlaneSpec, locate
 
@@ -24,7 +24,7 @@ def resolve_image(
     recipe: Recipe,
     specs: Sequence[ModelSpec],
     pixel_size: PixelSize | None = None,
-    batch_px: int = WINDOW_PX**2,
+    capacities: Sequence[Capacity] = (),
 ) -> ImagePlan:
     """How every pass of a recipe lies over one image.
 
@@ -35,7 +35,7 @@ def resolve_image(
         recipe: with this image's overrides applied.
         specs: what the model of each pass declares, in the recipe's order.
         pixel_size: of level 0, where the file is silent or wrong.
-        batch_px: pixels per forward pass that suit the device.
+        capacities: of the device, by pass; none where nothing is known of it.
 
     Raises:
         MissingPixelSize, ResolutionUnavailable: the image can't be read as the recipe asks.
@@ -43,9 +43,10 @@ def resolve_image(
         PlanError: sizes do not nest, or passes do not go from coarse to fine.
     """
     size = pixel_size or source.pixel_size
+    known = capacities or [ANY_DEVICE] * len(recipe.passes)
     layouts = tuple(
-        _lay_out_pass(recipe, index, source, specs[index], size, batch_px)
-        for index in range(len(recipe.passes))
+        _lay_out_pass(recipe, index, source, specs[index], size, capacity)
+        for index, capacity in enumerate(known)
     )
     _check_order(name, layouts)
     classes = recipe.output.classes or layouts[-1].classes
@@ -66,9 +67,14 @@ def resolve_image(
     )
 
 
-def locate_pass(source: Source, recipe: PassRecipe, pixel_size: PixelSize | None) -> PlaneSpec:
-    """The image at a pass's resolution."""
-    asked = recipe.resolution
+def locate_resolution(source: Source, asked: Resolution, pixel_size: PixelSize | None) -> PlaneSpec:
+    """The image at a resolution that is stated outright.
+
+    Args:
+        source: the image, open.
+        asked: anything but 'auto'.
+        pixel_size: of level 0, where the file is silent or wrong.
+    """
     return locate(
         source,
         mpp=asked.mpp,
@@ -85,13 +91,13 @@ def _lay_out_pass(
     source: Source,
     spec: ModelSpec,
     pixel_size: PixelSize | None,
-    batch_px: int,
+    capacity: Capacity,
 ) -> PassLayout:
     one = recipe.passes[index]
     _check_model(one, source, spec)
-    plane = locate_pass(source, one, pixel_size)
+    plane = locate_resolution(source, one.resolution, pixel_size)
     precision = "float32" if recipe.precision == "auto" else recipe.precision
-    return lay_out(one, index, plane, spec, recipe.output, batch_px=batch_px, precision=precision)
+    return lay_out(one, index, plane, spec, recipe.output, capacity=capacity, precision=precision)
 
 
 def _check_model(recipe: PassRecipe, source: Source, spec: ModelSpec) -> None:

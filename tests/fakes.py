@@ -103,28 +103,37 @@ class Lab:
         recipe: Mapping[str, Any],
         images: Mapping[str, np.ndarray | FakeSource],
         workers: str = "local:1",
+        **options: Any,
     ) -> RunSummary:
-        """Run a recipe over images in a folder of its own."""
+        """Run a recipe over images in a folder of its own; ``options`` say how to run."""
         self._runs += 1
         entries = [self.entry(name, image) for name, image in images.items()]
         tree = Recipe.model_validate(recipe)
-        options = RunOptions(workers=workers, device="cpu")
+        how = RunOptions(workers=workers, **{"device": "cpu"} | options)
         folder = self.folder / f"run-{self._runs}"
-        return run(tree, entries, folder, options, model_folder=self.models)
+        return run(tree, entries, folder, how, model_folder=self.models)
 
     def run(
-        self, recipe: Mapping[str, Any], image: np.ndarray | FakeSource, workers: str = "local:1"
+        self,
+        recipe: Mapping[str, Any],
+        image: np.ndarray | FakeSource,
+        workers: str = "local:1",
+        **options: Any,
     ) -> Result:
-        """Run a recipe over one image, which must succeed."""
-        summary = self.run_all(recipe, {"one": image}, workers)
+        """Run a recipe over one image, which must succeed; ``options`` say how to run."""
+        summary = self.run_all(recipe, {"one": image}, workers, **options)
         assert summary.complete == ("one",), summary.quarantined
         return open_result(summary.folder)
 
     def fused(
-        self, recipe: Mapping[str, Any], image: np.ndarray | FakeSource, workers: str = "local:1"
+        self,
+        recipe: Mapping[str, Any],
+        image: np.ndarray | FakeSource,
+        workers: str = "local:1",
+        **options: Any,
     ) -> np.ndarray:
         """``(C, H, W)`` as stored, of one image."""
-        return np.asarray(self.run(recipe, image, workers).fused)
+        return np.asarray(self.run(recipe, image, workers, **options).fused)
 
 
 def one_pass(factory: str, scores: str = "float32", **details: Any) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class Bench:
         subject = self.subject
         model = subject.models(setting.form)
         graphs = subject.graphs(model) if setting.graphed else None
-        predictor = Predictor(model, layout, subject.device, graphs)
+        predictor = Predictor(model, layout, subject.device, graphs=graphs)
         begin_peak(subject.device)
         answers, seconds = self._rounds(predictor, batches)
         if graphs and graphs.refusals:

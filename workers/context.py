@@ -7,32 +7,37 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from saccade.pipeline.answers import read_answers
 from saccade.pipeline.errors import SourceError
-from saccade.pipeline.execution import Calibration
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
-from saccade.pipeline.models.base import ModelForm, PassModel
+from saccade.pipeline.models.base import AS_LOADED, Arithmetic, ModelForm, PassModel
 from saccade.pipeline.models.casting import in_form
 from saccade.pipeline.models.loading import load_model
 from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.resampling import coarse_box_for, upsample
-from saccade.pipeline.resolve import resolve_image
 from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.pipeline.store import ImageStore
-from saccade.workers.device import Predictor
+from saccade.workers.backing_off import PixelLimit
+from saccade.workers.device import Predictor, torch_device
 from saccade.workers.device_graphs import Graphs
+from saccade.workers.device_meter import most_held_nbytes
+from saccade.workers.device_simulated import SimulatedModel, is_simulated, simulated_memory
 from saccade.workers.folder import RunFolder
+from saccade.workers.memory import Account
+from saccade.workers.memory_book import MemoryBook, ProbeCase
 from saccade.workers.reading import WindowPixels, check_present, read_window
+from saccade.workers.resolving import Resolved, Resolver, nbytes_per_px, probe_case
 from saccade.workers.settings_shelf import cache_folder
 from saccade.workers.steps import finalise, freeze_image, select_next
 from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
@@ -40,10 +45,6 @@ from saccade.workers.tuning import Tuner, said_of
 
 IDLE_IMAGES = 2
 """Images that stay open while nobody uses them."""
-BATCH_PX = {"cpu": 512 * 512, "cuda": 16 * 512 * 512}
-"""Pixels per forward pass that suit a kind of device, where the recipe leaves the batch open."""
-AS_LOADED = ModelForm()
-"""The form that converts nothing."""
 PROBES = 3
 """Forward passes timed for a budget in seconds; the fastest counts."""
 
@@ -58,6 +59,8 @@ class ImageContext:
     """Its pixels."""
     store: ImageStore
     """Its result."""
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+    """By pass, what a forward pass may hold and is expected to, where that is known."""
     users: int = 0
     """Units that hold it."""
     planes: tuple[Plane, ...] = field(init=False)
@@ -83,13 +86,19 @@ class ImageContext:
         np.nan_to_num(guidance, copy=False, nan=0.0)
         return guidance
 
+    def memory_said(self, layout: PassLayout, device: str) -> dict[str, int | None]:
+        """Allowed, reserved, projected and measured, as receipts hold them; what is known of it."""
+        most_nbytes = most_held_nbytes(device)
+        account = self.accounts.get(layout.name)
+        if account is None:
+            return {"measured_nbytes": most_nbytes}
+        added = max(0, most_nbytes - account.reserved_nbytes)
+        return replace(account, measured_nbytes=added).to_dict()
+
     def window_nbytes(self, unit: Unit, window: Window) -> int:
         """Host memory that a window's pixels will hold."""
         layout = self.plan.passes[unit.pass_index]
-        views = 1 + len(layout.context)
-        pixel = self.source.dtype.itemsize * self.source.channels * views
-        guidance = 4 * len(self.plan.passes[layout.index - 1].classes) if layout.guidance else 0
-        return window.read.area * (pixel + guidance)
+        return window.read.area * nbytes_per_px(self.plan, layout, self.source)
 
 
 class WorkerContext:
@@ -101,6 +110,8 @@ class WorkerContext:
         self.recipe = Recipe.model_validate_json(spec.recipe_json)
         self._models: dict[tuple[str, ModelForm], PassModel] = {}
         self._graphs: dict[int, Graphs] = {}  # by the id of a model above
+        self.book = MemoryBook(spec, self.folder.memory, cache_folder("memory"))
+        self._limits: dict[tuple[str, Arithmetic, int], PixelLimit] = {}
         self._images: dict[str, ImageContext] = {}
         self._images_lock = threading.Lock()
         self._models_lock = threading.RLock()  # a converted copy needs the model as loaded
@@ -110,11 +121,11 @@ class WorkerContext:
     def model(self, one: PassRecipe, form: ModelForm = AS_LOADED) -> PassModel:
         """A pass's model, loaded once; in another form, a copy that is converted once."""
         key = (one.model.model_dump_json(), form)
-        folder, device = self.spec.model_folder, self.spec.device
+        folder, device = self.spec.model_folder, torch_device(self.spec.device)
         with self._models_lock:
             if key not in self._models:
                 self._models[key] = (
-                    load_model(one.model, base_folder=folder, device=device)
+                    self._on_device(load_model(one.model, base_folder=folder, device=device))
                     if form == AS_LOADED
                     else self.converted(one, form)
                 )
@@ -122,7 +133,13 @@ class WorkerContext:
 
     def converted(self, one: PassRecipe, form: ModelForm) -> PassModel:
         """A pass's model in another form, for the caller to keep or to drop."""
-        return in_form(self.model(one), form, device=self.spec.device)
+        return in_form(self.model(one), form, device=torch_device(self.spec.device))
+
+    def _on_device(self, model: PassModel) -> PassModel:
+        """The model itself, unless the device is but a simulation."""
+        if not is_simulated(self.spec.device):
+            return model
+        return SimulatedModel(model, simulated_memory(self.spec.device))
 
     def predictor(self, entry: ImageEntry, image: ImageContext, unit: Unit) -> Predictor:
         """A pass's model, ready for windows of one image."""
@@ -130,7 +147,16 @@ class WorkerContext:
         layout = image.plan.passes[unit.pass_index]
         model = self.model(one, layout.form)
         graphs = self._graphs.setdefault(id(model), Graphs(model)) if layout.graphed else None
-        return Predictor(model, layout, self.spec.device, graphs)
+        limit = self._limit(probe_case(one, image.plan, layout, image.source))
+        return Predictor(model, layout, torch_device(self.spec.device), limit, graphs)
+
+    def _limit(self, case: ProbeCase) -> PixelLimit:
+        """What is known not to fit the device, shared by all that run this pass's model here."""
+        with self._models_lock:
+            key = (case.one.model.model_dump_json(), case.layout.precision, case.layout.index)
+            if key not in self._limits:
+                self._limits[key] = self.book.limit_for(case)
+            return self._limits[key]
 
     def recipe_for(self, entry: ImageEntry) -> Recipe:
         """The recipe with one image's overrides."""
@@ -160,7 +186,8 @@ class WorkerContext:
         store = ImageStore.open(self.folder.result(entry.name), fsync=self.spec.fsync)
         source = open_present(entry.uri)
         check_unchanged(entry, plan, source)
-        return ImageContext(plan, source, store)
+        accounts = self._resolver(entry, source).accounts(plan)
+        return ImageContext(plan, source, store, accounts)
 
     def close(self) -> None:
         """Close every image."""
@@ -183,32 +210,31 @@ class WorkerContext:
         return select_next(self.folder, plan, recipe, task.unit.pass_index, pace)
 
     def _prepare(self, entry: ImageEntry) -> dict[str, Any]:
-        plan, found = self.resolve(entry)
+        resolved = self.resolve(entry)
+        plan = resolved.plan
         counts = freeze_image(self.folder, plan, self.spec.provenance, fsync=self.spec.fsync)
-        settings = said_of(plan, found)
-        return {**counts, "identity": plan.identity.to_dict(), "settings": settings}
+        settings = said_of(plan, resolved.settings)
+        facts = {"identity": plan.identity.to_dict(), "settings": settings}
+        return {**counts, **facts, "memory": resolved.said()}
 
-    def resolve(self, entry: ImageEntry, **tuning: Any) -> tuple[ImagePlan, dict[str, Calibration]]:
+    def resolve(self, entry: ImageEntry, **tuning: Any) -> Resolved:
         """How every pass lies over an image, and what was measured for it; writes no plan.
 
         Args:
             entry: the image.
             tuning: other values for a ``Tuner``'s fields.
         """
-        recipe = self.recipe_for(entry)
-        specs = [self.model(one).spec for one in recipe.passes]
-        batch_px = BATCH_PX[self.spec.device.split(":")[0]]
-        settings = {"cache": cache_folder()} | tuning
-        tuner = Tuner(self.spec, self.folder.settings, self.converted, batch_px, **settings)
         source = open_present(entry.uri)
         try:
-            identity = source.identity()
-            plan = resolve_image(
-                entry.name, source, identity, recipe, specs, entry.pixel_size, batch_px
-            )
-            return tuner.tune(recipe, plan, source)
+            return self._resolver(entry, source, **tuning).resolve()
         finally:
             source.close()
+
+    def _resolver(self, entry: ImageEntry, source: Source, **tuning: Any) -> Resolver:
+        fields = {"cache": cache_folder()} | tuning
+        tuner = Tuner(self.spec, self.folder.settings, self.converted, **fields)
+        recipe = self.recipe_for(entry)
+        return Resolver(self.spec, self.book, tuner, self.model, entry, recipe, source)
 
     def _pace(self, entry: ImageEntry, recipe: Recipe, index: int) -> float | None:
         """Seconds per pixel of a pass, measured, where its selection has a budget of seconds."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import resource
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ from torch import Tensor
 from saccade.pipeline.errors import UnitTooLarge
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel, Prediction, Views
+from saccade.workers.backing_off import Part, PixelLimit, halves
 from saccade.workers.device_copies import copies_for
 from saccade.workers.device_graphs import Graphs
+from saccade.workers.device_simulated import is_simulated
 from saccade.workers.pending import Pending
 from saccade.workers.reading import WindowPixels
 
@@ -35,7 +37,7 @@ class Answer:
     saliency: np.ndarray | None
     """``(N, h, w)`` float32, where the pass stores one."""
     splits: int
-    """How often the batch had to be halved to fit the device."""
+    """How often a batch or a window had to be halved to fit the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,17 @@ class Predictor:
     layout: PassLayout
     """Of the pass."""
     device: str
-    """Where it runs: 'cpu', 'cuda', 'cuda:1'..."""
+    """Where tensors are, as torch names it: 'cpu', 'cuda', 'cuda:1'..."""
+    limit: PixelLimit = field(default_factory=PixelLimit)
+    """What is known not to fit."""
     graphs: Graphs | None = None
     """Replays full batches of the model; None has the model compute all of them."""
 
     def __call__(self, windows: Sequence[WindowPixels]) -> Answer:
-        """Answer for a batch of windows of one shape.
+        """Answer for a batch of windows of one shape; in parts, where the device lacks memory.
 
         Raises:
-            UnitTooLarge: a single window does not fit the device.
+            UnitTooLarge: the smallest part of a single window does not fit the device.
         """
         return self.launch(windows).result()
 
@@ -63,17 +67,37 @@ class Predictor:
         """Begin to answer: a CPU is then done, a GPU can be given the next batch meanwhile.
 
         Raises:
-            UnitTooLarge: a single window does not fit the device.
+            UnitTooLarge: as above.
         """
-        begun = self._begin(windows)
+        height, width = windows[0].pixels.shape[:2]
+        if self.limit.allows(len(windows), (height, width)):
+            begun = self._begin(windows)
+            if begun is not None:
+                return begun
+            self.limit.learn(len(windows), (height, width))
         # memory is asked for when work is given to a device, so waiting for it never lacks any
-        return Pending(self._in_halves(windows)) if begun is None else begun
+        return Pending(self._in_parts(windows))
 
-    def _in_halves(self, windows: Sequence[WindowPixels]) -> Answer:
+    def _in_parts(self, windows: Sequence[WindowPixels]) -> Answer:
         if len(windows) == 1:
-            raise UnitTooLarge(self._too_large(windows[0]))
+            return self._by_halves(windows[0])
         half = len(windows) // 2
         return _joined(self(windows[:half]), self(windows[half:]))
+
+    def _by_halves(self, window: WindowPixels) -> Answer:
+        """A window's answer from two smaller ones, which only a model with an exact halo can give.
+
+        Each half is larger than its part of the answer by the halo, so the answer is the same up to
+        the last bits of the arithmetic.
+        """
+        layout = self.layout
+        height, width = window.pixels.shape[:2]
+        exact = layout.local and not layout.context
+        parts = halves((height, width), layout.halo_px, layout.multiple) if exact else None
+        if parts is None:
+            raise UnitTooLarge(self._too_large(window))
+        first, second = (_cropped(self([_cut(window, p)]), p, layout.stride) for p in parts)
+        return _joined(first, second, axis=-2 if height >= width else -1)
 
     def _begin(self, windows: Sequence[WindowPixels]) -> Pending[Answer] | None:
         """An answer on its way, or None where the device ran out of memory.
@@ -152,11 +176,32 @@ class Predictor:
         )
 
 
-def _joined(first: Answer, second: Answer) -> Answer:
+def _cut(window: WindowPixels, part: Part) -> WindowPixels:
+    """What the model sees of a window."""
+    rows, columns = part.read.slices
+    return WindowPixels(
+        pixels=window.pixels[rows, columns],
+        valid=None if window.valid is None else window.valid[rows, columns],
+        guidance=None if window.guidance is None else window.guidance[:, rows, columns],
+    )
+
+
+def _cropped(answer: Answer, part: Part, stride: int) -> Answer:
+    """What a part answers for, of what the model said about all that it saw."""
+    rows, columns = part.core.relative_to(part.read).reduce(stride).slices
+    saliency = answer.saliency
+    return replace(
+        answer,
+        scores=answer.scores[..., rows, columns],
+        saliency=None if saliency is None else saliency[..., rows, columns],
+    )
+
+
+def _joined(first: Answer, second: Answer, axis: int = 0) -> Answer:
     saliency = None
     if first.saliency is not None and second.saliency is not None:
-        saliency = np.concatenate([first.saliency, second.saliency])
-    scores = np.concatenate([first.scores, second.scores])
+        saliency = np.concatenate([first.saliency, second.saliency], axis)
+    scores = np.concatenate([first.scores, second.scores], axis)
     return Answer(scores, saliency, 1 + first.splits + second.splits)
 
 
@@ -166,23 +211,35 @@ def _is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def kind_of(device: str) -> str:
+    """What a device is like: 'cpu' or 'cuda', which a simulated one is like too."""
+    return "cpu" if device == "cpu" else "cuda"
+
+
+def torch_device(device: str) -> str:
+    """Where the tensors of a device are, as torch names it."""
+    return "cpu" if is_simulated(device) else device
+
+
 def peak_memory_nbytes(device: str) -> int:
     """Most memory held so far: of the device, or of this process where the device is a CPU."""
-    if device != "cpu":
+    if device.startswith("cuda"):
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def begin_peak(device: str) -> None:
     """Count the most memory held from now on, where a device can tell."""
-    if device != "cpu":
+    if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def device_name(device: str) -> str:
     """What kind of processor a device is, with the library that computes on it, for people."""
-    if device != "cpu":
+    if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
+    elif is_simulated(device):
+        name = device
     else:
         name = f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
     return f"{name}, torch {torch.__version__}"

@@ -50,6 +50,8 @@ class CudaGraph:
                 device or copying from the host.
         """
         device = views.pixels.device
+        if device.type != "cuda":
+            raise RuntimeError(f"a CUDA device expected; the pixels are on {device}")
         with torch.cuda.device(device):
             aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream(device))

@@ -242,6 +242,7 @@ class Engine:
             written = job.write(flight.image.store)
             flight.spend("write", since)
             receipt = receipt_of(job, flight.task.attempt, written, flight.seconds)
+            receipt["memory"] = flight.image.memory_said(job.layout, self.context.spec.device)
         except BaseException as error:
             flight.failure.report(error)
         finally:

@@ -6,6 +6,7 @@
       images.jsonl          the images, one a line
       journal/000001.jsonl  what is done, one file per driver
       settings/             how models compute, measured and frozen, where the recipe says 'auto'
+      memory/               what forward passes hold and what is allowed, measured and frozen
       plans/NAME/           image.json, then one frozen plan per pass
       results/NAME.ome.zarr the result
       pictures/NAME.png     what `saccade show` draws
@@ -58,6 +59,11 @@ class RunFolder:
     def settings(self) -> Path:
         """What was measured of the ways to compute."""
         return self.root / "settings"
+
+    @property
+    def memory(self) -> Path:
+        """What was measured of memory, and learned where it ran out."""
+        return self.root / "memory"
 
     @property
     def journal(self) -> Path:

@@ -8,7 +8,8 @@ and *measured* what it did add. Knows no device, no model and no file.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -33,7 +34,7 @@ class MemoryKey:
     dtype: str
     """Of the arithmetic: 'float32', 'bfloat16'..."""
     layout: str
-    """Of tensors in memory: 'channels_last' or 'contiguous'."""
+    """Of tensors in memory: 'channels_last' or 'contiguous'; with ', fused' where layers are."""
     device: str
     """Kind of device, with its name where there are several kinds."""
 
@@ -84,6 +85,15 @@ class Budget:
     def shared_by(self, workers: int) -> Budget:
         """One worker's part, where each reserves as much as this one."""
         return replace(self, allowed_nbytes=self.allowed_nbytes // workers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it; kept with the run."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Budget:
+        """The inverse of ``to_dict``."""
+        return cls(tree["allowed_nbytes"], tree["reserved_nbytes"])
 
     def __str__(self) -> str:
         return (
@@ -151,6 +161,21 @@ class MemoryModel:
         """Whether a forward pass of this size may be tried."""
         return self.safe(batch, shape) <= budget.free_nbytes
 
+    def with_more(self, nbytes_per_px: float) -> MemoryModel:
+        """The same, with so many more bytes held per input pixel."""
+        return replace(self, nbytes_per_px=self.nbytes_per_px + nbytes_per_px)
+
+    def most_px(self, budget: Budget) -> int:
+        """Input pixels of the largest forward pass that fits; 0 where none does."""
+        room = budget.free_nbytes - self.residual_nbytes
+        projected = math.floor(Fraction(max(0, room)) / (1 + Fraction(self.margin)))
+        if projected < self.base_nbytes:
+            return 0
+        if not self.nbytes_per_px:
+            return sys.maxsize
+        most = int(Fraction(projected - self.base_nbytes) / Fraction(self.nbytes_per_px))
+        return min(most, sys.maxsize)
+
     def taught_by(self, budget: Budget, batch: int, shape: Shape) -> MemoryModel:
         """What is known after this size ran out of memory: it needs more than there was.
 
@@ -165,7 +190,7 @@ class MemoryModel:
         return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
-    def from_dict(cls, tree: dict[str, Any]) -> MemoryModel:
+    def from_dict(cls, tree: Mapping[str, Any]) -> MemoryModel:
         """The inverse of ``to_dict``, through JSON as well.
 
         Raises:
@@ -198,9 +223,9 @@ class Account:
     """What came on top of it; None before it has run."""
 
     @classmethod
-    def of(cls, model: MemoryModel, budget: Budget, batch: int, shape: Shape) -> Account:
+    def of(cls, budget: Budget, projected_nbytes: int) -> Account:
         """Before it runs."""
-        return cls(budget.allowed_nbytes, budget.reserved_nbytes, model.predict(batch, shape))
+        return cls(budget.allowed_nbytes, budget.reserved_nbytes, projected_nbytes)
 
     @property
     def error(self) -> float | None:

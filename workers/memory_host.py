@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saccade.pipeline.errors import PlanError
+from saccade.pipeline.errors import UsageError
 from saccade.workers.memory import Budget
 from saccade.workers.memory_size import format_nbytes
 
@@ -12,101 +12,68 @@ MOST_READ_NBYTES = 256 * 2**20
 """More pixels than this, read ahead, no longer help."""
 MOST_WRITE_NBYTES = 512 * 2**20
 """More scores than this, waiting for storage, no longer help."""
+READ_PART, WRITE_PART = 8, 4
+"""Lanes get an eighth and a quarter of what is free, the forward pass and its unit the rest."""
+WORKING_NBYTES = 256 * 2**20
+"""A worker that has less than this beside what it reserves would compute in crumbs."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneBudgets:
-    """What one worker's lanes may hold."""
+    """What one worker's lanes may hold, beyond what a single batch or unit needs."""
 
     read_nbytes: int
-    """Pixels that may wait for the device; one batch of windows or more."""
+    """Pixels that may wait for the device."""
     write_nbytes: int
-    """Scores that may wait for storage; one unit or more."""
+    """Scores that may wait for storage."""
+
+    @classmethod
+    def within(cls, free_nbytes: int) -> LaneBudgets:
+        """The part of a worker's free memory that is for lanes, as far as more of it helps."""
+        return cls(
+            min(free_nbytes // READ_PART, MOST_READ_NBYTES),
+            min(free_nbytes // WRITE_PART, MOST_WRITE_NBYTES),
+        )
+
+    def held_nbytes(self, batch_nbytes: int, unit_nbytes: int) -> int:
+        """The most that lanes hold of a pass: read ahead, being filled, and waiting to be written.
+
+        Args:
+            batch_nbytes: of the pixels of one batch; one alone is admitted whatever the budget.
+            unit_nbytes: of the scores of one unit, likewise.
+        """
+        read = max(self.read_nbytes, batch_nbytes)
+        return read + unit_nbytes + max(self.write_nbytes, unit_nbytes)
 
 
-@dataclass(frozen=True, slots=True)
-class LaneNeeds:
-    """The least that one worker's lanes hold, by the pass that needs most of each."""
-
-    window_nbytes: int
-    """Pixels of the largest batch of windows."""
-    window_pass: str
-    """The pass that reads it."""
-    unit_nbytes: int
-    """Scores of the largest unit."""
-    unit_pass: str
-    """The pass that writes it."""
-
-    @property
-    def least_nbytes(self) -> int:
-        """A batch being read, a unit being filled, and one being written."""
-        return self.window_nbytes + 2 * self.unit_nbytes
-
-
-def lane_budgets(
-    host: Budget,
-    workers: int,
-    needs: LaneNeeds,
-    *,
-    most_read_nbytes: int = MOST_READ_NBYTES,
-    most_write_nbytes: int = MOST_WRITE_NBYTES,
-) -> LaneBudgets:
-    """Share what a host's workers have left among their lanes.
-
-    What is beyond the least goes to reading ahead first: a device that waits for pixels is idle,
-    one whose scores wait is not.
+def share_of(host: Budget, workers: int, *, processes: bool) -> Budget:
+    """One worker's part of what a host allows.
 
     Args:
-        host: allowed for all workers of this host together, reserved by each one of them: the
-            interpreter and libraries, and on a CPU the weights and the forward pass.
+        host: allowed for the whole run on this host; reserved by one process of it.
         workers: on this host.
-        needs: the least that lanes hold.
-        most_read_nbytes: read-ahead beyond this is not used, unless a batch needs it.
-        most_write_nbytes: likewise for write-behind.
+        processes: whether each is a process beside the driver's, with a reserve of its own.
+    """
+    if not processes:
+        each = host.free_nbytes // workers
+        return Budget(host.reserved_nbytes + each, host.reserved_nbytes)
+    left = host.free_nbytes  # the driver's own reserve is spent
+    return Budget(left // workers, host.reserved_nbytes)
+
+
+def workers_that_fit(host: Budget, wanted: int, *, processes: bool) -> int:
+    """The most workers, up to those wanted, that have something left to work with.
 
     Raises:
-        PlanError: not even one batch and two units fit; names what needs most.
+        UsageError: not even one has.
     """
-    each = host.shared_by(workers)
-    spare = each.free_nbytes - needs.least_nbytes
-    if spare < 0:
-        raise PlanError(_refusal(host, workers, needs))
-    read = min(needs.window_nbytes + spare, max(most_read_nbytes, needs.window_nbytes))
-    left = each.free_nbytes - needs.unit_nbytes - read
-    return LaneBudgets(read, min(left, max(most_write_nbytes, needs.unit_nbytes)))
-
-
-def workers_that_fit(host: Budget, wanted: int, needs: LaneNeeds) -> int:
-    """The most workers, up to those wanted, whose lanes have what they need; 0 where none has."""
-    each_nbytes = host.reserved_nbytes + needs.least_nbytes
-    return min(wanted, host.allowed_nbytes // each_nbytes) if each_nbytes else wanted
-
-
-def _refusal(host: Budget, workers: int, needs: LaneNeeds) -> str:
-    each = host.shared_by(workers)
-    return (
-        f"{_worst(host, needs)}; a worker needs {format_nbytes(needs.least_nbytes)} "
-        f"beside the {format_nbytes(host.reserved_nbytes)} that it reserves, and is allowed "
-        f"{format_nbytes(each.allowed_nbytes)} (1/{workers} of "
-        f"{format_nbytes(host.allowed_nbytes)}); {_remedy(host, workers, needs)}"
-    )
-
-
-def _worst(host: Budget, needs: LaneNeeds) -> str:
-    window, unit = needs.window_nbytes, 2 * needs.unit_nbytes
-    if host.reserved_nbytes > max(window, unit):
-        return f"what each worker reserves is most: {format_nbytes(host.reserved_nbytes)}"
-    if window > unit:
-        return f"pass {needs.window_pass!r}: a batch of windows holds {format_nbytes(window)}"
-    return f"pass {needs.unit_pass!r}: two units hold {format_nbytes(unit)}"
-
-
-def _remedy(host: Budget, workers: int, needs: LaneNeeds) -> str:
-    fewer = workers_that_fit(host, workers, needs)
-    if fewer:
-        return f"run at most {fewer} workers here (--workers), or allow more with --memory"
-    least = format_nbytes(host.reserved_nbytes + needs.least_nbytes)
-    return (
-        f"allow at least {least} with --memory, or set a smaller 'batch' or 'window' for the "
-        "pass, or a smaller output.shard"
+    for count in range(wanted, 0, -1):
+        if share_of(host, count, processes=processes).free_nbytes >= WORKING_NBYTES:
+            return count
+    reserved = host.reserved_nbytes * (2 if processes else 1)
+    raise UsageError(
+        f"--memory: the interpreter, its libraries and the models hold {format_nbytes(reserved)} "
+        f"before anything is computed, and {format_nbytes(host.allowed_nbytes)} are allowed; allow "
+        f"at least {format_nbytes(reserved + WORKING_NBYTES)}"
+        + (", or use --workers local, which needs one process less" if processes else "")
     )

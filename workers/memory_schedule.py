@@ -1,7 +1,7 @@
-"""What to run at which size, so that it fits and is fast. Pure: no device, no clock, no file.
+"""What fits in memory: a glance's resolution, and how much may run at once. Pure.
 
-Takes measured throughputs and a fitted memory model; gives a resolution, a window, a batch, and how
-much may run at once. Where nothing fits it refuses, and names the worst offender and the remedy.
+Where nothing fits it refuses, and names the worst offender and the remedy. Which of the windows and
+batches that fit is the fastest is decided by ``pipeline.execution``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from saccade.pipeline.geometry import Shape, round_up
 from saccade.workers.memory import Budget, MemoryModel
 from saccade.workers.memory_size import format_nbytes
 
-TOLERANCE = 0.05
-"""Less throughput than the best that does not matter, as a share of it."""
 CANDIDATES_PER_OCTAVE = 2
 """Resolutions tried between one and its half."""
 
@@ -106,135 +104,6 @@ def largest_whole(
         "permitted: permit a coarser resolution, set 'tile' to go over the image in tiles, or "
         "allow more memory"
     )
-
-
-# ------------------------------------------------------------------------------- batch and window
-
-
-def choose_batch(
-    throughputs: Mapping[int, float],
-    model: MemoryModel,
-    budget: Budget,
-    shape: Shape,
-    *,
-    name: str = "one",
-    tolerance: float = TOLERANCE,
-) -> int:
-    """The smallest batch that fits and is within ``tolerance`` of the fastest that fits.
-
-    Args:
-        throughputs: batch size to measured megapixels per second; at least one.
-        model: what a forward pass needs.
-        budget: of the device.
-        shape: of a window with its halo.
-        name: of the pass, for messages.
-        tolerance: share of the best throughput that may be given up.
-
-    Raises:
-        UnitTooLarge: not even the smallest batch fits.
-    """
-    fitting = {b: speed for b, speed in throughputs.items() if model.fits(budget, b, shape)}
-    if not fitting:
-        least = Work(name, model, min(throughputs), shape)
-        raise UnitTooLarge(f"{_too_much(least, budget)}; {_SMALLER}")
-    return _smallest_fast(fitting, tolerance)
-
-
-def choose_window(
-    throughputs: Mapping[int, float],
-    model: MemoryModel,
-    budget: Budget,
-    halo_px: int,
-    *,
-    batch: int = 1,
-    name: str = "one",
-    tolerance: float = TOLERANCE,
-) -> int:
-    """The smallest window that fits and is within ``tolerance`` of the most *useful* pixels.
-
-    Halos are computed and thrown away, so a large window wins by more than its speed.
-
-    Args:
-        throughputs: side of a window without its halo, in pixels, to measured megapixels per second
-            through the model, halo included; at least one.
-        model: what a forward pass needs.
-        budget: of the device.
-        halo_px: context on every side of a window.
-        batch: windows per forward pass.
-        name: of the pass, for messages.
-        tolerance: share of the best throughput that may be given up.
-
-    Returns:
-        A side, one of the candidates.
-
-    Raises:
-        UnitTooLarge: not even the smallest window fits.
-    """
-    useful = {
-        side: speed * useful_share(side, halo_px)
-        for side, speed in throughputs.items()
-        if model.fits(budget, batch, _with_halo(side, halo_px))
-    }
-    if not useful:
-        least = Work(name, model, batch, _with_halo(min(throughputs), halo_px))
-        raise UnitTooLarge(f"{_too_much(least, budget)}; {_SMALLER}")
-    return _smallest_fast(useful, tolerance)
-
-
-def useful_share(side_px: int, halo_px: int) -> float:
-    """The part of a window's computed pixels that it answers for."""
-    return (side_px / (side_px + 2 * halo_px)) ** 2
-
-
-def _with_halo(side_px: int, halo_px: int) -> Shape:
-    return side_px + 2 * halo_px, side_px + 2 * halo_px
-
-
-def _smallest_fast(speeds: Mapping[int, float], tolerance: float) -> int:
-    best = max(speeds.values())
-    return min(size for size, speed in speeds.items() if speed >= best * (1 - tolerance))
-
-
-# ------------------------------------------------------------------------------------ out of memory
-
-
-def back_off(work: Work, budget: Budget, smallest_px: int, multiple: int = 1) -> tuple[int, Shape]:
-    """What to try after this work ran out of memory: half the batch, then half the window.
-
-    Sizes that the model rules out are passed over, all but the last resort: one smallest tile is
-    tried whatever was projected. Every try is smaller than the one before, so there are no more
-    than ``log2(batch) + 2 * log2(side) + 2`` of them.
-
-    Args:
-        work: what ran out of memory, with a model that has been taught by it.
-        budget: of the device.
-        smallest_px: side of the smallest tile with its halo; a multiple of ``multiple``.
-        multiple: what the model's input sizes are multiples of.
-
-    Returns:
-        Batch and window shape.
-
-    Raises:
-        UnitTooLarge: it was one smallest tile that ran out of memory.
-    """
-    smaller = _smaller(work.batch, work.shape, smallest_px, multiple)
-    if smaller is None:
-        raise UnitTooLarge(
-            f"{_too_much(work, budget)}; this is the smallest tile alone: {_SMALLER}"
-        )
-    while not work.model.fits(budget, *smaller):
-        below = _smaller(*smaller, smallest_px, multiple)
-        if below is None:
-            break
-        smaller = below
-    return smaller
-
-
-def _smaller(batch: int, shape: Shape, smallest_px: int, multiple: int) -> tuple[int, Shape] | None:
-    if batch > 1:
-        return batch // 2, shape
-    halved = tuple(min(side, max(smallest_px, round_up(side // 2, multiple))) for side in shape)
-    return None if halved == shape else (1, (halved[0], halved[1]))
 
 
 # ---------------------------------------------------------------------------------- several at once

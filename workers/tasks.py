@@ -9,6 +9,8 @@ from typing import Any
 
 from saccade.pipeline.plan import Unit
 from saccade.pipeline.sources.base import PixelSize
+from saccade.workers.memory_host import MOST_READ_NBYTES, MOST_WRITE_NBYTES
+from saccade.workers.memory_size import MemoryLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,16 @@ class WorkerSpec:
     """Windows read at once."""
     write_threads: int = 1
     """Units written at once."""
-    read_nbytes: int = 256 * 2**20
+    read_nbytes: int = MOST_READ_NBYTES
     """Pixels that may wait for the device."""
-    write_nbytes: int = 512 * 2**20
+    write_nbytes: int = MOST_WRITE_NBYTES
     """Scores that may wait for storage."""
+    limit: MemoryLimit | None = None
+    """What all workers on one device may hold of its memory; None leaves it to what there is."""
+    sharing: int = 1
+    """Workers that share the device: those of a host where it is a CPU."""
+    own_process: bool = False
+    """Whether each worker is a process of its own, beside the driver's."""
     fsync: bool = False
     """Whether shards are forced to disk before their receipt; survives a power cut."""
 

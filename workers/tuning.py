@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,14 +17,14 @@ from typing import Any
 
 from saccade.pipeline.execution import Calibration, ExecutionSetting, SearchSpace, choose
 from saccade.pipeline.image_plan import ImagePlan
-from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.layout import Capacity, PassLayout
 from saccade.pipeline.models.base import ModelForm, PassModel
 from saccade.pipeline.models.loading import fingerprint
 from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.workers.calibration import Subject, calibrate
-from saccade.workers.device import device_name
+from saccade.workers.device import device_name, kind_of, torch_device
 from saccade.workers.settings_shelf import freeze, read_cached, read_frozen, write_cached
 from saccade.workers.tasks import WorkerSpec
 
@@ -62,8 +62,6 @@ class Tuner:
     """RUN/settings."""
     load: LoadModel
     """A pass's model in a form; kept by nobody else."""
-    batch_px: int
-    """Pixels per forward pass that suit the device, where a batch is not searched."""
     cache: Path | None = None
     """Of the user; None neither reads nor writes one."""
     fresh: bool = False
@@ -72,7 +70,7 @@ class Tuner:
     """Time for measuring all passes."""
 
     def tune(
-        self, recipe: Recipe, plan: ImagePlan, source: Source
+        self, recipe: Recipe, plan: ImagePlan, source: Source, capacities: Sequence[Capacity]
     ) -> tuple[ImagePlan, dict[str, Calibration]]:
         """The plan with the settings that run, and how they came about, by pass.
 
@@ -80,6 +78,7 @@ class Tuner:
             recipe: with this image's overrides; unless its precision is 'auto', nothing is tuned.
             plan: as a pinned float32 would have it.
             source: the image, open.
+            capacities: of the device, by pass.
 
         Raises:
             StoreError: what was measured can't be written to the run, or not understood there.
@@ -88,9 +87,10 @@ class Tuner:
             return plan, {}
         layouts, found = [], {}
         end = time.perf_counter() + self.seconds
-        for one, layout in zip(recipe.passes, plan.passes, strict=True):
+        kind = kind_of(self.spec.device)
+        for one, layout, capacity in zip(recipe.passes, plan.passes, capacities, strict=True):
             left = max(0.0, end - time.perf_counter()) / (len(plan.passes) - layout.index)
-            space = SearchSpace.of(layout, one, self.spec.device.split(":")[0], self.batch_px)
+            space = SearchSpace.of(layout, one, kind, capacity)
             calibration = self._of_pass(Case(recipe, one, plan, layout, source, space), left)
             if calibration is not None:
                 layout = calibration.chosen.setting.applied_to(layout)
@@ -100,16 +100,16 @@ class Tuner:
 
     def _of_pass(self, case: Case, seconds: float) -> Calibration | None:
         key = self._key(case)
-        known = read_frozen(self.frozen, key)
+        known = read_frozen(self.frozen, key, Calibration.from_dict)
         if known is not None:
             return known
-        found = None if self.fresh else read_cached(self.cache, key)
+        found = None if self.fresh else read_cached(self.cache, key, Calibration.from_dict)
         if found is None:
             found = self._measured(case, seconds)
             if found is None:
                 return None
             write_cached(self.cache, key, found)
-        return freeze(self.frozen, key, found)
+        return freeze(self.frozen, key, found, Calibration.from_dict)
 
     def _measured(self, case: Case, seconds: float) -> Calibration | None:
         since = time.perf_counter()
@@ -135,7 +135,7 @@ class Tuner:
             plane=Plane(case.source, case.layout.plane),
             layout=case.layout,
             models=models,
-            device=self.spec.device,
+            device=torch_device(self.spec.device),
             torch_threads=self.spec.torch_threads,
             guidance_classes=len(before.classes) if case.layout.guidance else 0,
             label_threshold=case.plan.label_threshold,

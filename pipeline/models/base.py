@@ -72,6 +72,10 @@ class ModelForm:
     """Whether its convolutions take in the normalisation and the ReLU that follow them."""
 
 
+AS_LOADED = ModelForm()
+"""The form that converts nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Views:
     """What a model sees: one batch of windows of one shape, on the model's device."""

@@ -22,7 +22,7 @@ from saccade.pipeline.execution import (
     choose,
     search,
 )
-from saccade.pipeline.layout import PassLayout, lay_out
+from saccade.pipeline.layout import Capacity, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.recipe import Output, PassRecipe, Tolerance
 
@@ -62,7 +62,7 @@ def layout_of(recipe: PassRecipe, index: int = 1, side: int = 5003, **spec: Any)
 
 def space_of(kind: str = "cpu", index: int = 1, side: int = 5003, **details: Any) -> SearchSpace:
     recipe = pass_recipe(**details)
-    return SearchSpace.of(layout_of(recipe, index, side), recipe, kind, 512**2)
+    return SearchSpace.of(layout_of(recipe, index, side), recipe, kind, Capacity(512**2))
 
 
 # ------------------------------------------------------------------------------------- the choice
@@ -194,7 +194,7 @@ def test_no_setting_is_tried_twice() -> None:
 def test_what_is_tried_nests_with_the_layout(kind: str, side: int, index: int) -> None:
     recipe = pass_recipe()
     layout = layout_of(recipe, index, side)
-    space = SearchSpace.of(layout, recipe, kind, 512**2)
+    space = SearchSpace.of(layout, recipe, kind, Capacity(512**2))
     for stage in space.stages():
         for setting in stage(space.reference):
             applied = setting.applied_to(layout)
@@ -220,14 +220,14 @@ def test_a_window_that_is_stated_or_may_not_merge_is_kept(
     details: dict[str, Any], spec: dict[str, Any]
 ) -> None:
     recipe = pass_recipe(**details)
-    assert SearchSpace.of(layout_of(recipe, **spec), recipe, "cpu", 512**2).windows == ()
+    assert SearchSpace.of(layout_of(recipe, **spec), recipe, "cpu", Capacity(512**2)).windows == ()
 
 
 def test_a_pass_that_goes_through_at_once_keeps_its_window() -> None:
     recipe = pass_recipe()
     layout = layout_of(recipe, 0, 503)
     assert layout.window_tiles == 0
-    space = SearchSpace.of(layout, recipe, "cuda", 512**2)
+    space = SearchSpace.of(layout, recipe, "cuda", Capacity(512**2))
     assert space.windows == space.batches == ()
     assert len(space.precisions) == 3
 

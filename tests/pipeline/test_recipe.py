@@ -94,7 +94,11 @@ def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
     ("path", "value", "words"),
     [
         (("passes",), [], "passes: "),
-        (("passes", 0, "resolution"), {}, "exactly one of mpp, gsd, downsample, level; found none"),
+        (
+            ("passes", 0, "resolution"),
+            {},
+            "exactly one of mpp, gsd, downsample, level, auto; found none",
+        ),
         (("passes", 0, "resolution"), {"mpp": 8, "level": 1}, "found mpp, level"),
         (("passes", 0, "resolution"), {"downsample": 0.5}, "passes[0].resolution.downsample"),
         (("passes", 0, "name"), "../escape", "passes[0].name"),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from saccade.pipeline.execution import ExecutionSetting, SearchSpace, Trial, choose
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.layout import PassLayout, lay_out
+from saccade.pipeline.layout import Capacity, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelForm, ModelSpec, PassModel, Prediction, Views
 from saccade.pipeline.models.casting import in_form
 from saccade.pipeline.models.wrap import TorchModel
@@ -77,7 +77,7 @@ def subject_of(
     def models(form: ModelForm) -> PassModel:
         return in_form(model, form)
 
-    return Subject(plane, layout, models), SearchSpace.of(layout, recipe, "cpu", 64**2)
+    return Subject(plane, layout, models), SearchSpace.of(layout, recipe, "cpu", Capacity(64**2))
 
 
 def samples_of(subject: Subject, space: SearchSpace) -> list[Box]:

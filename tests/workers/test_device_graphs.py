@@ -166,7 +166,7 @@ def test_batches_that_are_not_full_are_computed() -> None:
     model = doubling()
     layout = replace(lay_out(recipe, 1, plane_spec(97, 89), model.spec, Output()), batch=3)
     made = Made()
-    predict = Predictor(model, layout, "cpu", Graphs(model, made))
+    predict = Predictor(model, layout, "cpu", graphs=Graphs(model, made))
     for count in (2, 3, 1, 3):
         windows = [WindowPixels(noise(7, 7 + i)[:, :7]) for i in range(count)]
         whole = Predictor(model, layout, "cpu")(windows)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -135,6 +136,18 @@ def test_what_fits_is_within_what_is_allowed_with_its_margin(
     assert model.fits(budget, batch, shape) == (needed <= budget.allowed_nbytes)
 
 
+@given(models, budgets)
+def test_the_largest_forward_pass_that_fits_is_the_largest(
+    model: MemoryModel, budget: Budget
+) -> None:
+    most = model.most_px(budget)
+    if most:
+        assert model.fits(budget, 1, (1, most))
+    if most < sys.maxsize:
+        # but for the last bits of a product of floats
+        assert not model.fits(budget, 1, (1, most + 2 + most // 2**40))
+
+
 # ---------------------------------------------------------------------------------- learning
 
 
@@ -210,8 +223,7 @@ def test_workers_that_share_a_budget_stay_within_it_together(
 
 
 def test_an_account_says_the_four_words_and_how_far_off_the_projection_was() -> None:
-    model = MemoryModel(KEY, 7 * MIB, 0.0)
-    before = Account.of(model, Budget(101 * MIB, 11 * MIB), 1, (3, 5))
+    before = Account.of(Budget(101 * MIB, 11 * MIB), 7 * MIB)
     assert str(before) == "allowed 101 MiB, reserved 11.0 MiB, projected 7.00 MiB"
     assert before.error is None
     after = replace(before, measured_nbytes=5 * MIB)

@@ -1,96 +1,65 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.pipeline.errors import PlanError
+from saccade.pipeline.errors import UsageError
 from saccade.workers.memory import Budget
-from saccade.workers.memory_host import LaneNeeds, lane_budgets, workers_that_fit
-
-MIB = 2**20
-
-hosts = st.builds(Budget, st.integers(0, 2**36), st.integers(0, 2**32))
-needs_ = st.builds(
-    LaneNeeds, st.integers(1, 2**31), st.just("look"), st.integers(1, 2**30), st.just("glance")
+from saccade.workers.memory_host import (
+    MOST_READ_NBYTES,
+    MOST_WRITE_NBYTES,
+    WORKING_NBYTES,
+    LaneBudgets,
+    share_of,
+    workers_that_fit,
 )
 
+GIB = 2**30
+sizes = st.integers(0, 2**40)
 
-def needs(window: int, unit: int) -> LaneNeeds:
-    return LaneNeeds(window, "look", unit, "glance")
 
-
-@given(hosts, st.integers(1, 17), needs_)
+@given(sizes, st.integers(0, 2**33), st.integers(1, 64), st.booleans())
 def test_all_workers_together_stay_within_what_the_host_allows(
-    host: Budget, workers: int, least: LaneNeeds
+    allowed: int, reserved: int, workers: int, processes: bool
 ) -> None:
-    assume(workers_that_fit(host, workers, least) == workers)
-    lanes = lane_budgets(host, workers, least)
-    filling = least.unit_nbytes
-    each = host.reserved_nbytes + lanes.read_nbytes + lanes.write_nbytes + filling
-    assert workers * each <= host.allowed_nbytes
-    assert lanes.read_nbytes >= least.window_nbytes
-    assert lanes.write_nbytes >= least.unit_nbytes
+    host = Budget(allowed, reserved)
+    share = share_of(host, workers, processes=processes)
+    own = reserved if processes else 0  # threads share what the process holds already
+    held = reserved + workers * (own + share.free_nbytes)
+    assert held <= max(allowed, reserved + workers * own)
 
 
-@given(hosts, st.integers(1, 17), needs_)
-def test_lanes_are_refused_exactly_where_the_least_does_not_fit(
-    host: Budget, workers: int, least: LaneNeeds
+@given(sizes)
+def test_lanes_take_their_part_and_no_more_than_helps(free: int) -> None:
+    lanes = LaneBudgets.within(free)
+    assert lanes.read_nbytes == min(free // 8, MOST_READ_NBYTES)
+    assert lanes.write_nbytes == min(free // 4, MOST_WRITE_NBYTES)
+
+
+@given(sizes, sizes, sizes, sizes)
+def test_a_batch_or_a_unit_beyond_its_budget_is_counted_as_it_is(
+    read: int, write: int, batch: int, unit: int
 ) -> None:
-    fits = (host.reserved_nbytes + least.least_nbytes) * workers <= host.allowed_nbytes
-    assert fits == (workers_that_fit(host, workers, least) == workers)
-    if fits:
-        lane_budgets(host, workers, least)
-    else:
-        with pytest.raises(PlanError, match="--memory"):
-            lane_budgets(host, workers, least)
+    held = LaneBudgets(read, write).held_nbytes(batch, unit)
+    assert held == max(read, batch) + unit + max(write, unit)
 
 
-def test_what_is_spare_goes_to_reading_first_and_then_to_writing() -> None:
-    def lanes(allowed: int) -> tuple[int, int]:
-        made = lane_budgets(
-            Budget(allowed), 1, needs(7, 11), most_read_nbytes=17, most_write_nbytes=23
-        )
-        return made.read_nbytes, made.write_nbytes
-
-    least = 7 + 2 * 11
-    assert lanes(least) == (7, 11)
-    assert lanes(least + 3) == (10, 11)
-    assert lanes(least + 10) == (17, 11)
-    assert lanes(least + 15) == (17, 16)
-    assert lanes(least + 1009) == (17, 23)
-
-
-def test_a_batch_or_unit_beyond_the_usual_most_still_gets_its_room() -> None:
-    lanes = lane_budgets(
-        Budget(1009), 1, needs(101, 103), most_read_nbytes=17, most_write_nbytes=23
-    )
-    assert (lanes.read_nbytes, lanes.write_nbytes) == (101, 103)
-
-
-@pytest.mark.parametrize(
-    ("host", "window", "unit", "offender"),
-    [
-        (Budget(900 * MIB, 30 * MIB), 701 * MIB, 211 * MIB, "pass 'look': a batch of windows"),
-        (Budget(900 * MIB, 30 * MIB), 401 * MIB, 311 * MIB, "pass 'glance': two units hold"),
-        (Budget(900 * MIB, 800 * MIB), 101 * MIB, 31 * MIB, "what each worker reserves is most"),
-    ],
-)
-def test_a_refusal_names_the_worst_offender(
-    host: Budget, window: int, unit: int, offender: str
+@given(sizes, st.integers(0, 2**31), st.integers(1, 64), st.booleans())
+def test_no_more_workers_are_started_than_have_something_to_work_with(
+    allowed: int, reserved: int, wanted: int, processes: bool
 ) -> None:
-    with pytest.raises(PlanError) as refused:
-        lane_budgets(host, 1, needs(window, unit))
-    assert str(refused.value).startswith(offender)
-    assert "allow at least" in str(refused.value)
+    host = Budget(allowed, reserved)
+    try:
+        count = workers_that_fit(host, wanted, processes=processes)
+    except UsageError:
+        count = 0
+    for tried in range(1, wanted + 1):
+        free = share_of(host, tried, processes=processes).free_nbytes
+        assert (tried <= count) == (free >= WORKING_NBYTES)
 
 
-def test_where_fewer_workers_would_fit_the_refusal_says_how_many() -> None:
-    with pytest.raises(PlanError) as refused:
-        lane_budgets(Budget(1000 * MIB, 100 * MIB), 7, needs(50 * MIB, 51 * MIB))
-    for part in ("at most 3 workers", "needs 152 MiB", "beside the 100 MiB", "1/7 of 1000 MiB"):
-        assert part in str(refused.value)
-
-
-def test_workers_that_need_nothing_all_fit() -> None:
-    assert workers_that_fit(Budget(7), 5, needs(0, 0)) == 5
+def test_where_not_one_worker_fits_the_refusal_says_what_would_do() -> None:
+    with pytest.raises(UsageError, match=r"hold 1\.00 GiB .*, and 768 MiB are allowed.*1\.25 GiB"):
+        workers_that_fit(Budget(3 * GIB // 4, GIB // 2), 2, processes=True)
+    assert workers_that_fit(Budget(3 * GIB // 4, GIB // 2), 2, processes=False) == 1

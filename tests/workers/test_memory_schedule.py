@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,13 +11,9 @@ from saccade.pipeline.errors import PlanError, UnitTooLarge
 from saccade.workers.memory import Budget, MemoryKey, MemoryModel
 from saccade.workers.memory_schedule import (
     Work,
-    back_off,
     check_each_fits,
-    choose_batch,
-    choose_window,
     largest_whole,
     side_by_side,
-    useful_share,
     whole_candidates,
 )
 
@@ -35,8 +29,6 @@ models = st.builds(
     st.integers(0, 101),
 )
 budgets = st.builds(Budget, st.integers(0, 10**9), st.integers(0, 10**6))
-speeds = st.floats(0.01, 1009)
-by_size = st.dictionaries(st.integers(1, 521), speeds, min_size=1, max_size=7)
 sides = st.integers(1, 521)
 
 
@@ -107,127 +99,12 @@ def test_a_refused_glance_says_what_it_needs_what_is_free_and_what_to_do() -> No
         assert part in str(refused.value)
 
 
-# ----------------------------------------------------------------------------- batch and window
-
-
-@given(by_size, models, budgets, st.tuples(sides, sides))
-def test_the_batch_fits_is_fast_enough_and_none_smaller_is(
-    throughputs: dict[int, float], model: MemoryModel, budget: Budget, shape: tuple[int, int]
-) -> None:
-    fitting = {b: s for b, s in throughputs.items() if model.fits(budget, b, shape)}
-    if not fitting:
-        with pytest.raises(UnitTooLarge, match=f"batch of {min(throughputs)} "):
-            choose_batch(throughputs, model, budget, shape)
-        return
-    chosen = choose_batch(throughputs, model, budget, shape)
-    enough = 0.95 * max(fitting.values())
-    assert fitting[chosen] >= enough
-    assert all(fitting[b] < enough for b in fitting if b < chosen)
-
-
-def test_the_fastest_batch_is_not_taken_where_a_smaller_one_is_nearly_as_fast() -> None:
-    measured = {1: 70.0, 2: 95.0, 4: 100.0, 8: 103.0}
-    shape = (3, 5)
-    assert choose_batch({**measured, 8: 100.0}, MODEL, room_for(8 * 15), shape) == 2
-    assert choose_batch(measured, MODEL, room_for(8 * 15), shape) == 4
-    assert choose_batch(measured, MODEL, room_for(8 * 15 - 1), shape) == 2
-    assert choose_batch(measured, MODEL, room_for(8 * 15), shape, tolerance=0) == 8
-    assert choose_batch(measured, MODEL, room_for(2 * 15 - 1), shape) == 1
-
-
-@given(by_size, models, budgets, st.integers(0, 67), st.integers(1, 5))
-def test_the_window_fits_with_its_halo_and_none_smaller_gives_as_many_useful_pixels(
-    throughputs: dict[int, float], model: MemoryModel, budget: Budget, halo: int, batch: int
-) -> None:
-    useful = {
-        side: speed * side**2 / (side + 2 * halo) ** 2
-        for side, speed in throughputs.items()
-        if model.fits(budget, batch, (side + 2 * halo, side + 2 * halo))
-    }
-    if not useful:
-        with pytest.raises(UnitTooLarge, match="a batch of"):
-            choose_window(throughputs, model, budget, halo, batch=batch)
-        return
-    chosen = choose_window(throughputs, model, budget, halo, batch=batch)
-    assert useful[chosen] >= 0.95 * max(useful.values()) * (1 - 1e-12)
-    smaller = [useful[side] for side in useful if side < chosen]
-    assert all(speed < 0.95 * max(useful.values()) * (1 + 1e-12) for speed in smaller)
-
-
-def test_a_halo_makes_the_larger_window_win_although_it_computes_no_faster() -> None:
-    same = {128: 7.0, 256: 7.0, 512: 7.0}
-    plenty = Budget(10**9)
-    assert choose_window(same, MODEL, plenty, halo_px=0) == 128
-    assert choose_window(same, MODEL, plenty, halo_px=32) == 512
-    assert useful_share(128, 32) == (128 / 192) ** 2
-
-
-# -------------------------------------------------------------------------------- out of memory
+# --------------------------------------------------------------------------------- several at once
 
 
 def work(batch: int, *shape: int, model: MemoryModel = MODEL, name: str = "look") -> Work:
     height, width = shape
     return Work(name, model, batch, (height, width))
-
-
-def tries(first: Work, smallest_px: int, multiple: int) -> Iterator[Work]:
-    """All that is tried while nothing is learned and all runs out of memory, then the refusal."""
-    now = first
-    while True:
-        yield now
-        batch, shape = back_off(now, Budget(10**12), smallest_px, multiple)
-        now = replace(now, batch=batch, shape=shape)
-
-
-def test_the_batch_is_halved_before_the_window_and_then_the_unit_is_too_large() -> None:
-    tried: list[tuple[int, int, int]] = []
-    with pytest.raises(UnitTooLarge, match="smallest tile alone"):
-        tried.extend((now.batch, *now.shape) for now in tries(work(7, 48, 40), 16, 8))
-    assert tried == [(7, 48, 40), (3, 48, 40), (1, 48, 40), (1, 24, 24), (1, 16, 16)]
-
-
-@given(models, st.integers(1, 67), sides, sides, st.integers(0, 10**9), st.integers(1, 8))
-def test_learning_from_out_of_memory_ends_at_what_fits_or_at_the_smallest_tile(
-    model: MemoryModel, batch: int, height: int, width: int, has_nbytes: int, multiple: int
-) -> None:
-    budget, smallest_px = Budget(10**9), 2 * multiple
-    truth = replace(MODEL, nbytes_per_px=499.0)
-    now = work(batch, height, width, model=model)
-    for _ in range(2 + batch.bit_length() + 2 * max(height, width).bit_length()):
-        if truth.predict(now.batch, now.shape) <= has_nbytes:
-            return
-        now = replace(now, model=now.model.taught_by(budget, now.batch, now.shape))
-        if now.batch == 1 and max(now.shape) <= smallest_px:
-            with pytest.raises(UnitTooLarge):
-                back_off(now, budget, smallest_px, multiple)
-            return
-        known = now.model.predict(now.batch, now.shape)
-        batch, shape = back_off(now, budget, smallest_px, multiple)
-        now = replace(now, batch=batch, shape=shape)
-        assert now.model.predict(batch, shape) <= known
-    pytest.fail(f"still at {now.batch} x {now.shape}")
-
-
-def test_at_batch_one_and_the_smallest_tile_the_refusal_says_what_to_do() -> None:
-    with pytest.raises(UnitTooLarge) as refused:
-        back_off(work(1, 16, 16), Budget(101), 16, 8)
-    for part in ("pass 'look'", "batch of 1 of 16 x 16 px", "101 B are free", "smallest tile",
-                 "--gpu-memory"):  # fmt: skip
-        assert part in str(refused.value)
-
-
-def test_sizes_that_a_taught_model_rules_out_are_passed_over() -> None:
-    taught = MODEL.taught_by(Budget(100_000), 8, (32, 32))
-    assert back_off(work(8, 32, 32, model=taught), Budget(100_000), 8) == (4, (32, 32))
-    assert back_off(work(8, 32, 32, model=taught), Budget(20_000), 8) == (1, (32, 32))
-    assert back_off(work(8, 32, 32, model=taught), Budget(5_000), 8) == (1, (16, 16))
-
-
-def test_one_smallest_tile_is_tried_even_where_it_is_not_expected_to_fit() -> None:
-    assert back_off(work(8, 32, 32), Budget(0), 8) == (1, (8, 8))
-
-
-# --------------------------------------------------------------------------------- several at once
 
 
 @given(st.lists(st.builds(work, st.integers(1, 7), sides, sides), min_size=1), budgets)
@@ -252,18 +129,10 @@ def test_the_worst_offender_is_named() -> None:
     check_each_fits([], Budget(0))
 
 
-@pytest.mark.parametrize(
-    "choose",
-    [
-        lambda t, b: choose_batch(t, MODEL, b, (3, 5)),
-        lambda t, b: choose_window(t, MODEL, b, 3),
-        lambda t, b: largest_whole("glance", MODEL, b, {float(k): (k, k) for k in t}),
-    ],
-)
-@given(throughputs=by_size)
-def test_the_order_of_candidates_does_not_matter(
-    choose: Callable[[Any, Budget], float], throughputs: dict[int, float]
-) -> None:
-    backwards = dict(reversed(throughputs.items()))
-    plenty = Budget(10**12)
-    assert choose(throughputs, plenty) == choose(backwards, plenty)
+@given(st.dictionaries(st.integers(1, 521), sides, min_size=1, max_size=7))
+def test_the_order_of_candidates_does_not_matter(found: dict[int, int]) -> None:
+    candidates = {float(k): (side, side) for k, side in found.items()}
+    backwards = dict(reversed(candidates.items()))
+    budget = Budget(10**12)
+    chosen = largest_whole("glance", MODEL, budget, candidates)
+    assert chosen == largest_whole("glance", MODEL, budget, backwards)

@@ -52,13 +52,15 @@ def calibration(seconds_per_megapixel: float = 1.0) -> Calibration:
 
 # ------------------------------------------------------------------------------ frozen and cached
 
+parse = Calibration.from_dict
+
 
 def test_the_first_calibration_holds_and_everybody_reads_it(tmp_path: Path) -> None:
     first, second = calibration(1.0), calibration(2.0)
-    assert read_frozen(tmp_path, "key") is None
-    assert freeze(tmp_path, "key", first) == first
-    assert freeze(tmp_path, "key", second) == first
-    assert read_frozen(tmp_path, "key") == first
+    assert read_frozen(tmp_path, "key", parse) is None
+    assert freeze(tmp_path, "key", first, parse) == first
+    assert freeze(tmp_path, "key", second, parse) == first
+    assert read_frozen(tmp_path, "key", parse) == first
 
 
 def test_those_who_race_get_the_same_calibration_and_leave_nothing_behind(tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_those_who_race_get_the_same_calibration_and_leave_nothing_behind(tmp_pa
 
     def racer(index: int) -> None:
         line.wait()
-        got.append(freeze(tmp_path, "key", calibration(1.0 + index)))
+        got.append(freeze(tmp_path, "key", calibration(1.0 + index), parse))
 
     threads = [threading.Thread(target=racer, args=(index,)) for index in range(count)]
     for thread in threads:
@@ -76,7 +78,7 @@ def test_those_who_race_get_the_same_calibration_and_leave_nothing_behind(tmp_pa
     for thread in threads:
         thread.join()
     assert len(got) == count
-    assert set(got) == {read_frozen(tmp_path, "key")}
+    assert set(got) == {read_frozen(tmp_path, "key", parse)}
     assert [path.name for path in tmp_path.iterdir()] == ["key.json"]
 
 
@@ -84,25 +86,25 @@ def test_those_who_race_get_the_same_calibration_and_leave_nothing_behind(tmp_pa
 def test_a_frozen_setting_that_makes_no_sense_stops_the_run(tmp_path: Path, text: str) -> None:
     (tmp_path / "key.json").write_text(text)
     with pytest.raises(StoreError, match=r"key\.json.*restore it, or use a new folder"):
-        read_frozen(tmp_path, "key")
+        read_frozen(tmp_path, "key", parse)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"trials": []}', '{"trials": 3}'])
 def test_a_cache_that_makes_no_sense_is_measured_anew_and_replaced(cache: Path, text: str) -> None:
     cache.mkdir(parents=True)
     (cache / "key.json").write_text(text)
-    assert read_cached(cache, "key") is None
+    assert read_cached(cache, "key", parse) is None
     write_cached(cache, "key", calibration())
-    assert read_cached(cache, "key") == calibration()
+    assert read_cached(cache, "key", parse) == calibration()
 
 
 def test_a_cache_that_can_t_be_written_is_no_error(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     write_cached(in_the_way / "saccade", "key", calibration())
-    assert read_cached(in_the_way / "saccade", "key") is None
+    assert read_cached(in_the_way / "saccade", "key", parse) is None
     write_cached(None, "key", calibration())
-    assert read_cached(None, "key") is None
+    assert read_cached(None, "key", parse) is None
 
 
 # ------------------------------------------------------------------------------------------- runs
@@ -231,9 +233,9 @@ def test_an_image_that_is_prepared_once_more_gets_the_same_plan(lab: Lab, clock:
     spec = WorkerSpec(lab.folder / "run", tree.canonical_json(), lab.models)
     entry = lab.entry("one", noise(131, 97))
     clock("bfloat16")
-    before, _ = WorkerContext(spec).resolve(entry, cache=None)
+    before = WorkerContext(spec).resolve(entry, cache=None).plan
     measured = clock("float32")
-    after, _ = WorkerContext(spec).resolve(entry, cache=None, fresh=True)
+    after = WorkerContext(spec).resolve(entry, cache=None, fresh=True).plan
     assert measured.asked == 0
     assert after == before
 

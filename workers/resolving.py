@@ -1,0 +1,213 @@
+"""How every pass of a run lies over one image, within the memory that there is.
+
+Drafts the passes as if memory were endless, learns what their forward passes hold, and lays them
+out again so that they fit: the glance's resolution where the recipe leaves it open, tiles, windows
+and batches; then has the tuner choose the fastest of what is left. Writes no plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from saccade.pipeline.errors import RecipeError
+from saccade.pipeline.execution import Calibration
+from saccade.pipeline.geometry import Shape
+from saccade.pipeline.image_plan import ImagePlan
+from saccade.pipeline.layout import WHOLE_PASS_PX, Capacity, PassLayout
+from saccade.pipeline.models.base import AS_LOADED, ModelForm, PassModel
+from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
+from saccade.pipeline.resolve import locate_resolution, resolve_image
+from saccade.pipeline.sources.base import Source
+from saccade.workers.device import Predictor, kind_of, torch_device
+from saccade.workers.memory import Account, Budget, MemoryModel
+from saccade.workers.memory_book import MemoryBook, ProbeCase, window_shape
+from saccade.workers.memory_host import LaneBudgets
+from saccade.workers.memory_schedule import (
+    Work,
+    check_each_fits,
+    largest_whole,
+    whole_candidates,
+)
+from saccade.workers.tasks import ImageEntry, WorkerSpec
+from saccade.workers.tuning import Tuner
+
+BATCH_PX = {"cpu": 512 * 512, "cuda": 16 * 512 * 512}
+"""Pixels per forward pass that suit a kind of device, where the recipe leaves the batch open."""
+COARSEST_SIDE_PX = 256
+"""Where a glance may be as coarse as it takes to fit, its longer side keeps so many pixels."""
+COARSER_THAN_NEXT = 4
+"""A glance whose bounds the recipe leaves open is so many times coarser than the pass after it."""
+
+LoadModel = Callable[[PassRecipe, ModelForm], PassModel]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """One image's passes, and how they came to be as they are."""
+
+    plan: ImagePlan
+    """What runs."""
+    settings: Mapping[str, Calibration]
+    """By pass, where a setting was measured."""
+    accounts: Mapping[str, Account]
+    """By pass: what its forward pass may hold and is expected to; absent where that is unknown."""
+
+    def said(self) -> dict[str, dict[str, Any]]:
+        """The accounts as receipts hold them."""
+        return {name: account.to_dict() for name, account in self.accounts.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """Lays the passes of a recipe over one image, for the workers of one run."""
+
+    spec: WorkerSpec
+    """Of the worker."""
+    book: MemoryBook
+    """What is known of memory."""
+    tuner: Tuner
+    """What is known of speed."""
+    load: LoadModel
+    """A pass's model in a form."""
+    entry: ImageEntry
+    """The image."""
+    recipe: Recipe
+    """With the image's overrides."""
+    source: Source
+    """The image, open."""
+
+    def resolve(self) -> Resolved:
+        """Every pass of the recipe over the image.
+
+        Raises:
+            UnitTooLarge: a pass does not fit the memory; names the worst and what to do.
+            PlanError: the whole image does not fit at the coarsest resolution permitted.
+            SaccadeError: recipe and image do not fit each other; see ``resolve_image``.
+        """
+        candidates = self._candidates()
+        recipe = self.recipe.glancing_at(max(candidates)) if candidates else self.recipe
+        draft = self._lay_out(recipe)
+        memory = [self._memory(draft, layout) for layout in draft.passes]
+        if candidates:
+            recipe = self.recipe.glancing_at(self._finest_glance(draft, memory[0]))
+        capacities = [self._capacity(draft, *one) for one in zip(draft.passes, memory, strict=True)]
+        plan = self._lay_out(recipe, capacities)
+        plan, settings = self.tuner.tune(recipe, plan, self.source, capacities)
+        return Resolved(plan, settings, self.accounts(plan, measure=True))
+
+    def accounts(self, plan: ImagePlan, *, measure: bool = False) -> dict[str, Account]:
+        """By pass, what a forward pass may hold and is expected to.
+
+        Args:
+            plan: of the image.
+            measure: whether what is not known is measured, and what does not fit refused.
+
+        Raises:
+            UnitTooLarge: measured, and does not fit.
+        """
+        found, budget = {}, self.book.budget()
+        for layout in plan.passes:
+            model = self._memory(plan, layout, measure=measure)
+            if model is None:
+                continue
+            work = Work(layout.name, model, layout.batch, window_shape(layout))
+            lanes_nbytes = self._lanes_nbytes(plan, layout)
+            if measure:
+                check_each_fits([work], budget.reserving(lanes_nbytes))
+            projected_nbytes = model.predict(work.batch, work.shape) + lanes_nbytes
+            found[layout.name] = Account.of(budget, projected_nbytes)
+        return found
+
+    def _lay_out(self, recipe: Recipe, capacities: Sequence[Capacity] = ()) -> ImagePlan:
+        specs = [self.load(one, AS_LOADED).spec for one in recipe.passes]
+        entry, source = self.entry, self.source
+        return resolve_image(
+            entry.name, source, source.identity(), recipe, specs, entry.pixel_size, capacities
+        )
+
+    # ----------------------------------------------------------------------------------- memory
+
+    def _memory(
+        self, plan: ImagePlan, layout: PassLayout, *, measure: bool = True
+    ) -> MemoryModel | None:
+        case = probe_case(self.recipe.passes[layout.index], plan, layout, self.source)
+        return self.book.model_for(case, (lambda: self._predictor(case)) if measure else None)
+
+    def _predictor(self, case: ProbeCase) -> Predictor:
+        layout = case.layout
+        model = self.load(case.one, layout.form)
+        return Predictor(model, layout, torch_device(self.spec.device))
+
+    def _capacity(
+        self, draft: ImagePlan, layout: PassLayout, model: MemoryModel | None
+    ) -> Capacity:
+        batch_px = BATCH_PX[kind_of(self.spec.device)]
+        if model is None:
+            return Capacity(batch_px)
+        most_px = model.most_px(self._free(draft, layout))
+        as_large_as_fits = self.recipe.passes[layout.index].resolution.auto
+        return Capacity(batch_px, most_px, most_px if as_large_as_fits else WHOLE_PASS_PX)
+
+    def _free(self, plan: ImagePlan, layout: PassLayout) -> Budget:
+        return self.book.budget().reserving(self._lanes_nbytes(plan, layout))
+
+    def _lanes_nbytes(self, plan: ImagePlan, layout: PassLayout) -> int:
+        """What lanes hold of a pass, where the device's memory is the host's."""
+        if self.spec.device != "cpu":
+            return 0
+        height, width = window_shape(layout)
+        batch_px = layout.batch * height * width
+        unit_nbytes = layout.shard_px**2 * len(layout.classes) * np.dtype(plan.scores).itemsize
+        lanes = LaneBudgets(self.spec.read_nbytes, self.spec.write_nbytes)
+        return lanes.held_nbytes(batch_px * nbytes_per_px(plan, layout, self.source), unit_nbytes)
+
+    # ----------------------------------------------------------------------------------- glance
+
+    def _candidates(self) -> dict[float, Shape]:
+        """Resolutions that the glance may have, with the image's shape; none if it is stated."""
+        bounds = self.recipe.passes[0].resolution.auto
+        if bounds is None:
+            return {}
+        shape = self.source.levels[0].shape
+        later = [self._downsample(one.resolution) for one in self.recipe.passes[1:2]]
+        usual = later[0] * COARSER_THAN_NEXT if later else 1.0
+        finest = self._downsample(bounds.finest) if bounds.finest else usual
+        smallest = max(finest, max(shape) / COARSEST_SIDE_PX)
+        coarsest = self._downsample(bounds.coarsest) if bounds.coarsest else smallest
+        if finest > coarsest:
+            raise RecipeError(
+                f"pass {self.recipe.passes[0].name!r}: auto chooses between finest "
+                f"(1/{finest:g} here) and coarsest (1/{coarsest:g}), which exclude each other"
+            )
+        multiple = self.load(self.recipe.passes[0], AS_LOADED).spec.multiple
+        return whole_candidates(shape, finest, coarsest, multiple)
+
+    def _downsample(self, resolution: Resolution) -> float:
+        return locate_resolution(self.source, resolution, self.entry.pixel_size).downsample
+
+    def _finest_glance(self, draft: ImagePlan, model: MemoryModel | None) -> float:
+        candidates, glance = self._candidates(), draft.passes[0]
+        if model is None:  # it can't be tried in other sizes
+            return max(candidates)
+        # what is read of the whole image waits in memory beside the forward pass
+        waiting = nbytes_per_px(draft, glance, self.source) if self.spec.device == "cpu" else 0
+        budget = self._free(draft, glance)
+        return largest_whole(glance.name, model.with_more(waiting), budget, candidates)
+
+
+def probe_case(one: PassRecipe, plan: ImagePlan, layout: PassLayout, source: Source) -> ProbeCase:
+    """One pass of one image as its memory depends on it."""
+    before = plan.passes[layout.index - 1]
+    guidance = len(before.classes) if layout.guidance else 0
+    return ProbeCase(one, layout, str(source.dtype), source.channels, guidance)
+
+
+def nbytes_per_px(plan: ImagePlan, layout: PassLayout, source: Source) -> int:
+    """Host memory that a pixel of a window holds while it waits: views and guidance."""
+    views = 1 + len(layout.context)
+    guidance = 4 * len(plan.passes[layout.index - 1].classes) if layout.guidance else 0
+    return source.dtype.itemsize * source.channels * views + guidance

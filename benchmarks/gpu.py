@@ -43,13 +43,13 @@ from saccade.workers import context
 from saccade.workers.context import WorkerContext
 from saccade.workers.device import Predictor, device_name, set_threads
 from saccade.workers.device_meter import meter_for
-from saccade.workers.device_simulated import SimulatedDevice
+from saccade.workers.device_simulated import MemoryCurve, SimulatedMemory, SimulatedModel
 from saccade.workers.folder import RunFolder
 from saccade.workers.tasks import ImageEntry, WorkerSpec
 
 MODELS = Path(__file__).parent
-SIMULATED = {"base_nbytes": 2**22, "nbytes_per_px": 900.0, "noise_nbytes": 2**16}
-"""Bytes that a forward pass of the simulated device holds."""
+SIMULATED = MemoryCurve(2**50, base_nbytes=2**22, nbytes_per_px=900.0, noise_nbytes=2**16)
+"""What a forward pass of the simulated device holds."""
 FORWARDS = 20
 """Forward passes of the forward-only measure, after as many to warm up."""
 
@@ -198,16 +198,15 @@ def tables(options: argparse.Namespace) -> Iterator[str]:
         [[f"{options.network}, {size}", form, *speeds]],
     )
     model: PassModel = dense.model
-    if simulated:
-        model = SimulatedDevice(model, limit_nbytes=2**50, **SIMULATED)  # type: ignore[arg-type]
-    meter = model if isinstance(model, SimulatedDevice) else meter_for(device)
+    memory = SimulatedMemory(SIMULATED) if simulated else None
+    if memory is not None:
+        model = SimulatedModel(model, memory)
+    meter = meter_for(device) if memory is None else memory
     fitted, rows = memory_rows(model, layout, meter, device)
     yield table(["memory", "projected", "measured", "projected / measured - 1"], rows)
 
     def limited(nbytes: int) -> Any:
-        if isinstance(model, SimulatedDevice):
-            return simulated_limit(model, nbytes)
-        return cuda_limit(device, nbytes)
+        return cuda_limit(device, nbytes) if memory is None else simulated_limit(memory, nbytes)
 
     predictor = Predictor(model, replace(layout, batch=8), device)
     head = ["limit on top of what is held", "a batch of 8", "largest |dp|"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from saccade.pipeline.errors import UnitTooLarge
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel, Views
+from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Answer, Predictor
-from saccade.workers.device_simulated import SimulatedDevice
+from saccade.workers.device_simulated import SimulatedMemory
 from saccade.workers.memory import MemoryKey, MemoryModel
 from saccade.workers.memory_probe import Meter, probe, probe_sizes
 from saccade.workers.memory_size import format_nbytes
@@ -83,19 +85,20 @@ def cuda_limit(device: str, nbytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def simulated_limit(model: SimulatedDevice, nbytes: int) -> Iterator[None]:
+def simulated_limit(memory: SimulatedMemory, nbytes: int) -> Iterator[None]:
     """Cut what a simulated device has, for the length of a block."""
-    had, model.limit_nbytes = model.limit_nbytes, nbytes
+    had = memory.curve
+    memory.curve = replace(had, limit_nbytes=nbytes)
     try:
         yield
     finally:
-        model.limit_nbytes = had
+        memory.curve = had
 
 
 def limit_rows(
     predictor: Predictor, fitted: MemoryModel, limited: Limited, batch: int
 ) -> list[list[str]]:
-    """A batch where all of it fits, where half and a quarter do, and where no window does."""
+    """A batch where it fits, where half and a quarter of it, a part of a window, nothing does."""
     shape = window_shape(predictor.layout)
     generator = np.random.default_rng(11)
     windows = [
@@ -104,11 +107,13 @@ def limit_rows(
     whole = predictor(windows)
     counts = [batch, batch // 2, batch // 4]
     limits = [round(fitted.predict(count, shape) * 1.15) for count in counts]
-    limits.append(fitted.base_nbytes + (fitted.predict(1, shape) - fitted.base_nbytes) // 8)
+    limits += [fitted.predict(1, (shape[0] // 2, shape[1])), 0]
     rows = []
     for nbytes in limits:
         with limited(nbytes):
-            rows.append([format_nbytes(nbytes), *_outcome(predictor, windows, whole)])
+            # what one limit teaches is not to be known under the next
+            fresh = replace(predictor, limit=PixelLimit())
+            rows.append([format_nbytes(nbytes), *_outcome(fresh, windows, whole)])
     return rows
 
 

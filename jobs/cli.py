@@ -36,6 +36,17 @@ complaints = Console(stderr=True, soft_wrap=True)
 Images = Annotated[
     list[str], typer.Argument(help="Files, folders, globs, or a .csv or .jsonl manifest.")
 ]
+RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
+Workers = Annotated[
+    str, typer.Option(help="'ray' (actors), 'local' (this process); a count: 'ray:4'.")
+]
+Device = Annotated[str, typer.Option(help="'cpu', 'cuda', 'cuda:1' or 'auto'.")]
+HostMemory = Annotated[
+    str | None, typer.Option("--memory", help="Of this host's, at most: '8GiB' or '70%'.")
+]
+GpuMemory = Annotated[
+    str | None, typer.Option("--gpu-memory", help="Of each GPU's, at most: '8GiB' or '70%'.")
+]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
@@ -81,22 +92,16 @@ def _root(
 
 @app.command("run")
 def run_command(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    recipe: RecipePath,
     images: Images,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")],
-    workers: Annotated[
-        str, typer.Option(help="'ray' (actors), 'local' (this process); a count: 'ray:4'.")
-    ] = "ray",
+    workers: Workers = "ray",
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster; RAY_ADDRESS works too.")
     ] = None,
-    device: Annotated[str, typer.Option(help="'cpu', 'cuda' or 'auto'.")] = "auto",
-    memory: Annotated[
-        str | None, typer.Option(help="Of this host's memory, at most: '8GiB' or '70%'.")
-    ] = None,
-    gpu_memory: Annotated[
-        str | None, typer.Option(help="Of each GPU's memory, at most: '8GiB' or '70%'.")
-    ] = None,
+    device: Device = "auto",
+    memory: HostMemory = None,
+    gpu_memory: GpuMemory = None,
     mpp: Annotated[
         float | None, typer.Option(help="Micrometres per pixel of all images given here.")
     ] = None,
@@ -209,20 +214,52 @@ def inspect_command(
         screen.print(part)
 
 
+@app.command("plan")
+def plan_command(
+    recipe: RecipePath,
+    image: Annotated[str, typer.Argument(help="The image that it is for.")],
+    workers: Workers = "ray",
+    device: Device = "auto",
+    memory: HostMemory = None,
+    gpu_memory: GpuMemory = None,
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel.")] = None,
+    gsd: Annotated[float | None, typer.Option(help="Metres per pixel.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Print how a recipe would run on an image: sizes, memory and seconds; run nothing."""
+    from saccade.jobs import planning
+    from saccade.jobs.rehearsal import Conditions
+
+    limits = (_amount(memory), _amount(gpu_memory))
+    schedule = planning.plan_image(
+        recipe, image, Conditions(device, workers, *limits, mpp=mpp, gsd=gsd)
+    )
+    if as_json:
+        print(planning.as_json(schedule))
+    else:
+        for part in planning.as_page(schedule):
+            screen.print(part, highlight=False)
+
+
 @app.command("tune")
 def tune_command(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    recipe: RecipePath,
     image: Annotated[str, typer.Argument(help="An image whose tiles are measured on.")],
     fresh: Annotated[bool, typer.Option(help="Measure again what is known.")] = False,
     seconds: Annotated[float, typer.Option(help="Time for measuring.", min=0.1)] = 8.0,
-    device: Annotated[str, typer.Option(help="'cpu', 'cuda' or 'auto'.")] = "auto",
+    device: Device = "auto",
+    memory: HostMemory = None,
+    gpu_memory: GpuMemory = None,
     mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel.")] = None,
     gsd: Annotated[float | None, typer.Option(help="Metres per pixel.")] = None,
 ) -> None:
     """Print what 'precision: auto' chooses, of which settings; later runs here know it then."""
+    from saccade.jobs.rehearsal import Conditions
     from saccade.jobs.tuning import tune
 
-    for part in tune(recipe, image, fresh=fresh, seconds=seconds, device=device, mpp=mpp, gsd=gsd):
+    limits = (_amount(memory), _amount(gpu_memory))
+    conditions = Conditions(device, "ray", *limits, mpp=mpp, gsd=gsd)
+    for part in tune(recipe, image, conditions, fresh=fresh, seconds=seconds):
         screen.print(part, highlight=False)
 
 
@@ -240,7 +277,7 @@ def demo_command(
     slide: Annotated[
         Path | None, typer.Option(help="A slide of your own; else a generated one.")
     ] = None,
-    workers: Annotated[str, typer.Option(help="As in 'run'.")] = "ray",
+    workers: Workers = "ray",
 ) -> None:
     """Run the main job on a slide and draw what it did."""
     from saccade.jobs.demo import run_demo

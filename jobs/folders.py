@@ -15,12 +15,12 @@ from saccade.jobs.hardware import (
     cpus,
     memory_nbytes,
     threads_per_worker,
-    worker_count,
 )
 from saccade.jobs.identity import RunIdentity, read_identity, write_identity
 from saccade.jobs.journal import Journal, Replay, read_records, replay
 from saccade.jobs.manifest import entry_to_json
 from saccade.jobs.options import RunOptions
+from saccade.jobs.placing import gpus_for, place
 from saccade.jobs.resuming import images_to_restart, known_images, start_over
 from saccade.jobs.settling import settle
 from saccade.jobs.tally import Tally
@@ -29,10 +29,8 @@ from saccade.pipeline.recipe_file import recipe_text
 from saccade.pipeline.store_shelf import LocalShelf
 from saccade.workers.allocator import keep_large_blocks
 from saccade.workers.device import gpu_count
-from saccade.workers.device_meter import allowed_memory
 from saccade.workers.folder import RunFolder, write_whole
 from saccade.workers.local import LocalWorkers
-from saccade.workers.memory_host import LaneBudgets, share_of, workers_that_fit
 from saccade.workers.outcome import Workers
 from saccade.workers.ray_settings import prepare_environment
 from saccade.workers.tasks import ImageEntry, WorkerSpec
@@ -154,31 +152,18 @@ def _worker_spec(
 
 
 def _workers(choice: WorkerChoice, spec: WorkerSpec, options: RunOptions) -> Workers:
-    gpus = gpu_count() if spec.device.startswith("cuda") else 0
-    count = worker_count(choice, gpus, cpus(), spec.torch_threads)
-    processes = choice.kind == "ray"
-    # models are loaded by now, so this process holds about what each worker will
-    host = allowed_memory("cpu", options.memory)
-    if choice.count is None:
-        count = workers_that_fit(host, count, processes=processes)
-    lanes = LaneBudgets.within(share_of(host, count, processes=processes).free_nbytes)
-    spec = replace(
-        spec,
-        read_nbytes=lanes.read_nbytes,
-        write_nbytes=lanes.write_nbytes,
-        sharing=-(-count // gpus) if gpus else count,
-        own_process=processes,
-    )
+    spec, count = place(choice, spec, options.memory)
     if choice.kind == "local":
         return LocalWorkers(spec, count)
     address = options.address or os.environ.get("RAY_ADDRESS")
     prepare_environment(address)
     from saccade.workers.actor import RayPlace, RayWorkers
 
-    place = RayPlace(
+    gpus = gpus_for(spec.device)
+    ray_place = RayPlace(
         address=address,
         cpus=min(spec.torch_threads, cpus() / count) if address is None else spec.torch_threads,
         gpus=min(1.0, gpus / count) if gpus else 0,
     )
     asked = choice.count if address else count
-    return RayWorkers(replace(spec, read_threads=1), asked, place)
+    return RayWorkers(replace(spec, read_threads=1), asked, ray_place)

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
-from saccade.jobs.hardware import choose_device, cpus, memory_nbytes, threads_per_worker
-from saccade.jobs.settling import settle
+from saccade.jobs.rehearsal import Conditions, rehearse
 from saccade.pipeline.execution import Calibration, ExecutionSetting, Trial
-from saccade.pipeline.models.loading import fingerprint
 from saccade.pipeline.recipe import Tolerance
 from saccade.pipeline.recipe_file import load_recipe
-from saccade.workers.context import WorkerContext
-from saccade.workers.device import gpu_count
-from saccade.workers.folder import RunFolder
 from saccade.workers.memory_size import format_nbytes
-from saccade.workers.tasks import ImageEntry, WorkerSpec
 from saccade.workers.tuning import SECONDS
 
 
 def tune(
     recipe_path: Path,
     uri: str,
+    conditions: Conditions,
     *,
     fresh: bool = False,
     seconds: float = SECONDS,
-    device: str = "auto",
-    mpp: float | None = None,
-    gsd: float | None = None,
 ) -> Iterator[Table | str]:
     """Measure every pass of a recipe on one image, whatever precision it states.
 
@@ -40,11 +31,9 @@ def tune(
     Args:
         recipe_path: of the recipe.
         uri: of the image.
+        conditions: on what.
         fresh: measure although the cache knows.
         seconds: time for all passes together.
-        device: 'cpu', 'cuda', 'cuda:1' or 'auto'.
-        mpp: micrometres per pixel of level 0, where the file is silent or wrong.
-        gsd: metres per pixel, likewise.
 
     Raises:
         SaccadeError: the recipe or the image does not open, or they do not fit each other.
@@ -52,21 +41,10 @@ def tune(
     stated = load_recipe(recipe_path)
     recipe = stated.model_copy(update={"precision": "auto"})
     models = recipe_path.parent.absolute()
-    with tempfile.TemporaryDirectory() as scratch:
-        # a run settles models the same way, so that both look for the same thing in the cache
-        hashes = {one.name: fingerprint(one.model, models) for one in recipe.passes}
-        settled = settle(RunFolder(Path(scratch)), recipe, hashes, models)
-        spec = WorkerSpec(
-            folder=Path(scratch),
-            recipe_json=settled.canonical_json(),
-            model_folder=models,
-            device=choose_device(device, gpu_count()),
-            torch_threads=threads_per_worker(cpus(), memory_nbytes()),
-        )
-        entry = ImageEntry("image", uri, mpp=mpp, gsd=gsd)
-        resolved = WorkerContext(spec).resolve(entry, fresh=fresh, seconds=seconds)
-    plan, found = resolved.plan, resolved.settings
-    for layout in plan.passes:
+    with rehearse(recipe, models, uri, conditions, fresh=fresh, seconds=seconds) as rehearsal:
+        resolved = rehearsal.resolver.resolve()
+    found = resolved.settings
+    for layout in resolved.plan.passes:
         if layout.name in found:
             yield heading(layout.name, found[layout.name])
             yield trials_table(found[layout.name], recipe.tolerance)

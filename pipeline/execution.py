@@ -170,7 +170,9 @@ class SearchSpace:
         """
         reference = replace(ExecutionSetting.of(layout), precision="float32", channels_last=False)
         searched = recipe.batch == "auto" and layout.window_tiles > 0
-        most = min(BATCH_MOST_PX[kind], capacity.most_px) if searched else 0
+        # a power of two, so that a few bytes more or less of memory are not another search
+        fits_px = 1 << max(0, capacity.most_px.bit_length() - 1)
+        most = min(BATCH_MOST_PX[kind], fits_px) if searched else 0
         return cls(
             reference=reference,
             precisions=PRECISIONS[kind],

@@ -232,6 +232,9 @@ class _Judge:
                 return best_first(scores, pool)[: node.k]
             case Threshold():
                 return np.flatnonzero(pool & (scores >= np.float32(node.at_least)))
+            case Budget(share=float(share)):
+                left = whole_tiles(share, len(scores)) - int(self.forced.sum())
+                return best_first(scores, pool & (scores > 0))[: max(0, left)]
             case Budget():
                 worth = np.where(pool & (scores > 0), scores / self.cost_px, np.nan)
                 order = best_first(worth, pool)
@@ -261,9 +264,14 @@ def _rule(node: Scored | Uncertainty) -> str:
         case TopK():
             return f"top_k {node.k} of {node.signal}"
         case Budget():
-            limit = f"{node.pixels:g} pixels" if node.pixels is not None else f"{node.seconds:g} s"
-            return f"budget of {limit} by {node.signal}"
+            return f"budget of {_currency(node)} by {node.signal}"
     return f"{node.by} of {node.signal}" if isinstance(node, Threshold) else type(node).__name__
+
+
+def _currency(budget: Budget) -> str:
+    if budget.share is not None:
+        return f"a share of {budget.share:g}"
+    return f"{budget.seconds:g} s" if budget.pixels is None else f"{budget.pixels:g} pixels"
 
 
 def best_first(scores: np.ndarray, pool: np.ndarray) -> np.ndarray:

@@ -96,11 +96,14 @@ class Budget(Scored):
     """Pixels of this pass that may be computed, halos not counted."""
     seconds: float | None = Field(None, ge=0)
     """Seconds of the device that may be spent, at the model's speed measured beforehand."""
+    share: float | None = Field(None, ge=0, le=1)
+    """Share of all the image's tiles that may be visited, rounded up to whole tiles."""
 
     @model_validator(mode="after")
     def _one_currency(self) -> Budget:
-        if (self.pixels is None) == (self.seconds is None):
-            raise ValueError("a budget states either pixels or seconds, one of the two")
+        stated = [one for one in (self.pixels, self.seconds, self.share) if one is not None]
+        if len(stated) != 1:
+            raise ValueError("a budget states pixels, seconds or share, one of the three")
         return self
 
 

@@ -186,7 +186,7 @@ class WorkerContext:
         store = ImageStore.open(self.folder.result(entry.name), fsync=self.spec.fsync)
         source = open_present(entry.uri)
         check_unchanged(entry, plan, source)
-        accounts = self._resolver(entry, source).accounts(plan)
+        accounts = self.resolver(entry, source).accounts(plan)
         return ImageContext(plan, source, store, accounts)
 
     def close(self) -> None:
@@ -226,11 +226,12 @@ class WorkerContext:
         """
         source = open_present(entry.uri)
         try:
-            return self._resolver(entry, source, **tuning).resolve()
+            return self.resolver(entry, source, **tuning).resolve()
         finally:
             source.close()
 
-    def _resolver(self, entry: ImageEntry, source: Source, **tuning: Any) -> Resolver:
+    def resolver(self, entry: ImageEntry, source: Source, **tuning: Any) -> Resolver:
+        """What lays passes over an image; ``tuning`` are other values for a ``Tuner``'s fields."""
         fields = {"cache": cache_folder()} | tuning
         tuner = Tuner(self.spec, self.folder.settings, self.converted, **fields)
         recipe = self.recipe_for(entry)

@@ -35,7 +35,7 @@ def allowed_memory(device: str, limit: MemoryLimit | None = None) -> Budget:
     """What one process may hold on a device, and what it holds already.
 
     A limit beyond what is available is cut down to that. Processes that share a device share this:
-    see ``Budget.shared_by`` and ``placement.sharers``.
+    see ``Budget.shared_by``.
 
     Args:
         device: 'cpu', 'cuda', 'cuda:1', 'simulated:8GiB'...

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.errors import ModelContract, UnitTooLarge
+from saccade.pipeline.forecast import window_shape
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.loading import fingerprint
@@ -206,15 +207,6 @@ class MemoryBook:
 
     def _lesson_path(self, name: str) -> Path:
         return self.folder / f"{name}.lesson.json"
-
-
-def window_shape(layout: PassLayout) -> Shape:
-    """Height and width of a pass's windows, halo included."""
-    height, width = layout.padded_shape
-    if not layout.window_tiles:
-        return height, width
-    side = layout.window_tiles * layout.tile_px + 2 * layout.halo_px
-    return min(side, height), min(side, width)
 
 
 def _hash(facts: Any) -> str:

@@ -31,15 +31,22 @@ class Work:
     """Windows at once."""
     shape: Shape
     """Height and width of a window with its halo, in input pixels."""
+    beside_nbytes: int = 0
+    """What lanes hold of the pass meanwhile, where that is the same memory."""
+
+    @property
+    def projected_nbytes(self) -> int:
+        """What it is expected to hold, without any margin."""
+        return self.model.predict(self.batch, self.shape) + self.beside_nbytes
 
     @property
     def safe_nbytes(self) -> int:
         """What must be free for it."""
-        return self.model.safe(self.batch, self.shape)
+        return self.model.safe(self.batch, self.shape) + self.beside_nbytes
 
     def fits(self, budget: Budget) -> bool:
         """Whether it may run alone."""
-        return self.model.fits(budget, self.batch, self.shape)
+        return self.safe_nbytes <= budget.free_nbytes
 
     def __str__(self) -> str:
         height, width = self.shape
@@ -143,7 +150,7 @@ _SMALLER = (
 
 
 def _too_much(work: Work, budget: Budget) -> str:
-    projected = format_nbytes(work.model.predict(work.batch, work.shape))
+    projected = format_nbytes(work.projected_nbytes)
     return (
         f"{work} needs {format_nbytes(work.safe_nbytes)} (projected {projected} and a margin) "
         f"where {format_nbytes(budget.free_nbytes)} are free ({budget})"

@@ -1,4 +1,4 @@
-"""Which worker computes on which device of one machine, and how many share one. Pure."""
+"""Which worker computes on which device of one machine. Pure."""
 
 from __future__ import annotations
 
@@ -12,15 +12,3 @@ def device_of(device: str, worker: int, gpus: int) -> str:
         gpus: of this machine.
     """
     return f"cuda:{worker % gpus}" if device == "cuda" and gpus else device
-
-
-def sharers(device: str, workers: int, gpus: int) -> int:
-    """How many workers the fullest device carries, each with that part of its memory.
-
-    Args:
-        device: of the run.
-        workers: on this machine.
-        gpus: of this machine.
-    """
-    spread = gpus if device == "cuda" and gpus else 1
-    return max(1, -(-workers // spread))

@@ -7,6 +7,7 @@ and batches; then has the tuner choose the fastest of what is left. Writes no pl
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from saccade.pipeline.errors import RecipeError
 from saccade.pipeline.execution import Calibration
+from saccade.pipeline.forecast import window_shape
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import WHOLE_PASS_PX, Capacity, PassLayout
@@ -24,7 +26,7 @@ from saccade.pipeline.resolve import locate_resolution, resolve_image
 from saccade.pipeline.sources.base import Source
 from saccade.workers.device import Predictor, kind_of, torch_device
 from saccade.workers.memory import Account, Budget, MemoryModel
-from saccade.workers.memory_book import MemoryBook, ProbeCase, window_shape
+from saccade.workers.memory_book import MemoryBook, ProbeCase
 from saccade.workers.memory_host import LaneBudgets
 from saccade.workers.memory_schedule import (
     Work,
@@ -32,6 +34,7 @@ from saccade.workers.memory_schedule import (
     largest_whole,
     whole_candidates,
 )
+from saccade.workers.reading import WindowPixels
 from saccade.workers.tasks import ImageEntry, WorkerSpec
 from saccade.workers.tuning import Tuner
 
@@ -41,6 +44,9 @@ COARSEST_SIDE_PX = 256
 """Where a glance may be as coarse as it takes to fit, its longer side keeps so many pixels."""
 COARSER_THAN_NEXT = 4
 """A glance whose bounds the recipe leaves open is so many times coarser than the pass after it."""
+
+TIMED, TIMED_MOST_PX = 3, 1024
+"""Batches timed to tell a pass's seconds, and the longest side of a window among them."""
 
 LoadModel = Callable[[PassRecipe, ModelForm], PassModel]
 
@@ -97,30 +103,32 @@ class Resolver:
         capacities = [self._capacity(draft, *one) for one in zip(draft.passes, memory, strict=True)]
         plan = self._lay_out(recipe, capacities)
         plan, settings = self.tuner.tune(recipe, plan, self.source, capacities)
-        return Resolved(plan, settings, self.accounts(plan, measure=True))
+        self.works(plan)
+        return Resolved(plan, settings, self.accounts(plan))
 
-    def accounts(self, plan: ImagePlan, *, measure: bool = False) -> dict[str, Account]:
-        """By pass, what a forward pass may hold and is expected to.
+    def accounts(self, plan: ImagePlan) -> dict[str, Account]:
+        """By pass, what a forward pass may hold and is expected to, where that is known."""
+        budget = self.book.budget()
+        works = self._works(plan, measure=False)
+        return {work.name: Account.of(budget, work.projected_nbytes) for work in works}
 
-        Args:
-            plan: of the image.
-            measure: whether what is not known is measured, and what does not fit refused.
+    def works(self, plan: ImagePlan) -> tuple[Work, ...]:
+        """What every pass runs at once; measured where it is not known, left out if it can't be.
 
         Raises:
-            UnitTooLarge: measured, and does not fit.
+            UnitTooLarge: one does not fit; names the worst.
         """
-        found, budget = {}, self.book.budget()
-        for layout in plan.passes:
-            model = self._memory(plan, layout, measure=measure)
-            if model is None:
-                continue
-            work = Work(layout.name, model, layout.batch, window_shape(layout))
-            lanes_nbytes = self._lanes_nbytes(plan, layout)
-            if measure:
-                check_each_fits([work], budget.reserving(lanes_nbytes))
-            projected_nbytes = model.predict(work.batch, work.shape) + lanes_nbytes
-            found[layout.name] = Account.of(budget, projected_nbytes)
-        return found
+        works = self._works(plan, measure=True)
+        check_each_fits(works, self.book.budget())
+        return works
+
+    def _works(self, plan: ImagePlan, *, measure: bool) -> tuple[Work, ...]:
+        known = ((one, self._memory(plan, one, measure=measure)) for one in plan.passes)
+        return tuple(
+            Work(one.name, model, one.batch, window_shape(one), self._lanes_nbytes(plan, one))
+            for one, model in known
+            if model is not None
+        )
 
     def _lay_out(self, recipe: Recipe, capacities: Sequence[Capacity] = ()) -> ImagePlan:
         specs = [self.load(one, AS_LOADED).spec for one in recipe.passes]
@@ -128,6 +136,15 @@ class Resolver:
         return resolve_image(
             entry.name, source, source.identity(), recipe, specs, entry.pixel_size, capacities
         )
+
+    def seconds_per_px(self, plan: ImagePlan, layout: PassLayout) -> float:
+        """Of the device, per pixel computed: the fastest of a few batches without content."""
+        case = probe_case(self.recipe.passes[layout.index], plan, layout, self.source)
+        height, width = (min(side, TIMED_MOST_PX) for side in window_shape(layout))
+        windows = case.blank(layout.batch, (height, width))
+        predictor = self._predictor(case)
+        fastest = min(_seconds(predictor, windows) for _ in range(TIMED))
+        return fastest / (layout.batch * height * width)
 
     # ----------------------------------------------------------------------------------- memory
 
@@ -197,6 +214,12 @@ class Resolver:
         waiting = nbytes_per_px(draft, glance, self.source) if self.spec.device == "cpu" else 0
         budget = self._free(draft, glance)
         return largest_whole(glance.name, model.with_more(waiting), budget, candidates)
+
+
+def _seconds(predictor: Predictor, windows: Sequence[WindowPixels]) -> float:
+    since = time.perf_counter()
+    predictor(windows)
+    return time.perf_counter() - since
 
 
 def probe_case(one: PassRecipe, plan: ImagePlan, layout: PassLayout, source: Source) -> ProbeCase:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from saccade.jobs.cli import app
 from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
+from saccade.jobs.rehearsal import Conditions
 from saccade.jobs.tuning import trials_table, tune
 from saccade.pipeline.errors import SourceError
 from saccade.pipeline.execution import Calibration, ExecutionSetting, Trial
@@ -66,7 +67,7 @@ def recipe(models: Path, precision: str = "auto") -> Path:
 def test_every_pass_has_a_table_and_one_setting_that_is_chosen(
     model_folder: Path, image: Path
 ) -> None:
-    text = printed(*tune(recipe(model_folder), str(image)))
+    text = printed(*tune(recipe(model_folder), str(image), Conditions("cpu")))
     assert "glance: measured in" in text
     assert "refine: measured in" in text
     assert text.count("->") == 2
@@ -76,14 +77,14 @@ def test_every_pass_has_a_table_and_one_setting_that_is_chosen(
 def test_a_recipe_that_pins_its_arithmetic_is_told_what_auto_would_do(
     model_folder: Path, image: Path
 ) -> None:
-    text = printed(*tune(recipe(model_folder, "float32"), str(image)))
+    text = printed(*tune(recipe(model_folder, "float32"), str(image), Conditions("cpu")))
     assert "the recipe states precision: float32" in text
 
 
 def test_a_run_after_tuning_measures_nothing(
     model_folder: Path, image: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list(tune(recipe(model_folder), str(image)))
+    list(tune(recipe(model_folder), str(image), Conditions("cpu")))
     before = {path.name: path.read_bytes() for path in cache.iterdir()}
     monkeypatch.setattr("saccade.workers.tuning.calibrate", None)  # to call it would fail
     options = RunOptions(workers="local:1", device="cpu")
@@ -106,7 +107,7 @@ def test_the_command_prints_the_tables_and_refuses_what_does_not_open(
 def test_what_is_known_is_measured_again_only_when_asked(
     model_folder: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list(tune(recipe(model_folder), str(image)))
+    list(tune(recipe(model_folder), str(image), Conditions("cpu")))
     asked: list[int] = []
 
     def measured(subject: Any, space: Any, *rest: Any) -> tuple[Trial, ...]:
@@ -114,11 +115,11 @@ def test_what_is_known_is_measured_again_only_when_asked(
         return (Trial(space.reference, 0.25, 0.0, 1.0),)
 
     monkeypatch.setattr("saccade.workers.tuning.calibrate", measured)
-    list(tune(recipe(model_folder), str(image)))
+    list(tune(recipe(model_folder), str(image), Conditions("cpu")))
     assert asked == []
-    assert "4.00" in printed(*tune(recipe(model_folder), str(image), fresh=True))
+    assert "4.00" in printed(*tune(recipe(model_folder), str(image), Conditions("cpu"), fresh=True))
     assert asked == [0, 1]
-    assert "4.00" in printed(*tune(recipe(model_folder), str(image)))
+    assert "4.00" in printed(*tune(recipe(model_folder), str(image), Conditions("cpu")))
     assert asked == [0, 1]
 
 

@@ -108,7 +108,7 @@ def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
         (("passes", 1, "select", "by"), "topfraction", "passes[1].select"),
         (("passes", 0, "select"), {"by": "top_k", "k": 3}, "no earlier answer to select from"),
         (("passes", 0, "guidance"), True, "no earlier answer to be guided by"),
-        (("passes", 1, "select"), {"by": "budget"}, "either pixels or seconds"),
+        (("passes", 1, "select"), {"by": "budget"}, "pixels, seconds or share"),
         (("passes", 1, "select"), {"by": "union", "of": []}, "passes[1].select.of"),
         (("fuse",), "replace", "fuse: "),
         (("precision",), "float64", "precision: "),

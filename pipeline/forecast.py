@@ -1,0 +1,101 @@
+"""What a pass will cost at most, before anything has looked at the image. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from saccade.pipeline.geometry import Shape
+from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.selection import whole_tiles
+from saccade.pipeline.selectors import (
+    Budget,
+    Dilate,
+    Scored,
+    Selector,
+    TopFraction,
+    TopK,
+    Uncertainty,
+    Union,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The most that a pass visits."""
+
+    tiles: int
+    """Tiles answered for."""
+    windows: int
+    """Windows computed."""
+    pixels: int
+    """Input pixels through the model, halos included."""
+
+
+def forecast(
+    selector: Selector, layout: PassLayout, seconds_per_pixel: float | None = None
+) -> Forecast:
+    """The most that a pass visits of an image.
+
+    Args:
+        selector: which tiles it visits.
+        layout: of the pass.
+        seconds_per_pixel: of a tile, for a budget in seconds; None takes the budget as endless.
+    """
+    grid = layout.tiles
+    tiles = most_tiles(selector, len(grid), layout.tile_px, seconds_per_pixel)
+    height, width = window_shape(layout)
+    if not layout.window_tiles:
+        return Forecast(tiles, 1, height * width)
+    everywhere = _along(layout, grid.rows) * _along(layout, grid.columns)
+    windows = min(tiles, everywhere)
+    return Forecast(tiles, windows, windows * height * width)
+
+
+def _along(layout: PassLayout, tiles: int) -> int:
+    """Windows along one axis, where every shard begins a new one."""
+    shards, rest = divmod(tiles, layout.shard_tiles)
+    side = layout.window_tiles
+    return shards * math.ceil(layout.shard_tiles / side) + math.ceil(rest / side)
+
+
+def window_shape(layout: PassLayout) -> Shape:
+    """Height and width of a pass's windows, halo included."""
+    height, width = layout.padded_shape
+    if not layout.window_tiles:
+        return height, width
+    side = layout.window_tiles * layout.tile_px + 2 * layout.halo_px
+    return min(side, height), min(side, width)
+
+
+def most_tiles(
+    selector: Selector, count: int, tile_px: int, seconds_per_pixel: float | None = None
+) -> int:
+    """The most tiles, of so many, that a selector can choose."""
+    pool = count
+    if isinstance(selector, Scored | Uncertainty) and selector.within is not None:
+        pool = most_tiles(selector.within, count, tile_px, seconds_per_pixel)
+    match selector:
+        case TopFraction() | Uncertainty():
+            return whole_tiles(selector.fraction, pool)
+        case TopK():
+            return min(selector.k, pool)
+        case Budget():
+            return min(pool, _bought(selector, count, tile_px, seconds_per_pixel))
+        case Union():
+            parts = (most_tiles(one, count, tile_px, seconds_per_pixel) for one in selector.of)
+            return min(count, sum(parts))
+        case Dilate():
+            inner = most_tiles(selector.of, count, tile_px, seconds_per_pixel)
+            return min(count, inner * (2 * selector.tiles + 1) ** 2)
+    return pool
+
+
+def _bought(budget: Budget, count: int, tile_px: int, seconds_per_pixel: float | None) -> int:
+    """Whole tiles for a budget; those cut off at the image's edges cost less and may be more."""
+    if budget.share is not None:
+        return whole_tiles(budget.share, count)
+    pixels = budget.pixels
+    if pixels is None and budget.seconds is not None and seconds_per_pixel:
+        pixels = budget.seconds / seconds_per_pixel
+    return count if pixels is None else math.ceil(pixels / tile_px**2)

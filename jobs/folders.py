@@ -166,4 +166,6 @@ def _workers(choice: WorkerChoice, spec: WorkerSpec, options: RunOptions) -> Wor
         gpus=min(1.0, gpus / count) if gpus else 0,
     )
     asked = choice.count if address else count
-    return RayWorkers(replace(spec, read_threads=1), asked, ray_place)
+    # where actors compute on processors, one reads while it computes and another does
+    placed = spec if gpus else replace(spec, read_threads=1)
+    return RayWorkers(placed, asked, ray_place)

@@ -86,3 +86,13 @@ def worker_count(choice: WorkerChoice, gpus: int, processors: int, torch_threads
     if choice.count is not None:
         return choice.count
     return gpus if gpus else max(1, processors // torch_threads)
+
+
+def lane_threads(gpus: int, processors: int, workers: int) -> tuple[int, int]:
+    """Threads of one worker that read and that write.
+
+    Beside a GPU the processors have nothing to do but this; without one they compute, and few
+    threads keep up with them.
+    """
+    share = processors // max(1, workers) if gpus else 0
+    return max(2, share // 2), max(1, share // 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from saccade.jobs.hardware import WorkerChoice, cpus, worker_count
+from saccade.jobs.hardware import WorkerChoice, cpus, lane_threads, worker_count
 from saccade.workers.device import gpu_count
 from saccade.workers.device_meter import allowed_memory
 from saccade.workers.memory_host import LaneBudgets, share_of, workers_that_fit
@@ -43,10 +43,13 @@ def place(
         count = workers_that_fit(host, count, processes=processes)
     lanes = LaneBudgets.within(share_of(host, count, processes=processes).free_nbytes)
     sharing = -(-count // gpus) if gpus else count
+    read_threads, write_threads = lane_threads(gpus, cpus(), count)
     placed = replace(
         spec,
         read_nbytes=lanes.read_nbytes,
         write_nbytes=lanes.write_nbytes,
+        read_threads=read_threads,
+        write_threads=write_threads,
         sharing=sharing,
         own_process=processes,
     )

@@ -10,6 +10,7 @@ from saccade.jobs.hardware import (
     LANE_NBYTES,
     MOST_CPU_WORKERS,
     WorkerChoice,
+    lane_threads,
     threads_per_worker,
     worker_count,
 )
@@ -55,3 +56,10 @@ def test_no_more_lanes_than_fit_and_no_more_threads_than_processors(
 def test_a_stated_number_of_workers_is_kept() -> None:
     assert worker_count(WorkerChoice("ray", 5), 0, 2, 1) == 5
     assert worker_count(ANY, 3, 64, 1) == 3
+
+
+def test_beside_a_gpu_the_processors_read_and_write_and_else_they_compute() -> None:
+    assert lane_threads(0, 64, 8) == (2, 1)
+    assert lane_threads(1, 16, 1) == (8, 4)
+    assert lane_threads(4, 64, 8) == (4, 2)
+    assert lane_threads(1, 1, 3) == (2, 1)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saccade.jobs.evidence import charge, crash_logged, crashed
-from saccade.jobs.hardware import WorkerChoice, choose_device, cpus, threads_per_worker
+from saccade.jobs.hardware import (
+    WorkerChoice,
+    choose_device,
+    cpus,
+    threads_per_worker,
+    worker_count,
+)
 from saccade.jobs.identity import RunIdentity, read_identity, write_identity
 from saccade.jobs.journal import Journal, Replay, read_records, replay
 from saccade.jobs.manifest import entry_to_json
@@ -17,6 +23,7 @@ from saccade.jobs.options import RunOptions
 from saccade.jobs.placing import gpus_for, place
 from saccade.jobs.resuming import images_to_restart, known_images, start_over
 from saccade.jobs.settling import settle
+from saccade.jobs.starting import ray_address, ray_begun
 from saccade.jobs.tally import Tally
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import recipe_text
@@ -26,8 +33,10 @@ from saccade.workers.device import gpu_count
 from saccade.workers.folder import RunFolder, write_whole
 from saccade.workers.local import LocalWorkers
 from saccade.workers.outcome import Workers
-from saccade.workers.ray_settings import prepare_environment
 from saccade.workers.tasks import ImageEntry, WorkerSpec
+
+if TYPE_CHECKING:
+    from saccade.workers.actor import EmptyActors
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +78,11 @@ def open_run(
     device = choose_device(options.device, gpu_count())
     then = read_identity(folder)
     threads = then.torch_threads if then else threads_per_worker(cpus())
-    now = RunIdentity.of(recipe, model_folder, device, threads)
-    restarted = images_to_restart(folder, then, now, entries, options)
     with ExitStack() as stack:
+        stack.enter_context(ray_begun(options))
+        actors = _empty_actors(choice, device, threads, options)
+        now = RunIdentity.of(recipe, model_folder, device, threads)
+        restarted = images_to_restart(folder, then, now, entries, options)
         journal = stack.enter_context(Journal.open(folder.journal))
         start_over(folder, journal, restarted)
         _write_facts(folder, now, recipe, entries)
@@ -82,7 +93,7 @@ def open_run(
             stack.enter_context(crash_logged(folder, journal.epoch))
             # the next crash tells which unit it was only if no other is in flight here
             choice = replace(choice, count=1) if crash else choice
-        workers = _workers(choice, spec, options)
+        workers = _workers(choice, spec, options, actors)
         stack.callback(workers.close)
         done, tally = _history(folder, entries)
         unfinished = tuple(
@@ -145,19 +156,34 @@ def _worker_spec(
     )
 
 
-def _workers(choice: WorkerChoice, spec: WorkerSpec, options: RunOptions) -> Workers:
-    spec, count = place(choice, spec, options.memory)
-    if choice.kind == "local":
-        return LocalWorkers(spec, count)
-    address = options.address or os.environ.get("RAY_ADDRESS")
-    prepare_environment(address)
-    from saccade.workers.actor import RayPlace, RayWorkers
+def _empty_actors(
+    choice: WorkerChoice, device: str, torch_threads: int, options: RunOptions
+) -> EmptyActors | None:
+    """The processes of workers on Ray, on their way before their work is settled.
 
-    gpus = gpus_for(spec.device)
+    As many as the processors carry: those that turn out not to fit the memory are let go.
+    """
+    if choice.kind == "local":
+        return None
+    from saccade.workers.actor import EmptyActors, RayPlace
+
+    address, gpus = ray_address(options), gpus_for(device)
+    count = worker_count(choice, gpus, cpus(), torch_threads)
     ray_place = RayPlace(
         address=address,
-        cpus=min(spec.torch_threads, cpus() / count) if address is None else spec.torch_threads,
+        cpus=min(torch_threads, cpus() / count) if address is None else torch_threads,
         gpus=min(1.0, gpus / count) if gpus else 0,
     )
-    asked = choice.count if address else count
-    return RayWorkers(replace(spec, read_threads=1), asked, ray_place)
+    return EmptyActors(choice.count if address else count, ray_place)
+
+
+def _workers(
+    choice: WorkerChoice, spec: WorkerSpec, options: RunOptions, actors: EmptyActors | None
+) -> Workers:
+    spec, count = place(choice, spec, options.memory)
+    if actors is None:
+        return LocalWorkers(spec, count)
+    from saccade.workers.actor import RayWorkers
+
+    most = None if ray_address(options) else count
+    return RayWorkers(replace(spec, read_threads=1), actors, most)

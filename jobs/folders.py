@@ -17,17 +17,17 @@ from saccade.jobs.hardware import (
     worker_count,
 )
 from saccade.jobs.identity import RunIdentity, read_identity, write_identity
-from saccade.jobs.journal import Journal, Replay, read_records, replay
+from saccade.jobs.journal import Journal, Replay
 from saccade.jobs.manifest import entry_to_json
 from saccade.jobs.options import RunOptions
 from saccade.jobs.placing import gpus_for, place
 from saccade.jobs.resuming import images_to_restart, known_images, start_over
 from saccade.jobs.settling import settle
 from saccade.jobs.starting import ray_address, ray_begun
+from saccade.jobs.stock import Stock
 from saccade.jobs.tally import Tally
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import recipe_text
-from saccade.pipeline.store_shelf import LocalShelf
 from saccade.workers.allocator import keep_large_blocks
 from saccade.workers.device import gpu_count
 from saccade.workers.folder import RunFolder, write_whole
@@ -82,33 +82,32 @@ def open_run(
         stack.enter_context(ray_begun(options))
         actors = _empty_actors(choice, device, threads, options)
         now = RunIdentity.of(recipe, model_folder, device, threads)
-        restarted = images_to_restart(folder, then, now, entries, options)
+        stock = Stock.taken(folder.journal, (entry.name for entry in entries))
+        restarted = images_to_restart(folder, stock.history, then, now, entries, options)
         journal = stack.enter_context(Journal.open(folder.journal))
         start_over(folder, journal, restarted)
         _write_facts(folder, now, recipe, entries)
         settled = settle(folder, recipe, now.model_hashes, model_folder)
         spec = _worker_spec(folder, settled, model_folder, now, device, options)
-        crash = _take_stock(folder, journal)
+        crash = _charge_crash(folder, journal, stock)
         if choice.kind == "local":
             stack.enter_context(crash_logged(folder, journal.epoch))
             # the next crash tells which unit it was only if no other is in flight here
             choice = replace(choice, count=1) if crash else choice
         workers = _workers(choice, spec, options, actors)
         stack.callback(workers.close)
-        done, tally = _history(folder, entries)
-        unfinished = tuple(
-            e for e in entries if tally.images[e.name].state in ("waiting", "running")
-        )
-        for entry in unfinished:
-            LocalShelf(folder.result(entry.name)).sweep_partials()
-        yield OpenRun(folder, recipe, journal, done, tally, unfinished, workers)
+        stock.update()
+        states = {name: image.state for name, image in stock.tally.images.items()}
+        unfinished = tuple(e for e in entries if states[e.name] in ("waiting", "running"))
+        yield OpenRun(folder, recipe, journal, stock.replay, stock.tally, unfinished, workers)
 
 
-def _take_stock(folder: RunFolder, journal: Journal) -> str:
+def _charge_crash(folder: RunFolder, journal: Journal, stock: Stock) -> str:
     """Charge a crash of the driver before to its unit; says how it crashed, or nothing."""
     crash = crashed(folder, journal)
     if crash:
-        charge(journal, crash, replay(folder.journal))
+        stock.update()
+        charge(journal, crash, stock.replay)
     return crash
 
 
@@ -122,15 +121,6 @@ def _write_facts(
     write_whole(folder.recipe, recipe_text(recipe))
     union = known_images(folder) | {entry.name: entry for entry in entries}
     write_whole(folder.images, "".join(entry_to_json(e) + "\n" for e in union.values()))
-
-
-def _history(folder: RunFolder, entries: Iterable[ImageEntry]) -> tuple[Replay, Tally]:
-    """What the journal says, for the dispatcher and for people, in one reading."""
-    done, tally = Replay(), Tally.of(entry.name for entry in entries)
-    for record in read_records(folder.journal):
-        done.fold(record)
-        tally.add(record)
-    return done, tally
 
 
 # ------------------------------------------------------------------------------- who works on it?

@@ -6,9 +6,12 @@ torch: Ray's start can begin before theirs. ``ray_settings.prepare_environment``
 
 from __future__ import annotations
 
+import ctypes
 import logging
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import ray
@@ -73,15 +76,31 @@ def _connect(address: str | None) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     private = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
-        if address:
-            ray.init(address=address, ignore_reinit_error=True, **quiet)
-        else:
-            ray.init(**private, **quiet)
+        with _signals_kept():
+            if address:
+                ray.init(address=address, ignore_reinit_error=True, **quiet)
+            else:
+                ray.init(**private, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"at {address}" if address else "on this machine"
         raise RunError(
             f"no Ray {where}: {first_line(error)}; check --address, or use --workers local"
         ) from error
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back the handlers that Ray replaces; its own abort the process three seconds later."""
+    # Python lets only the main thread set handlers, and Ray does so from any
+    libc = ctypes.CDLL(None)
+    kept = {n: ctypes.create_string_buffer(1024) for n in (signal.SIGTERM, signal.SIGINT)}
+    for number, action in kept.items():
+        libc.sigaction(number, None, action)
+    try:
+        yield
+    finally:
+        for number, action in kept.items():
+            libc.sigaction(number, action, None)
 
 
 def first_line(error: BaseException) -> str:

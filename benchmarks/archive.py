@@ -1,8 +1,9 @@
 """A run of thousands of images, each complete or partly done, as saccade itself would leave it.
 
 Two images are really run, one to its end and one until it is asked to stop; their plans, results
-and journal lines are then repeated under as many names as wanted. Files that are the same are hard
-links, which no reader can tell from copies, and which a replace does not write through.
+and journal lines are then repeated under as many names as wanted. Files of results are hard links,
+which no reader can tell from copies, and which a replace does not write through; of a complete
+image there is only the metadata at the root, because nothing else of it is ever looked at again.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Pattern:
     """Its lines of the journal, without head and end."""
     units: tuple[Unit, ...]
     """All of its units."""
+    partial: bool
+    """Whether it was stopped midway."""
 
     @property
     def name(self) -> str:
@@ -99,10 +102,10 @@ def pattern(recipe: Path, folder: Path, stop_after: int | None) -> Pattern:
         run(recipe, [image], folder / "run", LOCAL, observe=watch, stop=stop)
     except Interrupted:
         assert stop_after is not None
-    return _read_pattern(RunFolder(folder / "run"), image)
+    return _read_pattern(RunFolder(folder / "run"), image, stop_after is not None)
 
 
-def _read_pattern(folder: RunFolder, image: Path) -> Pattern:
+def _read_pattern(folder: RunFolder, image: Path, partial: bool) -> Pattern:
     plan = folder.read_image_plan(image.stem)
     lines = (folder.journal / "000001.jsonl").read_text().splitlines(keepends=True)
     mine = "".join(line for line in lines if '"image":' in line)
@@ -112,7 +115,7 @@ def _read_pattern(folder: RunFolder, image: Path) -> Pattern:
         single_unit(image.stem, "finalise", 2),
     ]
     sweeps = (unit for layout in plan.passes for unit in folder.read_units(image.stem, layout))
-    return Pattern(folder, image, mine, (*singles, *sweeps))
+    return Pattern(folder, image, mine, (*singles, *sweeps), partial)
 
 
 def build(root: Path, images: int) -> tuple[Path, Path, Path]:
@@ -141,20 +144,27 @@ def _repeat(made: Pattern, folder: RunFolder, images: Path, number: int) -> str:
     image = images / f"{name}.tif"
     shutil.copy2(made.image, image)
     renamed = made.renamed(name, image)
-    plans = made.folder.image_plan(made.name).parent
-    _repeat_tree(plans, folder.image_plan(name).parent, renamed, linked=False)
-    _repeat_tree(made.folder.result(made.name), folder.result(name), renamed, linked=True)
+    for path in made.folder.image_plan(made.name).parent.iterdir():
+        _copy(path, folder.image_plan(name).parent / path.name, renamed)
+    root = made.folder.result(made.name) / "zarr.json"
+    _copy(root, folder.result(name) / root.name, renamed)
+    if made.partial:
+        _link_tree(root.parent, folder.result(name))
     return _replaced(made.lines, renamed)
 
 
-def _repeat_tree(old: Path, new: Path, renamed: Mapping[str, str], *, linked: bool) -> None:
+def _copy(old: Path, new: Path, renamed: Mapping[str, str]) -> None:
+    new.parent.mkdir(parents=True, exist_ok=True)
+    new.write_text(_replaced(old.read_text(), renamed))
+
+
+def _link_tree(old: Path, new: Path) -> None:
+    """Everything but the metadata at the root."""
     for path in _files(old):
         target = new / path.relative_to(old)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if linked and path != old / "zarr.json":
+        if path != old / "zarr.json":
             target.hardlink_to(path)
-        else:
-            target.write_text(_replaced(path.read_text(), renamed))
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -98,7 +98,7 @@ def zarr_writer(folder: Path, data: np.ndarray, threads: int) -> Put:
 
 
 def tensorstore_writer(folder: Path, data: np.ndarray, threads: int) -> Put:
-    import tensorstore
+    import tensorstore  # type: ignore[import-not-found, unused-ignore]
 
     limit = {"limit": threads}
     made: Any = tensorstore.open(

@@ -151,16 +151,23 @@ def _drive(
     recipe: Path, entries: Sequence[ImageEntry], output: Path, options: RunOptions
 ) -> RunSummary:
     """Run with progress on the screen, heeding signals."""
-    from saccade.jobs.driver import run
-    from saccade.jobs.progress import Progress
+    from saccade.jobs.starting import ray_begun
     from saccade.jobs.stopping import StopSignal, heeding_signals
+    from saccade.pipeline.recipe_file import load_recipe
 
-    progress = Progress(screen)
-    try:
-        with heeding_signals(StopSignal()) as stop:
-            return run(recipe, entries, output, options, observe=progress, stop=stop)
-    finally:
-        progress.close()
+    tree = load_recipe(recipe)
+    with heeding_signals(StopSignal()) as stop, ray_begun(options):
+        from saccade.jobs.driver import run
+        from saccade.jobs.progress import Progress
+
+        progress = Progress(screen)
+        try:
+            base = recipe.parent
+            return run(
+                tree, entries, output, options, model_folder=base, observe=progress, stop=stop
+            )
+        finally:
+            progress.close()
 
 
 def _tell_end(summary: RunSummary, output: Path) -> None:

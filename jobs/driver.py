@@ -25,6 +25,7 @@ from saccade.pipeline.errors import Interrupted, WorkerLost
 from saccade.pipeline.plan import Unit
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import load_recipe
+from saccade.pipeline.store import sweep_partials
 from saccade.workers import events
 from saccade.workers.dispatch import Dispatcher
 from saccade.workers.outcome import Workers
@@ -164,7 +165,11 @@ class RunLoop:
         """Keep enough images in flight that no device waits at an image's border."""
         limit = self._options.images_open or self._joined + 1
         while self._waiting and len(self._flying) < limit and not self._stop.requested:
-            self._open_stage(self._waiting.popleft(), 0)
+            entry = self._waiting.popleft()
+            # here and not for all images at first: an archive's results are hundreds of thousands
+            # of folders
+            sweep_partials(self._opened.folder.result(entry.name))
+            self._open_stage(entry, 0)
 
     def _open_stage(self, entry: ImageEntry, number: int) -> None:
         work = stage_work(self._opened.folder, entry.name, number)

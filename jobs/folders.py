@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saccade.jobs.evidence import charge, crash_logged, crashed
 from saccade.jobs.hardware import (
@@ -15,25 +15,29 @@ from saccade.jobs.hardware import (
     cpus,
     memory_nbytes,
     threads_per_worker,
+    worker_count,
 )
 from saccade.jobs.identity import RunIdentity, read_identity, write_identity
-from saccade.jobs.journal import Journal, Replay, read_records, replay
+from saccade.jobs.journal import Journal, Replay
 from saccade.jobs.manifest import entry_to_json
 from saccade.jobs.options import RunOptions
 from saccade.jobs.placing import gpus_for, place
 from saccade.jobs.resuming import images_to_restart, known_images, start_over
 from saccade.jobs.settling import settle
+from saccade.jobs.starting import ray_address, ray_begun
+from saccade.jobs.stock import Stock
 from saccade.jobs.tally import Tally
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import recipe_text
-from saccade.pipeline.store_shelf import LocalShelf
 from saccade.workers.allocator import keep_large_blocks
 from saccade.workers.device import gpu_count
 from saccade.workers.folder import RunFolder, write_whole
 from saccade.workers.local import LocalWorkers
 from saccade.workers.outcome import Workers
-from saccade.workers.ray_settings import prepare_environment
 from saccade.workers.tasks import ImageEntry, WorkerSpec
+
+if TYPE_CHECKING:
+    from saccade.workers.actor import EmptyActors
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +78,38 @@ def open_run(
     choice = WorkerChoice.parse(options.workers)
     device = choose_device(options.device, gpu_count())
     then = read_identity(folder)
-    threads = then.torch_threads if then else threads_per_worker(cpus(), memory_nbytes())
-    now = RunIdentity.of(recipe, model_folder, device, threads)
-    restarted = images_to_restart(folder, then, now, entries, options)
+    granted = memory_nbytes(options.memory)
+    threads = then.torch_threads if then else threads_per_worker(cpus(), granted)
     with ExitStack() as stack:
+        stack.enter_context(ray_begun(options))
+        actors = _empty_actors(choice, device, threads, options)
+        now = RunIdentity.of(recipe, model_folder, device, threads)
+        stock = Stock.taken(folder.journal, (entry.name for entry in entries))
+        restarted = images_to_restart(folder, stock.history, then, now, entries, options)
         journal = stack.enter_context(Journal.open(folder.journal))
         start_over(folder, journal, restarted)
         _write_facts(folder, now, recipe, entries)
         settled = settle(folder, recipe, now.model_hashes, model_folder)
         spec = _worker_spec(folder, settled, model_folder, now, device, options)
-        crash = _take_stock(folder, journal)
+        crash = _charge_crash(folder, journal, stock)
         if choice.kind == "local":
             stack.enter_context(crash_logged(folder, journal.epoch))
             # the next crash tells which unit it was only if no other is in flight here
             choice = replace(choice, count=1) if crash else choice
-        workers = _workers(choice, spec, options)
+        workers = _workers(choice, spec, options, actors)
         stack.callback(workers.close)
-        done, tally = _history(folder, entries)
-        unfinished = tuple(
-            e for e in entries if tally.images[e.name].state in ("waiting", "running")
-        )
-        for entry in unfinished:
-            LocalShelf(folder.result(entry.name)).sweep_partials()
-        yield OpenRun(folder, recipe, journal, done, tally, unfinished, workers)
+        stock.update()
+        states = {name: image.state for name, image in stock.tally.images.items()}
+        unfinished = tuple(e for e in entries if states[e.name] in ("waiting", "running"))
+        yield OpenRun(folder, recipe, journal, stock.replay, stock.tally, unfinished, workers)
 
 
-def _take_stock(folder: RunFolder, journal: Journal) -> str:
+def _charge_crash(folder: RunFolder, journal: Journal, stock: Stock) -> str:
     """Charge a crash of the driver before to its unit; says how it crashed, or nothing."""
     crash = crashed(folder, journal)
     if crash:
-        charge(journal, crash, replay(folder.journal))
+        stock.update()
+        charge(journal, crash, stock.replay)
     return crash
 
 
@@ -117,15 +123,6 @@ def _write_facts(
     write_whole(folder.recipe, recipe_text(recipe))
     union = known_images(folder) | {entry.name: entry for entry in entries}
     write_whole(folder.images, "".join(entry_to_json(e) + "\n" for e in union.values()))
-
-
-def _history(folder: RunFolder, entries: Iterable[ImageEntry]) -> tuple[Replay, Tally]:
-    """What the journal says, for the dispatcher and for people, in one reading."""
-    done, tally = Replay(), Tally.of(entry.name for entry in entries)
-    for record in read_records(folder.journal):
-        done.fold(record)
-        tally.add(record)
-    return done, tally
 
 
 # ------------------------------------------------------------------------------- who works on it?
@@ -151,21 +148,36 @@ def _worker_spec(
     )
 
 
-def _workers(choice: WorkerChoice, spec: WorkerSpec, options: RunOptions) -> Workers:
-    spec, count = place(choice, spec, options.memory)
-    if choice.kind == "local":
-        return LocalWorkers(spec, count)
-    address = options.address or os.environ.get("RAY_ADDRESS")
-    prepare_environment(address)
-    from saccade.workers.actor import RayPlace, RayWorkers
+def _empty_actors(
+    choice: WorkerChoice, device: str, torch_threads: int, options: RunOptions
+) -> EmptyActors | None:
+    """The processes of workers on Ray, on their way before their work is settled.
 
-    gpus = gpus_for(spec.device)
+    As many as the processors carry: those that turn out not to fit the memory are let go.
+    """
+    if choice.kind == "local":
+        return None
+    from saccade.workers.actor import EmptyActors, RayPlace
+
+    address, gpus = ray_address(options), gpus_for(device)
+    count = worker_count(choice, gpus, cpus(), torch_threads)
     ray_place = RayPlace(
         address=address,
-        cpus=min(spec.torch_threads, cpus() / count) if address is None else spec.torch_threads,
+        cpus=min(torch_threads, cpus() / count) if address is None else torch_threads,
         gpus=min(1.0, gpus / count) if gpus else 0,
     )
-    asked = choice.count if address else count
+    return EmptyActors(choice.count if address else count, ray_place)
+
+
+def _workers(
+    choice: WorkerChoice, spec: WorkerSpec, options: RunOptions, actors: EmptyActors | None
+) -> Workers:
+    spec, count = place(choice, spec, options.memory)
+    if actors is None:
+        return LocalWorkers(spec, count)
+    from saccade.workers.actor import RayWorkers
+
+    most = None if ray_address(options) else count
     # where actors compute on processors, one reads while it computes and another does
-    placed = spec if gpus else replace(spec, read_threads=1)
-    return RayWorkers(placed, asked, ray_place)
+    placed = spec if gpus_for(spec.device) else replace(spec, read_threads=1)
+    return RayWorkers(placed, actors, most)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from saccade.pipeline.errors import UsageError
 from saccade.workers.device_simulated import MemoryCurve, is_simulated
 from saccade.workers.memory_limits import host_memory
+from saccade.workers.memory_size import MemoryLimit
 
 MOST_CPU_WORKERS = 8
 """Workers on one machine without a GPU; more processors give each of them more threads."""
@@ -66,9 +67,10 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def memory_nbytes() -> int:
+def memory_nbytes(limit: MemoryLimit | None = None) -> int:
     """Memory that this process is granted, used or not: the same whenever it is asked."""
-    return host_memory().total_nbytes
+    total = host_memory().total_nbytes
+    return total if limit is None else limit.of(total)
 
 
 def threads_per_worker(processors: int, memory_nbytes: int) -> int:

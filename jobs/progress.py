@@ -14,6 +14,8 @@ from saccade.jobs.tally import ImageTally, Tally
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines."""
+LIVE_SECONDS = 0.25
+"""Between two looks at the whole archive for the live screen."""
 ROWS = 8
 """Images shown at once on a terminal."""
 
@@ -89,19 +91,28 @@ class Progress:
         self._live: Live | None = None
 
     def __call__(self, tally: Tally, over: bool) -> None:
-        """Show what is done so far."""
-        now = (tally.tiles_done, tally.work_done)
+        """Show what is done so far; called at every turn, looks at the archive now and then."""
         if self._begun is None:
-            self._begin(now)
+            self._begin((tally.tiles_done, tally.work_done))
+            self._show(tally, aloud=over)
+        elif over or self._clock() - self._spoke >= self._pause:
+            self._spoke = self._clock()
+            self._show(tally, aloud=True)
+        if over:
+            self.close()
+
+    @property
+    def _pause(self) -> float:
+        return PLAIN_SECONDS if self._live is None else LIVE_SECONDS
+
+    def _show(self, tally: Tally, aloud: bool = False) -> None:
         assert self._begun is not None
+        now = (tally.tiles_done, tally.work_done)
         pace = Pace.between(self._begun, now, self._clock() - self._since)
         if self._live is not None:
             self._live.update(_screen(tally, pace))
-        elif over or self._clock() - self._spoke >= PLAIN_SECONDS:
-            self._spoke = self._clock()
+        elif aloud:
             self._console.print(headline(tally, pace), highlight=False, markup=False)
-        if over:
-            self.close()
 
     def _begin(self, now: Tally_) -> None:
         self._begun = now

@@ -95,7 +95,7 @@ def rehearse(
             recipe_json=settled.canonical_json(),
             model_folder=model_folder,
             device=device,
-            torch_threads=threads_per_worker(cpus(), memory_nbytes()),
+            torch_threads=threads_per_worker(cpus(), memory_nbytes(conditions.memory)),
             limit=limit,
         )
         spec, count = place(WorkerChoice.parse(conditions.workers), spec, conditions.memory)

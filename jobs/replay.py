@@ -140,12 +140,45 @@ def read_records(folder: Path) -> Iterator[Record]:
     Raises:
         StoreError: as ``replay``.
     """
-    numbers = epochs(folder)
-    limits = _settled_nbytes(folder, numbers)
-    for epoch in numbers:
-        path = epoch_path(folder, epoch)
-        for number, line in _whole_lines(path, limits.get(epoch)):
-            yield parse(line, path, number)
+    return Reading(folder).records()
+
+
+class Reading:
+    """A journal that is read in several goes: each goes on where the one before it ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[int, Place] = {}
+
+    def records(self) -> Iterator[Record]:
+        """Every record that counts and was not given before, one at a time; to be read to its end.
+
+        Raises:
+            StoreError: a whole line can't be understood; names file and line.
+        """
+        numbers = epochs(self._folder)
+        limits = _settled_nbytes(self._folder, numbers)
+        for epoch in numbers:
+            path = epoch_path(self._folder, epoch)
+            since = self._read.get(epoch, Place())
+            for place, line in _whole_lines(path, since, limits.get(epoch)):
+                self._read[epoch] = place
+                yield parse(line, path, place.lines)
+
+    def too_far(self) -> bool:
+        """Whether something was read that does not count: a driver took over in the meantime."""
+        limits = _settled_nbytes(self._folder, epochs(self._folder))
+        return any(place.nbytes > limits.get(e, place.nbytes) for e, place in self._read.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a file was read, in whole lines."""
+
+    nbytes: int = 0
+    """From its beginning."""
+    lines: int = 0
+    """From its beginning."""
 
 
 def _settled_nbytes(folder: Path, numbers: list[int]) -> dict[int, int]:
@@ -158,11 +191,12 @@ def _settled_nbytes(folder: Path, numbers: list[int]) -> dict[int, int]:
     return limits
 
 
-def _whole_lines(path: Path, limit: int | None) -> Iterator[tuple[int, bytes]]:
-    nbytes = 0
+def _whole_lines(path: Path, since: Place, limit: int | None) -> Iterator[tuple[Place, bytes]]:
+    nbytes = since.nbytes
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        file.seek(nbytes)
+        for number, line in enumerate(file, since.lines + 1):
             nbytes += len(line)
             if not line.endswith(b"\n") or (limit is not None and nbytes > limit):
                 return
-            yield number, line
+            yield Place(nbytes, number), line

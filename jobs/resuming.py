@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from saccade.jobs.identity import RunIdentity, check_same
-from saccade.jobs.journal import Journal, Record, read_records
+from saccade.jobs.journal import Journal, Record
 from saccade.jobs.manifest import entry_from_json
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.errors import ResumeRefused
@@ -19,6 +19,7 @@ from saccade.workers.tasks import ImageEntry
 
 def images_to_restart(
     folder: RunFolder,
+    history: History,
     then: RunIdentity | None,
     now: RunIdentity,
     entries: Sequence[ImageEntry],
@@ -32,7 +33,6 @@ def images_to_restart(
     Raises:
         ResumeRefused: something changed that was made use of, and ``force`` was not given.
     """
-    history = History.read(folder)
     if then is None:
         return history.half_restarted
     known = known_images(folder)
@@ -66,14 +66,6 @@ class History:
     """Images that were quarantined."""
     receipts: int = 0
     """Units done, all images; where there is none, nothing can be lost."""
-
-    @classmethod
-    def read(cls, folder: RunFolder) -> History:
-        """From the journal of a run; empty for a new one."""
-        history = cls()
-        for record in read_records(folder.journal):
-            history.fold(record)
-        return history
 
     def fold(self, record: Record) -> None:
         """Take the next record in."""

@@ -43,6 +43,9 @@ def encode_shard(spec: ArraySpec, data: np.ndarray) -> bytes | None:
 
 def all_fill(data: np.ndarray, fill: float) -> bool:
     """Whether every value is the fill, NaN included."""
+    first = data[(0,) * data.ndim]
+    if first != fill and not (np.isnan(fill) and np.isnan(first)):
+        return False  # most data is told by its corner
     if fill == 0:
         return not data.any()
     return bool(np.isnan(data).all() if np.isnan(fill) else (data == fill).all())
@@ -53,9 +56,10 @@ def _sharded(spec: ArraySpec, data: np.ndarray) -> bytes:
     index = np.full((spec.channels, rows, columns, 2), ABSENT, "<u8")
     parts: list[bytes] = []
     offset = 0
+    whole = np.empty(spec.chunk, data.dtype)
     for place, chunk in _chunks(spec, data):
         if not all_fill(chunk, spec.fill):
-            parts.append(_compress(_whole_chunk(spec, chunk)))
+            parts.append(_compress(_whole_chunk(spec, chunk, whole)))
             index[place] = offset, len(parts[-1])
             offset += len(parts[-1])
     table = index.tobytes()
@@ -73,11 +77,11 @@ def _chunks(spec: ArraySpec, data: np.ndarray) -> Iterator[tuple[tuple[int, int,
                 yield place, plane[y : y + height, x : x + width]
 
 
-def _whole_chunk(spec: ArraySpec, values: np.ndarray) -> np.ndarray:
-    """A chunk of full size, in C order: beyond the array's edge there is fill."""
-    if values.shape == spec.chunk:
-        return np.ascontiguousarray(values)
-    whole = np.full(spec.chunk, spec.fill, values.dtype)
+def _whole_chunk(spec: ArraySpec, values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """A chunk of full size, in C order, in ``out`` if given: beyond the array's edge is fill."""
+    whole = np.empty(spec.chunk, values.dtype) if out is None else out
+    if values.shape != spec.chunk:
+        whole[:] = spec.fill
     whole[: values.shape[0], : values.shape[1]] = values
     return whole
 

@@ -12,7 +12,7 @@ import pytest
 LAYERS = ("pipeline", "workers", "jobs")  # each may import itself and those before it
 
 CONFINED = {
-    "ray": ("workers/actor.py", "jobs/submit.py"),
+    "ray": ("workers/actor.py", "workers/ray_start.py", "jobs/submit.py"),
     "zarr": (
         "pipeline/store.py",
         "pipeline/store_*.py",

@@ -1,19 +1,17 @@
 """Workers as Ray actors: coordinates in, receipts out; pixels never travel.
 
-The only module here that imports Ray. An actor is one engine in a process of its own. Actors are
-not restarted by Ray and calls are not retried by it: the dispatcher decides where a unit goes next,
-and this module replaces an actor that died by a new one under a new name.
+An actor is one engine in a process of its own. Actors are not restarted by Ray and calls are not
+retried by it: the dispatcher decides where a unit goes next, and this module replaces an actor that
+died by a new one under a new name. An actor's process takes seconds to import what it needs: it is
+made before it is known what it will do, and told so once that is settled.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import os
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from saccade.pipeline.errors import RunError, WorkerLost
-from saccade.workers import events
+from saccade.pipeline.errors import WorkerLost
+from saccade.workers import events, ray_start
 from saccade.workers.allocator import keep_large_blocks
 from saccade.workers.crash_log import crash_told, log_crashes, log_error
 from saccade.workers.engine import Engine
@@ -30,6 +28,7 @@ from saccade.workers.events import Event, WorkerJoined
 from saccade.workers.folder import RunFolder
 from saccade.workers.local import SLOTS, outcome_of
 from saccade.workers.outcome import Outcome
+from saccade.workers.ray_start import first_line
 from saccade.workers.tasks import Task, WorkerSpec
 
 START_FAILURES = 3
@@ -44,14 +43,14 @@ def crash_log(spec: WorkerSpec, worker: str) -> Path:
 class UnitActor:
     """One engine in a process of its own."""
 
-    def __init__(self, spec: WorkerSpec, name: str) -> None:
+    def __init__(self) -> None:
+        keep_large_blocks()
+
+    def begin(self, spec: WorkerSpec, name: str) -> int:
+        """Set the engine up; called once, before any ``run``. Returns the process id."""
         self._crash_log = log_crashes(crash_log(spec, name))
         self._logs = RunFolder(spec.folder).logs
-        keep_large_blocks()
         self._engine = Engine(spec)
-
-    def ready(self) -> int:
-        """The process id, once the engine stands."""
         return os.getpid()
 
     def live(self) -> None:
@@ -77,15 +76,46 @@ class RayPlace:
     """GPUs, or a fraction of one, that Ray accounts to one worker."""
 
 
+class EmptyActors:
+    """Actors that are being made, in the background, and wait to be told what to do."""
+
+    def __init__(self, count: int | None = None, place: RayPlace | None = None) -> None:
+        self.place = place or RayPlace()
+        self._count = count
+        self._made: Future[list[Any]] = ray_start.begin(self.place.address).then(self._make)
+
+    def _make(self) -> list[Any]:
+        return [self.another() for _ in range(self._count or _room(self.place))]
+
+    def first(self) -> list[Any]:
+        """As many as were asked for, or as the cluster carries; they may still be importing.
+
+        Raises:
+            RunError: there is no Ray.
+        """
+        return self._made.result()
+
+    def another(self) -> Any:
+        """One more; Ray stands already."""
+        remote = ray.remote(UnitActor).options(
+            num_cpus=self.place.cpus,
+            num_gpus=self.place.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=SLOTS + 2,
+        )
+        return remote.remote()
+
+
 class RayWorkers:
-    """Actors on a Ray cluster."""
+    """Actors on a Ray cluster; of those that are on their way, at most so many."""
 
     def __init__(
-        self, spec: WorkerSpec, count: int | None = None, place: RayPlace | None = None
+        self, spec: WorkerSpec, actors: EmptyActors | None = None, most: int | None = None
     ) -> None:
         self._spec = spec
-        self._count = count
-        self._place = place or RayPlace()
+        self._empty = actors or EmptyActors()
+        self._most = most
         self._numbers = itertools.count()
         self._actors: dict[str, Any] = {}
         self._starting: dict[Any, str] = {}
@@ -99,10 +129,12 @@ class RayWorkers:
         return True
 
     def start(self) -> list[Event]:
-        """Join or start Ray and create the actors; each joins through ``poll`` once it stands."""
-        _connect(self._place)
-        for _ in range(self._count or _room(self._place)):
-            self._create()
+        """Tell the actors what to do; each joins through ``poll`` once it stands."""
+        actors = self._empty.first()
+        for actor in actors[: self._most]:
+            self._begin(actor)
+        for actor in actors[len(self._actors) :]:
+            ray.kill(actor)
         return []
 
     def assign(self, worker: str, task: Task) -> None:
@@ -154,9 +186,9 @@ class RayWorkers:
         except RayError as error:
             self._failed_starts += 1
             if self._failed_starts >= START_FAILURES:
-                raise WorkerLost(f"workers do not start: {_first_line(error)}") from error
+                raise WorkerLost(f"workers do not start: {first_line(error)}") from error
             self._actors.pop(worker, None)
-            self._create()
+            self._begin(self._empty.another())
             return []
         self._failed_starts = 0
         self._living[self._actors[worker].live.remote()] = worker
@@ -169,8 +201,8 @@ class RayWorkers:
             return []
         # it may only be out of reach, and would go on holding its share of the machine
         ray.kill(actor)
-        self._create()
-        reason = crash_told(crash_log(self._spec, worker)) or _first_line(error)
+        self._begin(self._empty.another())
+        reason = crash_told(crash_log(self._spec, worker)) or first_line(error)
         return [events.WorkerLost(worker, f"the worker process ended: {reason}")]
 
     def cancel(self, worker: str) -> list[Event]:
@@ -179,7 +211,7 @@ class RayWorkers:
         if actor is None:
             return []
         ray.kill(actor)
-        self._create()
+        self._begin(self._empty.another())
         return [events.WorkerLeft(worker)]
 
     def _forget(self, worker: str) -> Any | None:
@@ -188,18 +220,10 @@ class RayWorkers:
         self._living = {r: w for r, w in self._living.items() if w != worker}
         return self._actors.pop(worker, None)
 
-    def _create(self) -> None:
+    def _begin(self, actor: Any) -> None:
         name = f"actor-{os.getpid()}-{next(self._numbers)}"
-        remote = ray.remote(UnitActor).options(
-            num_cpus=self._place.cpus,
-            num_gpus=self._place.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=SLOTS + 2,
-        )
-        actor = remote.remote(self._spec, name)
         self._actors[name] = actor
-        self._starting[actor.ready.remote()] = name
+        self._starting[actor.begin.remote(self._spec, name)] = name
 
     def close(self) -> None:
         """End the actors, and the Ray that was started for them."""
@@ -210,39 +234,7 @@ class RayWorkers:
         self._running.clear()
         self._starting.clear()
         self._living.clear()
-        ray.shutdown()
-
-
-def _connect(place: RayPlace) -> None:
-    """Join the cluster at the address, or start one that only this machine can reach."""
-    address = place.address
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        with _signals_kept():
-            if address:
-                ray.init(address=address, ignore_reinit_error=True, **quiet)
-            else:
-                ray.init(
-                    address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
-                )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"at {address}" if address else "on this machine"
-        raise RunError(
-            f"no Ray {where}: {_first_line(error)}; check --address, or use --workers local"
-        ) from error
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Put back the handlers that Ray replaces; its own abort the process three seconds later."""
-    # only the main thread may set handlers, and only there does Ray do so
-    main = threading.current_thread() is threading.main_thread()
-    kept = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)} if main else {}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+        ray_start.end()
 
 
 def _room(place: RayPlace) -> int:
@@ -251,8 +243,3 @@ def _room(place: RayPlace) -> int:
     if place.gpus:
         return max(1, int(has.get("GPU", 0) / place.gpus))
     return max(1, int(has.get("CPU", 0) / place.cpus))
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

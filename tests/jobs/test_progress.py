@@ -64,6 +64,25 @@ def test_without_a_terminal_there_is_a_plain_line_now_and_then_and_one_at_the_en
     assert "\x1b" not in out.getvalue()
 
 
+def test_between_two_lines_nobody_looks_at_the_whole_archive() -> None:
+    class Counted(Tally):
+        looks = 0
+
+        @property
+        def work_done(self) -> float:
+            Counted.looks += 1
+            return 0.0
+
+    clock = Clock()
+    progress = Progress(Console(file=io.StringIO()), clock)
+    progress(Counted.of(["a"]), False)
+    looks = Counted.looks
+    for turn in range(1000):
+        clock.now = turn * PLAIN_SECONDS / 1001
+        progress(Counted.of(["a"]), False)
+    assert Counted.looks == looks
+
+
 def test_a_terminal_gets_a_live_screen_that_is_given_back() -> None:
     out = io.StringIO()
     progress = Progress(Console(file=out, width=80, force_terminal=True), Clock())

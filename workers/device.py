@@ -90,7 +90,7 @@ class Predictor:
         """
         try:
             with torch.inference_mode():
-                return self._download(self.model(self._views(windows)))
+                return self._download(self.model(self.views(windows)))
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -98,7 +98,8 @@ class Predictor:
             torch.cuda.empty_cache()
         return None
 
-    def _views(self, windows: Sequence[WindowPixels]) -> Views:
+    def views(self, windows: Sequence[WindowPixels]) -> Views:
+        """A batch of windows of one shape as the model sees it, on the device."""
         size = self.layout.plane.pixel_size
         return Views(
             pixels=self._pixels([w.pixels for w in windows]),

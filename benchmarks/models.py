@@ -31,7 +31,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(map(Block, [3, *widths[:-1]], widths))
         self.up = nn.ModuleList(Block(deep + skip, skip) for deep, skip in ascent)
         self.head = nn.Conv2d(width, classes, 1)
-        self.pool, self.double = nn.MaxPool2d(2), nn.Upsample(scale_factor=2)
+        self.pool, self.grow = nn.MaxPool2d(2), nn.Upsample(scale_factor=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, 3, H, W)`` in [0, 1] to ``(N, classes, H, W)``; sides are multiples of 8."""
@@ -41,7 +41,7 @@ class UNet(nn.Module):
             skips.append(x)
         skips.pop()
         for block in self.up:
-            x = block(torch.cat([self.double(x), skips.pop()], 1))
+            x = block(torch.cat([self.grow(x), skips.pop()], 1))
         answer: Tensor = self.head(x).softmax(1)
         return answer
 

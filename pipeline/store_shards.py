@@ -16,6 +16,7 @@ import numpy as np
 from numcodecs import zstd  # type: ignore[import-untyped]
 
 from saccade.pipeline.store_layout import ArraySpec
+from saccade.pipeline.uniform import first_pixel, is_uniform
 
 ZSTD_LEVEL = 1
 """Level 3 makes files of scores a tenth smaller and takes 1.1 to 3 times as long."""
@@ -43,6 +44,7 @@ def encode_shard(spec: ArraySpec, data: np.ndarray) -> bytes | None:
 
 def all_fill(data: np.ndarray, fill: float) -> bool:
     """Whether every value is the fill, NaN included."""
+    data = first_pixel(data) if is_uniform(data) else data
     if fill == 0:
         return not data.any()
     return bool(np.isnan(data).all() if np.isnan(fill) else (data == fill).all())
@@ -53,14 +55,27 @@ def _sharded(spec: ArraySpec, data: np.ndarray) -> bytes:
     index = np.full((spec.channels, rows, columns, 2), ABSENT, "<u8")
     parts: list[bytes] = []
     offset = 0
+    same: dict[tuple[int, ...], bytes] = {}
     for place, chunk in _chunks(spec, data):
         if not all_fill(chunk, spec.fill):
-            parts.append(_compress(_whole_chunk(spec, chunk)))
+            parts.append(_encoded(spec, chunk, same, place[0]))
             index[place] = offset, len(parts[-1])
             offset += len(parts[-1])
     table = index.tobytes()
     checksum = int(google_crc32c.value(table)).to_bytes(4, "little")
     return b"".join([*parts, table, checksum])
+
+
+def _encoded(
+    spec: ArraySpec, chunk: np.ndarray, same: dict[tuple[int, ...], bytes], channel: int
+) -> bytes:
+    """A chunk's bytes; of planes that are the same all over, one of each shape is compressed."""
+    if not is_uniform(chunk):
+        return _compress(_whole_chunk(spec, chunk))
+    key = (channel, *chunk.shape)
+    if key not in same:
+        same[key] = _compress(_whole_chunk(spec, chunk))
+    return same[key]
 
 
 def _chunks(spec: ArraySpec, data: np.ndarray) -> Iterator[tuple[tuple[int, int, int], np.ndarray]]:

@@ -118,7 +118,10 @@ class Predictor:
         dtype = stacked.dtype
         host = stacked if dtype == np.uint8 else stacked.astype(np.float32)
         tensor = torch.from_numpy(np.require(host, requirements=["C", "W"])).to(self.device)
-        return tensor.permute(0, 3, 1, 2).to(torch.float32) / self._scale(dtype)
+        pixels, scale = tensor.permute(0, 3, 1, 2), self._scale(dtype)
+        if pixels.dtype == torch.float32:
+            return pixels / scale
+        return pixels.to(torch.float32).div_(scale)
 
     def _scale(self, dtype: np.dtype) -> float:
         if self.model.spec.scale is not None:

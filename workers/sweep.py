@@ -26,6 +26,7 @@ from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.pyramid import write_lower_levels
 from saccade.pipeline.scores import quantise
 from saccade.pipeline.store import ImageStore, Written
+from saccade.pipeline.uniform import held_nbytes, uniform
 from saccade.workers.reading import WindowPixels, tiles_lost
 
 Slices = tuple[slice, slice]
@@ -57,10 +58,16 @@ class SweepJob:
     def __post_init__(self) -> None:
         region = self.unit.region
         fill = 0 if self.plan.scores == "uint8" else np.nan
-        self.scores = np.full((len(self.layout.classes), *region.shape), fill, self.plan.scores)
-        self.saliency = np.zeros(region.shape, np.uint8) if self.layout.saliency else None
+        blank = np.full((len(self.layout.classes), 1, 1), fill, self.plan.scores)
+        self.scores = self._room(blank)
+        self.saliency = self._room(np.zeros((1, 1), np.uint8)) if self.layout.saliency else None
         self.status = np.full(self.cells.shape, STATUS_NONE, np.uint8)
         self._blend = Blend(len(self.layout.classes), region) if self._blends else None
+
+    def _room(self, blank: np.ndarray) -> np.ndarray:
+        """The unit's region full of one pixel; not to be written to where nothing is computed."""
+        everywhere = uniform(blank, self.unit.region.shape)
+        return everywhere.copy() if self.unit.batches else everywhere
 
     @property
     def _blends(self) -> bool:
@@ -74,7 +81,8 @@ class SweepJob:
     @property
     def nbytes(self) -> int:
         """Host memory held."""
-        return self.scores.nbytes + (0 if self.saliency is None else self.saliency.nbytes)
+        arrays = (self.scores, self.saliency)
+        return sum(held_nbytes(array) for array in arrays if array is not None)
 
     def place(
         self, window: Window, read: WindowPixels, scores: np.ndarray, saliency: np.ndarray | None

@@ -172,12 +172,13 @@ def compose_region(
         return FusedRegion(uniform(values, region.shape), uniform(labels, region.shape))
     settled = _settled(plan, answers[-1], region)
     shape = (len(plan.classes), *region.shape)
-    fused = np.empty(shape, plan.scores) if settled is None else settled
+    fused = np.zeros(shape, plan.scores) if settled is None else settled
     labelled = np.empty(region.shape, np.uint8)
     for block in _blocks(answers[-1], region):
         inside = block.relative_to(region).slices
         values, labelled[inside] = _compose_block(plan, answers, block)
-        if settled is None:
+        # Zeros are there already, in memory that costs nothing until it is written to; -0 is not.
+        if settled is None and (values.dtype.kind == "f" or values.any()):
             fused[(slice(None), *inside)] = values
     return FusedRegion(fused, labelled)
 

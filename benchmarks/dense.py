@@ -6,7 +6,11 @@ that the run would be given; computing starts from float32 tensors that lie read
 answers. The ratio is that of the run to the larger of the two, taken within a repetition. A run is
 counted from the call that begins it to the call's return: model and plan, opening, reading,
 computing, writing, pyramid, metadata. Imports are not in it, nor are, with ``auto``, the seconds
-that are spent on measuring once per model and machine: they are in a column of their own.
+that are spent on measuring once per model and machine: those are in the column of the first run.
+
+On a CPU decoding and computing share the processors, so the least a run can take is their sum, not
+the larger; the CPU columns tell what a run spends on top of both, and hardly move with whatever
+else the machine does.
 
     python benchmarks/dense.py                   # a generated slide of 8192 x 8192 pixels
     python benchmarks/dense.py slide.svs         # a slide of your own
@@ -27,7 +31,7 @@ from dataclasses import dataclass
 from itertools import islice, product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from common import command, machine, table
 
@@ -98,52 +102,68 @@ class Row:
         return f"{self.model}, {'tissue' if self.masked else 'all'}, {self.workers}: {setting}"
 
 
-@dataclass(frozen=True)
-class Turn:
+class Took(NamedTuple):
+    """Seconds of this process."""
+
+    wall: float
+    """By the clock."""
+    cpu: float
+    """Of all its threads."""
+
+
+class Turn(NamedTuple):
     """What one repetition took."""
 
-    run: float
-    """Wall seconds of the run."""
-    run_cpu: float
-    """CPU seconds of the run, where it is this process's."""
-    decode: float
-    """Wall seconds of decoding its windows."""
-    forward: float
-    """Wall seconds of computing its windows."""
+    run: Took
+    """The run."""
+    decode: Took
+    """Decoding its windows."""
+    forward: Took
+    """Computing its windows."""
 
     @property
     def ratio(self) -> float:
         """The run over the larger of what it can't do without."""
-        return self.run / max(self.decode, self.forward)
+        return self.run.wall / max(self.decode.wall, self.forward.wall)
+
+    @property
+    def cpu_ratio(self) -> float:
+        """The run over the sum of both: what is neither decoding nor computing."""
+        return self.run.cpu / (self.decode.cpu + self.forward.cpu)
 
 
 def measure(row: Row) -> list[str]:
     """One row of the table, measured in this process."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # what is calibrated here stays here
-        first_s, _ = timed_run(row, Path(folder) / "first")
+        first = timed_run(row, Path(folder) / "first")
         peak_nbytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         turns = [one_turn(row, Path(folder) / str(i)) for i in range(row.repetitions)]
         plan, batches = planned(row, Path(folder) / "first")
-    columns = [[t.run, t.run_cpu, t.decode, t.forward, t.ratio] for t in turns]
-    run_s, cpu_s, decode_s, forward_s, ratio = map(statistics.median, zip(*columns, strict=True))
     megapixels = sum(window.read.area for batch in batches for window in batch) / 1e6
+    parts = [medians(parts) for parts in zip(*turns, strict=True)]
     here = row.workers.startswith("local")
     return [
         row.said_with(plan.last),
         f"{megapixels:.0f}",
-        *(f"{seconds:.2f}" for seconds in (first_s, run_s, decode_s, forward_s)),
-        f"{cpu_s:.1f}" if here else "",
+        *(f"{wall:.2f}" for wall, _ in (first, *parts)),
+        f"{statistics.median(turn.ratio for turn in turns):.2f}",
+        *(f"{cpu:.1f}" if here or i else "" for i, (_, cpu) in enumerate(parts)),
+        f"{statistics.median(turn.cpu_ratio for turn in turns):.2f}" if here else "",
         f"{peak_nbytes / 1e9:.2f}" if here else "",
-        f"{ratio:.2f}",
     ]
+
+
+def medians(parts: Sequence[Took]) -> Took:
+    return Took(*map(statistics.median, zip(*parts, strict=True)))
 
 
 def one_turn(row: Row, folder: Path) -> Turn:
     """The run, then its windows decoded, then its windows computed."""
-    run_s, cpu_s = timed_run(row, folder)
+    run_took = timed_run(row, folder)
     plan, batches = planned(row, folder)
-    return Turn(run_s, cpu_s, timed_decode(row, plan, batches), timed_forward(row, plan, batches))
+    decode = timed_decode(row, plan, batches)
+    return Turn(run_took, decode, timed_forward(row, plan, batches))
 
 
 def planned(row: Row, folder: Path) -> tuple[ImagePlan, list[Batch]]:
@@ -156,19 +176,27 @@ def planned(row: Row, folder: Path) -> tuple[ImagePlan, list[Batch]]:
 # --------------------------------------------------------------------------------- what is timed
 
 
-def timed_run(row: Row, folder: Path) -> tuple[float, float]:
-    """Wall and CPU seconds of a run from beginning to end."""
+def timed_run(row: Row, folder: Path) -> Took:
+    """A run from beginning to end."""
     options = RunOptions(workers=row.workers, device="cpu")
-    since, since_cpu = time.perf_counter(), time.process_time()
+    since = now()
     summary = run(row.recipe, [row.slide], folder, options, model_folder=HERE)
-    seconds = time.perf_counter() - since, time.process_time() - since_cpu
+    took = elapsed(since)
     if summary.quarantined:
         raise SystemExit(f"the run failed: {summary.quarantined}")
-    return seconds
+    return took
 
 
-def timed_decode(row: Row, plan: ImagePlan, batches: Sequence[Batch]) -> float:
-    """Seconds for reading every window of the pass."""
+def now() -> Took:
+    return Took(time.perf_counter(), time.process_time())
+
+
+def elapsed(since: Took) -> Took:
+    return Took(*(end - start for end, start in zip(now(), since, strict=True)))
+
+
+def timed_decode(row: Row, plan: ImagePlan, batches: Sequence[Batch]) -> Took:
+    """Reading every window of the pass."""
     windows = [window for batch in batches for window in batch]
     with closing(open_source(plan.uri)) as source:
         plane = Plane(source, plan.last.plane)
@@ -179,18 +207,18 @@ def timed_decode(row: Row, plan: ImagePlan, batches: Sequence[Batch]) -> float:
         return in_threads(decode, windows, row.count)
 
 
-def timed_forward(row: Row, plan: ImagePlan, batches: Sequence[Batch]) -> float:
-    """Seconds for the model alone, on every window of the pass."""
+def timed_forward(row: Row, plan: ImagePlan, batches: Sequence[Batch]) -> Took:
+    """The model alone, on every window of the pass."""
     layout = plan.last
     loaded = load_model(row.recipe.passes[-1].model, base_folder=HERE)
     model = in_arithmetic(loaded, layout.precision, channels_last=layout.channels_last)
-    predictor, seconds = Predictor(model, layout, "cpu"), 0.0
+    predictor, took = Predictor(model, layout, "cpu"), Took(0.0, 0.0)
     with closing(open_source(plan.uri)) as source:
         plane = Plane(source, layout.plane)
         for some in rounds(batches):
             ready = [predictor.views([read_window(plane, layout, w) for w in b]) for b in some]
-            seconds += in_threads(model, ready, row.count)
-    return seconds
+            took = Took(*map(sum, zip(took, in_threads(model, ready, row.count), strict=True)))
+    return took
 
 
 def rounds(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
@@ -201,18 +229,18 @@ def rounds(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
         yield some
 
 
-def in_threads(work: Callable[[Item], object], items: Sequence[Item], threads: int) -> float:
-    """Seconds for all items, each on one of so many threads; answers are dropped at once."""
+def in_threads(work: Callable[[Item], object], items: Sequence[Item], threads: int) -> Took:
+    """All items, each on one of so many threads; answers are dropped at once."""
 
     def drop(item: Item) -> None:
         work(item)
 
     torch_threads = (threads_per_worker(cpus()),)
     with ThreadPoolExecutor(threads, initializer=set_threads, initargs=torch_threads) as pool:
-        since = time.perf_counter()
+        since = now()
         for _ in pool.map(drop, items):
             pass
-        return time.perf_counter() - since
+        return elapsed(since)
 
 
 # ------------------------------------------------------------------------------------- the table
@@ -242,7 +270,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", default=["auto", "float32"])
     parser.add_argument("--areas", nargs="+", default=["all", "tissue"], choices=["all", "tissue"])
     parser.add_argument("--ray", action="store_true", help="also with actors, start included")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=2)
     return parser.parse_args()
 
 
@@ -264,9 +292,12 @@ HEAD = [
     "run, s",
     "decode only, s",
     "forward only, s",
-    "run, CPU-s",
-    "peak RSS, GB",
     "run / larger",
+    "run, CPU-s",
+    "decode, CPU-s",
+    "forward, CPU-s",
+    "run / sum, CPU",
+    "peak RSS, GB",
 ]
 
 if __name__ == "__main__":

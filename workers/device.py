@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import platform
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -233,6 +234,21 @@ def _processor() -> str:
 def set_threads(count: int) -> None:
     """Threads of one forward pass; part of a run's identity, because it may change last bits."""
     torch.set_num_threads(count)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Forward passes on one thread for a while.
+
+    Of many small ones: threads that wait for each other at every operation take ten times as long
+    as one where something else runs, too.
+    """
+    before = torch.get_num_threads()
+    set_threads(1)
+    try:
+        yield
+    finally:
+        set_threads(before)
 
 
 def gpu_count() -> int:

@@ -21,9 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +140,21 @@ def slide_in(folder: Path, slide: Path) -> Path:
     return link
 
 
+SAME = {"tile": STRIDE_PX, "window": STRIDE_PX, "halo": (TILE_PX - STRIDE_PX) // 2}
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "same tiles, float32": ("float32", SAME),
+    "auto, first run": ("auto", {}),
+    "auto": ("auto", {}),
+}
+"""Our own rows: precision, and sizes where they are not left open."""
+
+
 def our_rows(options: argparse.Namespace, model: str, folder: Path) -> Iterator[Measured]:
     """Our own: on the peers' tiles, then as ``auto`` has it, twice."""
-    same = {"tile": STRIDE_PX, "window": STRIDE_PX, "halo": (TILE_PX - STRIDE_PX) // 2}
-    ours = our_model(options, model)
-    yield our_row("same tiles, float32", recipe_of(ours, "float32", same), options, folder)
-    yield our_row("float32", recipe_of(ours, "float32", {}), options, folder)
-    yield our_row("auto, first run", recipe_of(ours, "auto", {}), options, folder)
-    yield our_row("auto", recipe_of(ours, "auto", {}), options, folder)
+    for name in options.ours:
+        precision, sizes = OURS[name]
+        recipe = recipe_of(our_model(options, model), precision, sizes)
+        yield our_row(name, recipe, options, folder)
 
 
 def our_model(options: argparse.Namespace, model: str) -> dict[str, Any]:
@@ -244,11 +252,19 @@ def tiled(model: dict[str, Any], path: Path, folder: Path) -> np.ndarray:
 # ---------------------------------------------------------------------------------- the tables
 
 
+def told(model: str, rows: Iterable[Measured]) -> Iterator[Measured]:
+    """The same rows, each mentioned when it is there."""
+    for row in rows:
+        said = f"{model}: {row.name}: {row.wall:.1f} s, {row.cpu:.1f} CPU-s"
+        print(said, file=sys.stderr, flush=True)
+        yield row
+
+
 def rows_of(options: argparse.Namespace, model: str, folder: Path) -> list[list[str]]:
     """Every tool with one model, compared with TIAToolbox where that is among them."""
     chosen = [p for p in PEERS if p.name in options.tools and model in p.models]
-    theirs = [peer_row(peer, options, model, folder) for peer in chosen]
-    rows = [*theirs, *our_rows(options, model, folder)]
+    theirs = (peer_row(peer, options, model, folder) for peer in chosen)
+    rows = list(told(model, chain(theirs, our_rows(options, model, folder))))
     toolbox = next((row for row in rows if row.name == "TIAToolbox"), None)
     return [[f"{model}: {first}", *rest] for first, *rest in (r.cells(toolbox) for r in rows)]
 
@@ -260,6 +276,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--python", help="of the peers' environment; default FOLDER/.venv")
     parser.add_argument("--models", nargs="+", default=["tiny", "unet"])
     parser.add_argument("--tools", nargs="*", default=[peer.name for peer in PEERS])
+    parser.add_argument("--ours", nargs="*", default=list(OURS), choices=list(OURS))
     parser.add_argument("--no-seams", action="store_true", help="leave the second table out")
     options = parser.parse_args()
     options.python = options.python or options.folder.absolute() / ".venv" / "bin" / "python"

@@ -15,6 +15,7 @@ from typing import Any
 from saccade.pipeline.models.choice import BUILTIN
 from saccade.pipeline.models.loading import load_model
 from saccade.pipeline.recipe import ModelRecipe, Recipe
+from saccade.workers.device import one_thread
 from saccade.workers.folder import RunFolder, write_whole
 
 Findings = dict[str, dict[str, Any]]
@@ -53,7 +54,8 @@ def settle(
 
 
 def _measure(model: ModelRecipe, model_folder: Path) -> dict[str, Any]:
-    spec = load_model(model, base_folder=model_folder).spec
+    with one_thread():
+        spec = load_model(model, base_folder=model_folder).spec
     if not spec.local:
         return {}
     return {

@@ -7,6 +7,7 @@ differ. A pixel's value does not depend on the region it is asked for in. Knows 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -27,9 +28,12 @@ from saccade.pipeline.geometry import Box, Grid
 from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.store_layout import pass_path
+from saccade.pipeline.uniform import uniform
 
 BLOCK_PX = 512
 """Regions are composed in blocks of this side: small enough for the processor's cache."""
+MIXED_BLOCK_PX = 256
+"""Blocks that the last pass answered in part are cut down to this side."""
 
 
 class Reads(Protocol):
@@ -68,15 +72,35 @@ class _Answer:
     answered: np.ndarray
     """``(rows, columns)`` bool, per tile."""
 
+    def answers_all(self, block: Box) -> bool:
+        """Whether every pixel of a block lies in a tile that was answered."""
+        return bool(self._part(block).all())
+
+    def answers_none(self, block: Box) -> bool:
+        """Whether no pixel of a block does."""
+        return not self._part(block).any()
+
     def where(self, block: Box) -> np.ndarray:
         """``(h, w)`` bool: pixels of the result whose centre lies in a tile that was answered."""
+        part = self._part(block)
+        if part.all() or not part.any():
+            return uniform(part[:1, :1], block.shape)
         rows = self._tiles_at(block.y0, block.y1, axis=0) - self.tiles.y0
         columns = self._tiles_at(block.x0, block.x1, axis=1) - self.tiles.x0
-        part = self.answered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        if part.all() or not part.any():
-            return np.broadcast_to(part[0, 0], block.shape)
         where: np.ndarray = self.answered[np.ix_(rows, columns)]
         return where
+
+    def _part(self, block: Box) -> np.ndarray:
+        """What became of the tiles that a block touches."""
+        y0, y1 = (self._tile_at(y, axis=0) for y in (block.y0, block.y1 - 1))
+        x0, x1 = (self._tile_at(x, axis=1) for x in (block.x0, block.x1 - 1))
+        touched = Box(y0, x0, y1 + 1, x1 + 1).shift(-self.tiles.y0, -self.tiles.x0)
+        return self.answered[touched.slices]
+
+    def _tile_at(self, position: int, axis: int) -> int:
+        centre = math.floor((position + 0.5) / self.ratio)
+        inside = min(centre, self.layout.score_shape[axis] - 1)
+        return inside * self.layout.stride // self.layout.tile_px
 
     def _tiles_at(self, start: int, stop: int, axis: int) -> np.ndarray:
         centres = np.floor((np.arange(start, stop) + 0.5) / self.ratio).astype(np.int64)
@@ -110,16 +134,16 @@ class _Answer:
         known: np.ndarray = self.answered[np.ix_(rows, columns)]
         return known
 
-    def is_flat(self, block: Box) -> bool:
-        """Whether all pixels of a block have the same answer, or none has any."""
-        where = self.where(block)
-        if not where.any():
+    def is_flat(self, block: Box, classes: tuple[str, ...]) -> bool:
+        """Whether all pixels of a block have the same answer in these classes, or none has any."""
+        if self.answers_none(block):
             return True
         need = self._need(block)
-        if not (where.all() and self._known(need).all()):
+        if not (self.answers_all(block) and self._known(need).all()):
             return False
-        part = self.stored[(slice(None), *need.relative_to(self.place).slices)]
-        return bool((part == part[:, :1, :1]).all())
+        shared = [i for i, name in enumerate(self.layout.classes) if name in classes]
+        planes = (self.stored[(i, *need.relative_to(self.place).slices)] for i in shared)
+        return all(bool((plane == plane[:1, :1]).all()) for plane in planes)
 
 
 def compose_region(
@@ -143,14 +167,20 @@ def compose_region(
     """
     answers = [_answer(store, plan, layout, region) for layout in plan.passes[:-1]]
     answers.append(_last_answer(store, plan, region, scores, status))
+    if _is_flat(plan, answers, region):
+        values, labels = _compose_pixel(plan, answers, region)
+        return FusedRegion(uniform(values, region.shape), uniform(labels, region.shape))
+    settled = _settled(plan, answers[-1], region)
     shape = (len(plan.classes), *region.shape)
-    fused = FusedRegion(np.empty(shape, plan.scores), np.empty(region.shape, np.uint8))
-    for block in _blocks(region):
+    fused = np.zeros(shape, plan.scores) if settled is None else settled
+    labelled = np.empty(region.shape, np.uint8)
+    for block in _blocks(answers[-1], region):
         inside = block.relative_to(region).slices
-        values, labels = _compose_block(plan, answers, block)
-        fused.scores[(slice(None), *inside)] = values
-        fused.labels[inside] = labels
-    return fused
+        values, labelled[inside] = _compose_block(plan, answers, block)
+        # Zeros are there already, in memory that costs nothing until it is written to; -0 is not.
+        if settled is None and (values.dtype.kind == "f" or values.any()):
+            fused[(slice(None), *inside)] = values
+    return FusedRegion(fused, labelled)
 
 
 def region_coverage(
@@ -202,21 +232,51 @@ def _status(store: Reads, layout: PassLayout, cells: Box) -> StatusPart:
     return StatusPart(cells, store.read(pass_path(layout.name, "status"), cells))
 
 
-def _blocks(region: Box) -> Iterator[Box]:
-    return (block.shift(region.y0, region.x0) for block in Grid(region.shape, BLOCK_PX))
+def _blocks(last: _Answer, region: Box) -> Iterator[Box]:
+    """A region in blocks, smaller where the last pass answered a part of one."""
+    for part in _tiled(region, BLOCK_PX):
+        alike = last.answers_all(part) or last.answers_none(part)
+        yield from (part,) if alike else _tiled(part, MIXED_BLOCK_PX)
+
+
+def _tiled(region: Box, side_px: int) -> Iterator[Box]:
+    return (block.shift(region.y0, region.x0) for block in Grid(region.shape, side_px))
+
+
+def _is_flat(plan: ImagePlan, answers: list[_Answer], block: Box) -> bool:
+    return all(answer.is_flat(block, plan.classes) for answer in answers)
 
 
 def _compose_block(
     plan: ImagePlan, answers: list[_Answer], block: Box
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores as stored, and labels; a block that is the same all over costs one pixel."""
-    if block.area > 1 and all(answer.is_flat(block) for answer in answers):
-        block = replace(block, y1=block.y0 + 1, x1=block.x0 + 1)
+    settled = _settled(plan, answers[-1], block)
+    if settled is not None:
+        return settled, label(settled, plan.label_threshold)
+    if block.area > 1 and _is_flat(plan, answers, block):
+        return _compose_pixel(plan, answers, block)
     fused = _fuse(plan, answers, block)
     stored = quantise(fused, plan.scores)
     labels = label(stored, plan.label_threshold)
     labels[np.isnan(fused).any(axis=0)] = LABEL_UNKNOWN
     return stored, labels
+
+
+def _compose_pixel(
+    plan: ImagePlan, answers: list[_Answer], block: Box
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and labels of a flat block, by its first pixel."""
+    return _compose_block(plan, answers, replace(block, y1=block.y0 + 1, x1=block.x0 + 1))
+
+
+def _settled(plan: ImagePlan, last: _Answer, block: Box) -> np.ndarray | None:
+    """The last pass's scores as stored, where nothing else can matter; None where it can."""
+    alone = plan.fuse == "finest" and last.layout.classes == plan.classes
+    # Only of uint8 is it known without looking that every score was computed.
+    if not (alone and last.stored.dtype == np.uint8 and last.answers_all(block)):
+        return None
+    return last.stored[(slice(None), *block.relative_to(last.place).slices)]
 
 
 def _fuse(plan: ImagePlan, answers: list[_Answer], block: Box) -> np.ndarray:
@@ -233,10 +293,10 @@ def _heard(
     """The answers that matter for a block, coarsest first."""
     heard: list[tuple[np.ndarray, np.ndarray]] = []
     for answer in reversed(answers):
-        where = answer.where(block)
-        if where.any():
+        if not answer.answers_none(block):
             scores = answer.scores(block, plan.classes)
-            heard.insert(0, (scores, where))
-            if plan.fuse == "finest" and where.all() and not np.isnan(scores).any():
+            heard.insert(0, (scores, answer.where(block)))
+            whole = answer.answers_all(block) and not np.isnan(scores).any()
+            if plan.fuse == "finest" and whole:
                 break
     return heard

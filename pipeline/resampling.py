@@ -7,13 +7,18 @@ bit whichever box it is asked for in. Knows no pass, no file and no model.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
 from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.uniform import first_pixel, is_uniform, uniform
 
 Mode = Literal["bilinear", "nearest"]
+BAND_NBYTES = 2**18
+"""A pyramid's levels are halved in bands of about this size."""
+LOW_BYTE, HIGH_BYTE = np.uint16(0xFF), np.uint16(8)
 
 
 def coarse_box_for(fine_box: Box, ratio: float, coarse_shape: Shape) -> Box:
@@ -140,6 +145,12 @@ def halve_mean(array: np.ndarray) -> np.ndarray:
     At an odd edge the mean is that of the pixels there are. Unsigned integers are averaged as such,
     halves rounded up; floats leave NaN out, and give NaN where there is nothing else.
     """
+    if is_uniform(array):
+        return uniform(first_pixel(array), _half(array))
+    return _by_bands(_halved_mean, array)
+
+
+def _halved_mean(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "u":
         return _integer_mean(array)
     a, b, c, d = (corner.astype(np.float32) for corner in _corners(array))
@@ -149,12 +160,40 @@ def halve_mean(array: np.ndarray) -> np.ndarray:
     return mean.astype(array.dtype)
 
 
+def _half(array: np.ndarray) -> Shape:
+    height, width = array.shape[-2:]
+    return -(-height // 2), -(-width // 2)
+
+
+def _by_bands(halve: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
+    """Halve an array a few rows at a time: what is held in between stays in the cache."""
+    halved = np.empty((*array.shape[:-2], *_half(array)), array.dtype)
+    row_nbytes = max(1, array.nbytes // array.shape[-2])
+    step = max(1, BAND_NBYTES // row_nbytes // 2)
+    for start in range(0, halved.shape[-2], step):
+        band = array[..., 2 * start : 2 * (start + step), :]
+        halved[..., start : start + step, :] = halve(band)
+    return halved
+
+
 def _integer_mean(array: np.ndarray) -> np.ndarray:
-    wide = np.dtype(np.uint16 if array.itemsize == 1 else np.uint32)
-    total: np.ndarray = np.full((), 2, wide)
+    if array.itemsize == 1:
+        return _byte_mean(_even(array))
+    total: np.ndarray = np.full((), 2, np.uint32)
     for corner in _corners(array):
-        total = np.add(total, corner, dtype=wide)
+        total = np.add(total, corner, dtype=np.uint32)
     return (total >> 2).astype(array.dtype)
+
+
+def _byte_mean(array: np.ndarray) -> np.ndarray:
+    """Of uint8 with even sides: neighbours in a row are the two halves of one 16-bit number."""
+    pairs = np.ascontiguousarray(array).view(np.uint16)
+    total = pairs & LOW_BYTE
+    total += pairs >> HIGH_BYTE
+    rows = total[..., 0::2, :] + total[..., 1::2, :]
+    rows += np.uint16(2)
+    rows >>= np.uint16(2)
+    return rows.astype(np.uint8)
 
 
 def _mean_of_valid(corners: np.ndarray) -> np.ndarray:
@@ -170,7 +209,13 @@ def halve_mode(labels: np.ndarray, reserved: int = 255) -> np.ndarray:
     Of equally common labels the lowest wins. ``reserved`` (above every label) has no vote: it
     remains only where all pixels there are bear it.
     """
-    a, b, c, d = _corners(labels)
+    if is_uniform(labels):
+        return uniform(first_pixel(labels), _half(labels))
+    return _by_bands(lambda band: _halved_mode(band, reserved), labels)
+
+
+def _halved_mode(labels: np.ndarray, reserved: int) -> np.ndarray:
+    a, b, c, d = map(np.ascontiguousarray, _corners(labels))
     low_ab, high_ab = np.minimum(a, b), np.maximum(a, b)
     low_cd, high_cd = np.minimum(c, d), np.maximum(c, d)
     first, fourth = np.minimum(low_ab, low_cd), np.maximum(high_ab, high_cd)
@@ -185,8 +230,14 @@ def halve_mode(labels: np.ndarray, reserved: int = 255) -> np.ndarray:
 
 def _corners(array: np.ndarray) -> tuple[np.ndarray, ...]:
     """The four pixels of every 2 x 2; at an odd edge the last ones stand for those that lack."""
+    array = _even(array)
+    return tuple(array[..., i::2, j::2] for i in (0, 1) for j in (0, 1))
+
+
+def _even(array: np.ndarray) -> np.ndarray:
+    """With even sides, the last row or column twice where there is an odd one."""
     height, width = array.shape[-2:]
     if height % 2 or width % 2:
         sides = [(0, 0)] * (array.ndim - 2) + [(0, height % 2), (0, width % 2)]
         array = np.pad(array, sides, mode="edge")
-    return tuple(array[..., i::2, j::2] for i in (0, 1) for j in (0, 1))
+    return array

@@ -74,6 +74,8 @@ def _strongest(scores: np.ndarray) -> np.ndarray:
     best = scores[0].copy()
     labels = np.zeros(best.shape, np.uint8)
     for index, score in enumerate(scores[1:], start=1):
-        labels[score > best] = index
+        # Indices ascend, so the larger is the later; masked assignment is ten times slower.
+        stronger = np.greater(score, best).view(np.uint8)
+        np.maximum(labels, stronger * np.uint8(index), out=labels)
         np.maximum(best, score, out=best)
     return labels

@@ -25,7 +25,7 @@ from saccade.pipeline.errors import StoreError
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import SCHEMA_VERSION, ImagePlan
 from saccade.pipeline.store_layout import LABELS, ArraySpec, arrays_of
-from saccade.pipeline.store_shards import encode_shard
+from saccade.pipeline.store_shards import ChunkMemo, encode_shard
 from saccade.pipeline.store_shelf import LocalShelf, Shelf
 
 ROOT = "zarr.json"
@@ -109,13 +109,16 @@ class ImageStore:
             raise StoreError(f"{self._name}: no array {array!r}; it has {sorted(self._specs)}")
         return self._specs[array]
 
-    def write(self, array: str, box: Box, data: np.ndarray) -> tuple[Written, ...]:
+    def write(
+        self, array: str, box: Box, data: np.ndarray, memo: ChunkMemo | None = None
+    ) -> tuple[Written, ...]:
         """Store a box of whole shards; each is replaced at once.
 
         Args:
             array: path of the array.
             box: whole shards, cut off at the array's edge.
             data: ``(C, h, w)`` or ``(h, w)`` of the array's dtype.
+            memo: shared by writes of arrays that may have chunks in common.
 
         Raises:
             StoreError: the box cuts a shard, or the data does not fit it; or the disk fails.
@@ -124,12 +127,14 @@ class ImageStore:
         spec = self.spec(array)
         spec.check_data(box, data)
         return tuple(
-            self._put_shard(spec, key, data[(..., *place.relative_to(box).slices)])
+            self._put_shard(spec, key, data[(..., *place.relative_to(box).slices)], memo)
             for key, place in spec.shards(box)
         )
 
-    def _put_shard(self, spec: ArraySpec, key: str, data: np.ndarray) -> Written:
-        encoded = encode_shard(spec, data)
+    def _put_shard(
+        self, spec: ArraySpec, key: str, data: np.ndarray, memo: ChunkMemo | None
+    ) -> Written:
+        encoded = encode_shard(spec, data, memo)
         if encoded is None:
             self._shelf.delete(key)
             return Written(key, 0, "")

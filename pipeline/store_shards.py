@@ -10,25 +10,49 @@ that no budget counts.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import google_crc32c
 import numpy as np
 from numcodecs import zstd  # type: ignore[import-untyped]
 
 from saccade.pipeline.store_layout import ArraySpec
+from saccade.pipeline.uniform import first_pixel, is_uniform
 
 ZSTD_LEVEL = 1
 """Level 3 makes files of scores a tenth smaller and takes 1.1 to 3 times as long."""
 ABSENT = 2**64 - 1
 """Offset and length of a chunk that is not stored."""
 
+Place = tuple[int, int, int]
+"""Channel, row and column of a chunk in its shard."""
 
-def encode_shard(spec: ArraySpec, data: np.ndarray) -> bytes | None:
+
+@dataclass(frozen=True, slots=True)
+class ChunkMemo:
+    """Chunks that were just compressed, for another array that may have the same at that place.
+
+    Comparing is ten times faster than compressing. The arrays must not change meanwhile.
+    """
+
+    known: dict[Place, tuple[np.ndarray, bytes]] = field(default_factory=dict)
+    """Values and bytes, by place."""
+
+    def compress(self, place: Place, values: np.ndarray) -> bytes:
+        """The bytes of a whole chunk."""
+        before = self.known.get(place)
+        if before is None or not _identical(before[0], values):
+            self.known[place] = before = values, _compress(values)
+        return before[1]
+
+
+def encode_shard(spec: ArraySpec, data: np.ndarray, memo: ChunkMemo | None = None) -> bytes | None:
     """The file of one shard.
 
     Args:
         spec: the array.
         data: ``(C, h, w)`` or ``(h, w)`` of its dtype; smaller than a shard at the array's edge.
+        memo: of chunks that need not be compressed again.
 
     Returns:
         The bytes, or None where all is fill and nothing is to be stored.
@@ -38,11 +62,17 @@ def encode_shard(spec: ArraySpec, data: np.ndarray) -> bytes | None:
     little = data.astype(spec.dtype.newbyteorder("<"), copy=False)
     if not spec.sharded:
         return _compress(_whole_chunk(spec, little))
-    return _sharded(spec, little.reshape(spec.channels, *little.shape[-2:]))
+    return _sharded(spec, _planes(little), memo or ChunkMemo())
+
+
+def _planes(data: np.ndarray) -> np.ndarray:
+    # A reshape would copy planes that are the same all over.
+    return data[None] if data.ndim == 2 else data
 
 
 def all_fill(data: np.ndarray, fill: float) -> bool:
     """Whether every value is the fill, NaN included."""
+    data = first_pixel(data) if is_uniform(data) else data
     first = data[(0,) * data.ndim]
     if first != fill and not (np.isnan(fill) and np.isnan(first)):
         return False  # most data is told by its corner
@@ -51,15 +81,16 @@ def all_fill(data: np.ndarray, fill: float) -> bool:
     return bool(np.isnan(data).all() if np.isnan(fill) else (data == fill).all())
 
 
-def _sharded(spec: ArraySpec, data: np.ndarray) -> bytes:
+def _sharded(spec: ArraySpec, data: np.ndarray, memo: ChunkMemo) -> bytes:
     rows, columns = (s // c for s, c in zip(spec.shard, spec.chunk, strict=True))
     index = np.full((spec.channels, rows, columns, 2), ABSENT, "<u8")
     parts: list[bytes] = []
     offset = 0
-    whole = np.empty(spec.chunk, data.dtype)
     for place, chunk in _chunks(spec, data):
         if not all_fill(chunk, spec.fill):
-            parts.append(_compress(_whole_chunk(spec, chunk, whole)))
+            # Planes that are the same all over have one chunk.
+            known_at = (place[0], 0, 0) if is_uniform(chunk) else place
+            parts.append(memo.compress(known_at, _whole_chunk(spec, chunk)))
             index[place] = offset, len(parts[-1])
             offset += len(parts[-1])
     table = index.tobytes()
@@ -67,7 +98,13 @@ def _sharded(spec: ArraySpec, data: np.ndarray) -> bytes:
     return b"".join([*parts, table, checksum])
 
 
-def _chunks(spec: ArraySpec, data: np.ndarray) -> Iterator[tuple[tuple[int, int, int], np.ndarray]]:
+def _identical(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays have the same bytes; 0 and -0 have not."""
+    bits = np.dtype(f"u{one.itemsize}")
+    return one.dtype == other.dtype and np.array_equal(one.view(bits), other.view(bits))
+
+
+def _chunks(spec: ArraySpec, data: np.ndarray) -> Iterator[tuple[Place, np.ndarray]]:
     """Place in the shard and values of every chunk that holds any; cut off at the array's edge."""
     height, width = spec.chunk
     for channel, plane in enumerate(data):
@@ -77,15 +114,15 @@ def _chunks(spec: ArraySpec, data: np.ndarray) -> Iterator[tuple[tuple[int, int,
                 yield place, plane[y : y + height, x : x + width]
 
 
-def _whole_chunk(spec: ArraySpec, values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """A chunk of full size, in C order, in ``out`` if given: beyond the array's edge is fill."""
-    whole = np.empty(spec.chunk, values.dtype) if out is None else out
-    if values.shape != spec.chunk:
-        whole[:] = spec.fill
+def _whole_chunk(spec: ArraySpec, values: np.ndarray) -> np.ndarray:
+    """A chunk of full size: beyond the array's edge there is fill."""
+    if values.shape == spec.chunk:
+        return values
+    whole = np.full(spec.chunk, spec.fill, values.dtype)
     whole[: values.shape[0], : values.shape[1]] = values
     return whole
 
 
 def _compress(values: np.ndarray) -> bytes:
-    compressed: bytes = zstd.compress(values, ZSTD_LEVEL, True)
+    compressed: bytes = zstd.compress(np.ascontiguousarray(values), ZSTD_LEVEL, True)
     return compressed

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import platform
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -107,7 +108,7 @@ class Predictor:
         """
         try:
             with torch.inference_mode():
-                return self._download(self._answer(self._views(windows)))
+                return self._download(self._answer(self.views(windows)))
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -119,7 +120,8 @@ class Predictor:
         full = len(views.pixels) == self.layout.batch
         return self.graphs(views) if self.graphs and full else self.model(views)
 
-    def _views(self, windows: Sequence[WindowPixels]) -> Views:
+    def views(self, windows: Sequence[WindowPixels]) -> Views:
+        """A batch of windows of one shape as the model sees it, on the device."""
         size = self.layout.plane.pixel_size
         return Views(
             pixels=self._pixels([w.pixels for w in windows]),
@@ -138,7 +140,10 @@ class Predictor:
         dtype = stacked.dtype
         host = stacked if dtype == np.uint8 else stacked.astype(np.float32)
         tensor = self._upload(np.require(host, requirements=["C", "W"]))
-        return tensor.permute(0, 3, 1, 2).to(torch.float32) / self._scale(dtype)
+        pixels, scale = tensor.permute(0, 3, 1, 2), self._scale(dtype)
+        if pixels.dtype == torch.float32:
+            return pixels / scale
+        return pixels.to(torch.float32).div_(scale)
 
     def _scale(self, dtype: np.dtype) -> float:
         if self.model.spec.scale is not None:
@@ -255,6 +260,21 @@ def _processor() -> str:
 def set_threads(count: int) -> None:
     """Threads of one forward pass; part of a run's identity, because it may change last bits."""
     torch.set_num_threads(count)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Forward passes on one thread for a while.
+
+    Of many small ones: threads that wait for each other at every operation take ten times as long
+    as one where something else runs, too.
+    """
+    before = torch.get_num_threads()
+    set_threads(1)
+    try:
+        yield
+    finally:
+        set_threads(before)
 
 
 def gpu_count() -> int:

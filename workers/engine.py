@@ -79,7 +79,8 @@ class Engine:
         self._write_budget = ByteBudget(spec.write_nbytes)
         self._readers = ThreadPoolExecutor(spec.read_threads, "read")
         self._writers = ThreadPoolExecutor(spec.write_threads, "write")
-        self._steps = ThreadPoolExecutor(1, "step")
+        # Models are loaded, and measured, in this lane, too.
+        self._steps = ThreadPoolExecutor(1, "step", set_threads, (spec.torch_threads,))
         self._lanes = [
             threading.Thread(target=self._feed, name="feed", daemon=True),
             threading.Thread(target=self._compute, name="device", daemon=True),

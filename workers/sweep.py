@@ -26,6 +26,8 @@ from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.pyramid import write_lower_levels
 from saccade.pipeline.scores import quantise
 from saccade.pipeline.store import ImageStore, Written
+from saccade.pipeline.store_shards import ChunkMemo
+from saccade.pipeline.uniform import held_nbytes, uniform
 from saccade.workers.reading import WindowPixels, tiles_lost
 
 Slices = tuple[slice, slice]
@@ -57,10 +59,21 @@ class SweepJob:
     def __post_init__(self) -> None:
         region = self.unit.region
         fill = 0 if self.plan.scores == "uint8" else np.nan
-        self.scores = np.full((len(self.layout.classes), *region.shape), fill, self.plan.scores)
-        self.saliency = np.zeros(region.shape, np.uint8) if self.layout.saliency else None
+        blank = np.full((len(self.layout.classes), 1, 1), fill, self.plan.scores)
+        self.scores = self._room(blank)
+        self.saliency = self._room(np.zeros((1, 1), np.uint8)) if self.layout.saliency else None
         self.status = np.full(self.cells.shape, STATUS_NONE, np.uint8)
         self._blend = Blend(len(self.layout.classes), region) if self._blends else None
+
+    def _room(self, blank: np.ndarray) -> np.ndarray:
+        """The unit's region full of one pixel; not to be written to where nothing is computed."""
+        shape = self.unit.region.shape
+        if not self.unit.batches:
+            return uniform(blank, shape)
+        if not blank.any():
+            # Memory that is never written to costs nothing; full() would write to all of it.
+            return np.zeros((*blank.shape[:-2], *shape), blank.dtype)
+        return uniform(blank, shape).copy()
 
     @property
     def _blends(self) -> bool:
@@ -74,7 +87,8 @@ class SweepJob:
     @property
     def nbytes(self) -> int:
         """Host memory held."""
-        return self.scores.nbytes + (0 if self.saliency is None else self.saliency.nbytes)
+        arrays = (self.scores, self.saliency)
+        return sum(held_nbytes(array) for array in arrays if array is not None)
 
     def place(
         self, window: Window, read: WindowPixels, scores: np.ndarray, saliency: np.ndarray | None
@@ -136,12 +150,13 @@ class SweepJob:
         self._settle()
         region, name = self.unit.region, self.layout.name
         written: list[Written] = []
+        memo = ChunkMemo()  # of the fused scores many are those of this pass
         if self.saliency is not None:
             written += store.write(f"passes/{name}/saliency", region, self.saliency)
         if len(self.plan.passes) > 1:
-            written += store.write(f"passes/{name}/scores", region, self.scores)
+            written += store.write(f"passes/{name}/scores", region, self.scores, memo)
         if self.layout.index == self.plan.last.index:
-            written += self._write_fused(store)
+            written += self._write_fused(store, memo)
         # Last, so that whoever reads meanwhile never meets a tile that is answered and still fill.
         written += store.write(f"passes/{name}/status", self.cells, self.status)
         return written
@@ -163,14 +178,14 @@ class SweepJob:
             if self.saliency is not None:
                 self.saliency[place.slices] = 0
 
-    def _write_fused(self, store: ImageStore) -> list[Written]:
+    def _write_fused(self, store: ImageStore, memo: ChunkMemo) -> list[Written]:
         """The fused result of this region, its labels, its lower levels, and who answered."""
         region = self.unit.region
         fused = compose_region(store, self.plan, region, self.scores, self.status)
         coverage, status = region_coverage(store, self.plan, region, self.status)
         cells = self.plan.coverage_box(region)
         return [
-            *store.write("0", region, fused.scores),
+            *store.write("0", region, fused.scores, memo),
             *store.write("labels/classes/0", region, fused.labels),
             *write_lower_levels(store, self.plan, region, fused.scores, fused.labels),
             *store.write("coverage", cells, coverage),

@@ -14,6 +14,7 @@ from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.recipe import Fuse
 from saccade.pipeline.store import ImageStore
+from saccade.pipeline.uniform import is_uniform
 
 MIXED = (0, 1, 1, 2, 255)
 Make = Callable[[ImagePlan], ImageStore]
@@ -71,6 +72,43 @@ def test_regions_are_parts_of_the_whole_image_composed_at_once(
         fused = compose_region(store, plan, region)
         np.testing.assert_array_equal(fused.scores, expected[(slice(None), *region.slices)])
         np.testing.assert_array_equal(fused.labels, labels[region.slices])
+
+
+@pytest.mark.parametrize("sides_px", [(7, 3), (32, 16), (64, 32)])
+@pytest.mark.parametrize("states", [MIXED, (0,), (1,), (0, 1)])
+def test_the_size_of_blocks_changes_no_value(
+    make_store: Make,
+    three_passes: ImagePlan,
+    results: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    sides_px: tuple[int, int],
+    states: tuple[int, ...],
+) -> None:
+    monkeypatch.setattr("saccade.pipeline.compose.BLOCK_PX", sides_px[0])
+    monkeypatch.setattr("saccade.pipeline.compose.MIXED_BLOCK_PX", sides_px[1])
+    answers = results.random_answers(three_passes, 31, MIXED)
+    answers[-1] = results.random_answers(three_passes, 37, states)[-1]
+    fused = compose_region(
+        stored(make_store, three_passes, answers), three_passes, Box.of(three_passes.shape)
+    )
+    expected, labels = whole_image(three_passes, answers)
+    np.testing.assert_array_equal(fused.scores, expected)
+    np.testing.assert_array_equal(fused.labels, labels)
+
+
+def test_ground_that_no_pass_tells_apart_holds_one_pixel(
+    make_store: Make, three_passes: ImagePlan, results: Any
+) -> None:
+    glance, look, stare = three_passes.passes
+    strangers = (replace(glance, classes=("x",)), replace(look, classes=("x",)), stare)
+    plan = replace(three_passes, passes=strangers)
+    answers = results.random_answers(plan, 41)
+    answers[2] = np.zeros_like(answers[2][0]), np.zeros_like(answers[2][1])
+    fused = compose_region(stored(make_store, plan, answers), plan, Box.of(plan.shape))
+    assert is_uniform(fused.scores)
+    expected, labels = whole_image(plan, answers)
+    np.testing.assert_array_equal(fused.scores, expected)
+    np.testing.assert_array_equal(fused.labels, labels)
 
 
 def test_what_the_writer_holds_counts_as_if_it_were_stored(

@@ -15,7 +15,7 @@ from saccade.pipeline.layout import lay_out
 from saccade.pipeline.models.base import ModelForm, ModelSpec, PassModel, Prediction, Views
 from saccade.pipeline.models.casting import in_form
 from saccade.pipeline.recipe import Output, PassRecipe
-from saccade.workers.device import Predictor
+from saccade.workers.device import Predictor, one_thread
 from saccade.workers.reading import WindowPixels
 
 SIDE = 7
@@ -136,3 +136,10 @@ def test_mixed_precision_reaches_the_model_and_scores_come_back_as_float32() -> 
     converted = in_form(model, ModelForm("bfloat16"))
     assert predictor(converted)(windows(1)).scores.dtype == np.float32
     assert seen == [torch.bfloat16]
+
+
+def test_one_thread_holds_for_a_while_and_no_longer() -> None:
+    before = torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before

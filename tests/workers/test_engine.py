@@ -119,10 +119,10 @@ def test_a_writer_that_raises_fails_its_unit_with_the_cause_and_no_other(
     cause = StorageFull("no space is left")
     write = ImageStore.write
 
-    def full(self: ImageStore, array: str, box: Box, data: np.ndarray) -> Any:
+    def full(self: ImageStore, array: str, box: Box, *data: Any) -> Any:
         if array == "labels/classes/0" and box.y0 == box.x0 == 64:
             raise cause
-        return write(self, array, box, data)
+        return write(self, array, box, *data)
 
     monkeypatch.setattr(ImageStore, "write", full)
     with bench(lab, one_pass("echo", **FOUR_UNITS), noise(97, 89)) as b:

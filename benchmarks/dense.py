@@ -41,7 +41,7 @@ from saccade.jobs.manifest import name_of
 from saccade.jobs.sample import write_sample_slide
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
-from saccade.pipeline.models.casting import in_arithmetic
+from saccade.pipeline.models.casting import in_form
 from saccade.pipeline.models.loading import load_model
 from saccade.pipeline.plan import Batch, Window
 from saccade.pipeline.recipe import Recipe
@@ -68,7 +68,7 @@ class Row:
     slide: Path
     """The image."""
     model: str
-    """A factory of ``models.py``."""
+    """A class of ``networks.py``."""
     precision: str
     """As in a recipe."""
     masked: bool
@@ -84,7 +84,7 @@ class Row:
         dense = {
             "name": "dense",
             "resolution": {"downsample": 1},
-            "model": {"source": f"models.py:{self.model}"},
+            "model": {"source": f"networks.py:{self.model}"},
         }
         passes = [GLANCE, dense | {"select": {"by": "foreground"}}] if self.masked else [dense]
         return Recipe.model_validate({"precision": self.precision, "passes": passes})
@@ -97,6 +97,7 @@ class Row:
     def said_with(self, layout: PassLayout) -> str:
         """The row's name, with what the run settled on."""
         order = ", channels last" if layout.channels_last else ""
+        order += ", fused" if layout.fused else ""
         window_px = layout.window_tiles * layout.tile_px + 2 * layout.halo_px
         setting = f"{layout.precision}{order}, {layout.batch} x {window_px} px"
         return f"{self.model}, {'tissue' if self.masked else 'all'}, {self.workers}: {setting}"
@@ -211,7 +212,7 @@ def timed_forward(row: Row, plan: ImagePlan, batches: Sequence[Batch]) -> Took:
     """The model alone, on every window of the pass."""
     layout = plan.last
     loaded = load_model(row.recipe.passes[-1].model, base_folder=HERE)
-    model = in_arithmetic(loaded, layout.precision, channels_last=layout.channels_last)
+    model = in_form(loaded, layout.form)
     predictor, took = Predictor(model, layout, "cpu"), Took(0.0, 0.0)
     with closing(open_source(plan.uri)) as source:
         plane = Plane(source, layout.plane)
@@ -266,7 +267,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("slide", nargs="?", type=Path, help="default: a generated one")
     parser.add_argument("--side", type=int, default=SIDE_PX, help="of the generated slide")
-    parser.add_argument("--models", nargs="+", default=["unet", "tiny"], help="of models.py")
+    parser.add_argument("--models", nargs="+", default=["UNet", "TinyCNN"], help="of networks.py")
     parser.add_argument("--precisions", nargs="+", default=["auto", "float32"])
     parser.add_argument("--areas", nargs="+", default=["all", "tissue"], choices=["all", "tissue"])
     parser.add_argument("--ray", action="store_true", help="also with actors, start included")

@@ -151,7 +151,7 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def our_rows(options: argparse.Namespace, model: str, folder: Path) -> Iterator[Measured]:
     """Our own: on the peers' tiles, then as ``auto`` has it, twice."""
-    for name in options.ours:
+    for name in dict.fromkeys(options.ours):
         precision, sizes = OURS[name]
         recipe = recipe_of(our_model(options, model), precision, sizes)
         yield our_row(name, recipe, options, folder)

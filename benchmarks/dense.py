@@ -36,7 +36,7 @@ from typing import NamedTuple, TypeVar
 from common import command, machine, table
 
 from saccade.jobs import RunOptions, run
-from saccade.jobs.hardware import cpus, threads_per_worker
+from saccade.jobs.hardware import cpus, memory_nbytes, threads_per_worker
 from saccade.jobs.manifest import name_of
 from saccade.jobs.sample import write_sample_slide
 from saccade.pipeline.image_plan import ImagePlan
@@ -236,7 +236,7 @@ def in_threads(work: Callable[[Item], object], items: Sequence[Item], threads: i
     def drop(item: Item) -> None:
         work(item)
 
-    torch_threads = (threads_per_worker(cpus()),)
+    torch_threads = (threads_per_worker(cpus(), memory_nbytes()),)
     with ThreadPoolExecutor(threads, initializer=set_threads, initargs=torch_threads) as pool:
         since = now()
         for _ in pool.map(drop, items):
@@ -249,7 +249,7 @@ def in_threads(work: Callable[[Item], object], items: Sequence[Item], threads: i
 
 def rows_of(options: argparse.Namespace, slide: Path) -> Iterator[Row]:
     """Both models, each precision, over all of the slide and over tissue alone."""
-    count = max(1, cpus() // threads_per_worker(cpus()))
+    count = max(1, cpus() // threads_per_worker(cpus(), memory_nbytes()))
     kinds = ("local", "ray") if options.ray else ("local",)
     every = product(options.models, options.precisions, options.areas, kinds)
     for model, precision, area, kind in every:

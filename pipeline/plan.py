@@ -17,6 +17,7 @@ import numpy as np
 from saccade.pipeline.errors import PlanError
 from saccade.pipeline.geometry import Box, Grid, fixed_size_window
 from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.merging import merge_tiles
 
 EMPTY = Box(0, 0, 0, 0)
 Kind = Literal["prepare", "sweep", "select", "finalise"]
@@ -131,7 +132,8 @@ def _sweep_unit(image: str, layout: PassLayout, region: Box, chosen: np.ndarray)
     elif layout.blend == "hann":
         rectangles = list(_tiles_reaching(layout, region, chosen))
     else:
-        rectangles = list(merge_tiles(chosen, cells, layout.window_tiles))
+        margin = layout.halo_px / layout.tile_px
+        rectangles = list(merge_tiles(chosen, cells, layout.window_tiles, margin))
     windows = [window_over(layout, rectangle) for rectangle in rectangles]
     batches = tuple(group_by_shape(windows, layout.batch))
     return Unit(
@@ -156,28 +158,6 @@ def window_over(layout: PassLayout, cells: Box) -> Window:
     size = cells.height * layout.tile_px + margins, cells.width * layout.tile_px + margins
     read = fixed_size_window(core, layout.halo_px, size, layout.padded_shape, layout.multiple)
     return Window(core, read)
-
-
-def merge_tiles(chosen: np.ndarray, cells: Box, longest: int) -> Iterator[Box]:
-    """Partition the chosen tiles of a rectangle into rectangles, each at most ``longest`` a side.
-
-    Greedy from the top left: as wide as it goes, then as far down as whole rows go. In tile
-    coordinates, in reading order; every chosen tile lies in exactly one rectangle.
-    """
-    left = np.array(chosen[cells.slices], bool)
-    for row, column in np.argwhere(left):
-        if left[row, column]:
-            width = _run(left[row, column : column + longest])
-            rows = left[row : row + longest, column : column + width]
-            height = _run(np.all(rows, axis=1))
-            left[row : row + height, column : column + width] = False
-            corner = Box(row, column, row + height, column + width)
-            yield Box(*map(int, corner.shift(cells.y0, cells.x0).as_tuple()))
-
-
-def _run(flags: np.ndarray) -> int:
-    """How many flags are set before the first that is not."""
-    return int(flags.size if flags.all() else flags.argmin())
 
 
 def group_by_shape(windows: Iterable[Window], size: int) -> Iterator[Batch]:

@@ -51,14 +51,14 @@ def measure_halo(
     device: str = "cpu",
     windows_px: tuple[int, ...] = WINDOWS_PX,
 ) -> ReceptiveField:
-    """Receptive-field radius of a model, in input pixels, rounded up to its ``multiple``.
+    """How far a core of whole cells of ``multiple`` pixels sees, rounded up to ``multiple``.
 
-    An output pixel ``o`` answers for input rows ``o * stride`` to ``(o + 1) * stride - 1``; its
-    distance to a pixel that it depends on is counted from the nearer end. The halo is the largest
-    such distance over both axes, both directions, and all positions inside a cell of ``multiple``
-    pixels (for ``multiple`` above 8, over blocks of the cell: at most one eighth of a cell too
-    large before rounding). A lone tap more than half of the smallest window away from all others
-    is not seen.
+    Tiles and windows begin and end at multiples of the cell, and between two of them a model that
+    pools sees further than at them: only a pixel's distance to the furthest core that lies wholly
+    beyond it and depends on it counts. The halo is the largest such distance over both axes, both
+    directions, and all positions inside a cell (for ``multiple`` above 8, over blocks of the cell:
+    at most one eighth of a cell too large before rounding). A lone tap more than half of the
+    smallest window away from all others is not seen.
 
     Args:
         model_fn: raw scores, before any activation that could saturate.
@@ -140,7 +140,7 @@ class _Probe:
         return max(abs(end - own) for end in ends)
 
     def radius_px(self) -> int:
-        """Largest distance between a pixel and an output that depends on it."""
+        """Largest distance between a pixel and a core of whole cells that depends on it."""
         step = -(-self.cell // PROBES_PER_CELL)
         starts = range(self.origin_px, self.origin_px + self.cell, step)
         stop = self.origin_px + self.cell
@@ -152,8 +152,9 @@ class _Probe:
             changed |= self._changed_by_size(block)
         reach = 0
         for first, last in self._extent(changed):
-            before = block.stop - (first + 1) * self.stride
-            after = last * self.stride - block.start
+            core_stop = round_up((first + 1) * self.stride, self.cell)
+            core_start = last * self.stride // self.cell * self.cell
+            before, after = block.stop - core_stop, core_start - block.start
             reach = max(reach, before, after)
         return reach
 

@@ -42,7 +42,9 @@ class Segments:
         self._tiled = bool(page.is_tiled)
         self._columns = -(-self.shape[1] // self.tile[1])
         self._rows = -(-self.shape[0] // self.tile[0])
-        self._offsets, self._nbytes = page.dataoffsets, page.databytecounts
+        # as arrays: a slide of 100 gigapixels has a million tiles, and a Python number takes 40 bytes
+        self._offsets = np.array(page.dataoffsets, np.uint64)
+        self._nbytes = np.array(page.databytecounts, np.uint64)
         self._decoder = TileDecoder.of(page)
         self._raw_rows = _has_raw_rows(page)
         self._stored = page.dtype.newbyteorder(page.parent.byteorder) if page.dtype else dtype
@@ -76,7 +78,7 @@ class Segments:
     @property
     def has_holes(self) -> bool:
         """Whether the file leaves out some tile or strip."""
-        return any(nbytes == 0 for nbytes in self._nbytes)
+        return not self._nbytes.all()
 
     def read_into(self, out: np.ndarray, box: Box, cache: TileCache) -> None:
         """Fill ``(height, width, samples)`` with the pixels of a box inside the directory."""
@@ -96,7 +98,7 @@ class Segments:
         y0, y1 = max(top, box.y0), min(top + self.tile[0], box.y1)
         x0, x1 = max(left, box.x0), min(left + self.tile[1], box.x1)
         where = slice(y0 - box.y0, y1 - box.y0), slice(x0 - box.x0, x1 - box.x0)
-        if self._nbytes[index] == 0:
+        if not self._nbytes.item(index):
             out[where] = self._fill
         elif self._raw_rows:
             out[where] = self._rows_of(index, y0 - top, y1 - y0, out.shape[2])[:, x0:x1]
@@ -108,16 +110,16 @@ class Segments:
         """Rows of an uncompressed strip, which may be as large as the image."""
         width = self.shape[1]
         row_nbytes = width * samples * self._stored.itemsize
-        data = self._bytes(self._offsets[index] + first * row_nbytes, count * row_nbytes)
+        data = self._bytes(self._offsets.item(index) + first * row_nbytes, count * row_nbytes)
         return np.frombuffer(data, self._stored).reshape(count, width, samples)
 
     def _tile_of(self, index: int, row: int, cache: TileCache) -> np.ndarray:
         """A decoded tile: kept from an earlier read, equal to an earlier one, or decoded now."""
         height = self._stored_height(row)
-        nbytes = self._nbytes[index]
+        nbytes = self._nbytes.item(index)
         if nbytes > self._small_nbytes:
             return cache.get((id(self), index), lambda: self._decode(index, height))
-        data = self._bytes(self._offsets[index], nbytes)
+        data = self._bytes(self._offsets.item(index), nbytes)
         key = (id(self), height, data)
         return cache.get(key, lambda: compact(self._decoder.decode(data, index, height)))
 
@@ -127,7 +129,7 @@ class Segments:
         return whole if self._tiled else min(whole, self.shape[0] - row * whole)
 
     def _decode(self, index: int, height: int) -> np.ndarray:
-        data = self._bytes(self._offsets[index], self._nbytes[index])
+        data = self._bytes(self._offsets.item(index), self._nbytes.item(index))
         return self._decoder.decode(data, index, height)
 
     def _bytes(self, offset: int, nbytes: int) -> bytes:

@@ -60,7 +60,7 @@ class Over(nn.Module):
 
 
 def radius_by_gradient(model: nn.Module, side: int, multiple: int) -> int:
-    """Largest distance from an output pixel to an input pixel with a gradient, over one cell."""
+    """Largest distance from one cell of output pixels to an input pixel with a gradient."""
     centre, reach = side // 2 // multiple * multiple, 0
     for offset in range(multiple):
         pixels = torch.rand((1, 3, side, side), requires_grad=True)
@@ -68,7 +68,8 @@ def radius_by_gradient(model: nn.Module, side: int, multiple: int) -> int:
         model(pixels)[0, :, o, o].sum().backward()
         assert pixels.grad is not None
         touched = pixels.grad[0].abs().sum(0).nonzero()
-        reach = max(reach, int((touched - o).abs().max()))
+        before, after = centre - touched.min(), touched.max() - (centre + multiple - 1)
+        reach = max(reach, int(before), int(after))
     return reach
 
 
@@ -104,7 +105,7 @@ def test_a_field_wider_than_the_first_window_makes_the_window_grow() -> None:
 @pytest.mark.parametrize("multiple", [8, 16])
 def test_a_u_net_sees_as_far_as_its_gradient_reaches(multiple: int) -> None:
     model = UNet(nn.AvgPool2d, positive=True).eval()
-    reach = radius_by_gradient(model, 160, 8)
+    reach = radius_by_gradient(model, 160, multiple)
     expected = -(-reach // multiple) * multiple
     assert measure_halo(model, spec(multiple=multiple)) == ReceptiveField(expected, True)
 

@@ -204,6 +204,7 @@ def score_tiles(
     read_strip: ReadStrip,
     classes: Sequence[str],
     *,
+    known: np.ndarray | None = None,
     strip_px: int = STRIP_PX,
 ) -> TileTable:
     """Score every tile of a grid by the previous pass's answer, strip by strip.
@@ -213,23 +214,37 @@ def score_tiles(
         grid: the tiles, in pixels of the finer pass.
         ratio: finer pixels per coarse pixel.
         coarse_shape: height and width of the coarse answer.
-        read_strip: reads a box of it, as wide as the answer.
+        read_strip: reads a box of it.
         classes: names of its scores.
+        known: ``(rows, columns)`` bool, tiles on ground that was answered; the others get NaN, and
+            what lies under none of these is not read. None reads all.
         strip_px: coarse pixels per strip, about; bounds memory and changes no number.
 
     Raises:
         RecipeError: a column's signal does not exist.
     """
-    table = {c: np.empty((grid.rows, grid.columns), np.float32) for c in columns}
+    shape = (grid.rows, grid.columns)
+    table = {c: np.full(shape, np.nan, np.float32) for c in columns}
     rows, across = tile_spans(grid, ratio, coarse_shape)
-    for first, last in _strips(rows, coarse_shape[1], strip_px) if columns else ():
-        top, bottom = int(rows[first, 0]), int(rows[last - 1, 1])
-        scores, saliency = read_strip(Box(top, 0, bottom, coarse_shape[1]))
+    wanted = np.ones(shape, bool) if known is None else known
+    for part in _parts(wanted, rows, coarse_shape[1], strip_px) if columns else ():
+        high, wide = rows[part.y0 : part.y1], across[part.x0 : part.x1]
+        box = Box(int(high[0, 0]), int(wide[0, 0]), int(high[-1, 1]), int(wide[-1, 1]))
+        scores, saliency = read_strip(box)
         for signal in dict.fromkeys(c.signal for c in columns):
             values = signal_map(signal, scores, classes, saliency)
             for column in (c for c in columns if c.signal == signal):
-                table[column][first:last] = _one(column, values, rows[first:last] - top, across)
+                found = _one(column, values, high - box.y0, wide - box.x0)
+                table[column][part.slices] = np.where(wanted[part.slices], found, np.nan)
     return TileTable({column: values.reshape(-1) for column, values in table.items()})
+
+
+def _parts(wanted: np.ndarray, rows: np.ndarray, width: int, strip_px: int) -> Iterator[Box]:
+    """Of every strip the part between its first and its last wanted column of tiles."""
+    for first, last in _strips(rows, width, strip_px):
+        columns = np.flatnonzero(wanted[first:last].any(axis=0))
+        if len(columns):
+            yield Box(first, int(columns[0]), last, int(columns[-1]) + 1)
 
 
 def _one(column: Column, values: np.ndarray, rows: np.ndarray, across: np.ndarray) -> np.ndarray:

@@ -95,6 +95,7 @@ def _select(
 ) -> Selection:
     selector = recipe.passes[following.index].select
     answered = np.isin(status, (STATUS_DONE, STATUS_DEGRADED))
+    candidates = tiles_touching(previous, following, answered)
     table = score_tiles(
         needed_columns(selector),
         grid=following.tiles,
@@ -102,13 +103,14 @@ def _select(
         coarse_shape=previous.score_shape,
         read_strip=lambda box: read_answers(store, previous, box),
         classes=previous.classes,
+        known=candidates,
     )
     return select(
         selector,
         table,
         grid=following.tiles,
         cost_px=following.tiles.areas().ravel(),
-        candidates=tiles_touching(previous, following, answered).ravel(),
+        candidates=candidates.ravel(),
         forced=tiles_touching(previous, following, status == STATUS_FAILED).ravel(),
         seconds_per_pixel=seconds_per_pixel,
     )

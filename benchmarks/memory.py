@@ -13,7 +13,6 @@ workers. With local workers driver and worker are one process.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -106,8 +105,8 @@ def actors_below(pid: int) -> Iterator[int]:
 
 def _children(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task")
-    names = os.listdir(tasks) if tasks.is_dir() else []
-    return [int(one) for task in names for one in _proc(pid, f"task/{task}/children").split()]
+    names = [one.name for one in tasks.iterdir()] if tasks.is_dir() else []
+    return [int(one) for name in names for one in _proc(pid, f"task/{name}/children").split()]
 
 
 def _proc(pid: int, name: str) -> str:
@@ -156,8 +155,10 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{machine()}\n$ {command()}\n")
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), options.gigapixels, options.workers, options.motifs)
-        rows = [(print(f"  {' '.join(cells)}", file=sys.stderr), cells)[1] for cells in found]
+        rows = []
+        for cells in measure(Path(folder), options.gigapixels, options.workers, options.motifs):
+            print("  ", *cells, file=sys.stderr, flush=True)
+            rows.append(cells)
     head = ["workers", "gigapixels", "driver, MB", "growth", "workers", "largest worker, MB"]
     print(table([*head, "growth", "seconds"], rows))
 

@@ -1,14 +1,15 @@
 """Several passes against one: what is computed, how long it takes, how much it agrees.
 
-On one slide, with one model and tiles of 256 pixels. The model is ``small_unet.py``, or the built-in
-``hematoxylin``, which costs little and whose answers mean something:
+On one slide, with one model and tiles of 256 pixels. The model is ``small_unet.py``, or the
+built-in ``hematoxylin``, which costs little and whose answers mean something:
 
-1. *windows*: planned only. Pixels through the model, halos included, per selected pixel, where 10 to
-   50 % of the tissue's tiles are selected: the highest ones, as the focus pass finds them, and as
-   many at random; single tiles against neighbours merged into windows of 512, 768, 1024 pixels.
+1. *windows*: planned only. Pixels through the model, halos included, per selected pixel, where 10
+   to 50 % of the tissue's tiles are selected: the highest ones, as the focus pass finds them, and
+   as many at random; single tiles against neighbours merged into windows of 512, 768, 1024 pixels.
 2. *runs*: dense over the tissue (glance, then every tissue tile) against three passes (glance, the
-   same model four times coarser, the model) that refine 10 to 50 % of those tiles. Pixels and seconds from the journals; agreement with the dense run on the
-   tissue: share of equal labels and mean |dp|, over all tissue and over the refined part alone.
+   same model four times coarser, the model) that refine 10 to 50 % of those tiles. Pixels and
+   seconds from the journals; agreement with the dense run: share of equal labels and mean |dp|,
+   over all tissue and over the refined part alone.
 3. *un-tiled*: one forward pass over the middle of the tissue, as large as ``--whole`` says, against
    the dense run: pixels, seconds and agreement on the same ground.
 
@@ -127,7 +128,9 @@ def recipe_text(options: argparse.Namespace, model: str, share: float | None = N
 def model_text(model: str, radius_px: int) -> str:
     """A pass's model; the radius is the one of hematoxylin."""
     folder = Path(__file__).resolve().parent
-    return UNET.format(folder=folder) if model == "unet" else HEMATOXYLIN.format(radius_px=radius_px)
+    return (
+        UNET.format(folder=folder) if model == "unet" else HEMATOXYLIN.format(radius_px=radius_px)
+    )
 
 
 def done(slide: Path, folder: Path, text: str) -> Done:

@@ -14,6 +14,7 @@ import argparse
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -154,7 +155,9 @@ def _jpeg(pixels: np.ndarray) -> bytes:
 
 def _write_directory(file: BinaryIO, level: int, table: TileTable) -> int:
     """One IFD with its tables before it; returns where its link to the next one lies."""
-    arrays = [_put(file, values.astype("<u8").tobytes()) for values in (table.offsets, table.nbytes)]
+    arrays = [
+        _put(file, values.astype("<u8").tobytes()) for values in (table.offsets, table.nbytes)
+    ]
     bits = 8 | 8 << 16 | 8 << 32
     per_centimetre = round(1e4 / (MPP * STEP**level)) | 1 << 32
     short, long, fraction, long8 = 3, 4, 5, 16
@@ -194,7 +197,7 @@ def _link(path: Path, links: list[int]) -> None:
     """Chain the directories: every link names the directory that ends before the next link."""
     entries_nbytes = 8 + 16 * 20
     with path.open("r+b") as file:
-        for link, following in zip(links, links[1:], strict=False):
+        for link, following in pairwise(links):
             file.seek(link)
             file.write(struct.pack("<Q", following - entries_nbytes))
 

@@ -42,7 +42,7 @@ class Segments:
         self._tiled = bool(page.is_tiled)
         self._columns = -(-self.shape[1] // self.tile[1])
         self._rows = -(-self.shape[0] // self.tile[0])
-        # as arrays: a slide of 100 gigapixels has a million tiles, and a Python number takes 40 bytes
+        # a large slide has a million tiles, and as a Python number each entry would take 40 bytes
         self._offsets = np.array(page.dataoffsets, np.uint64)
         self._nbytes = np.array(page.databytecounts, np.uint64)
         self._decoder = TileDecoder.of(page)

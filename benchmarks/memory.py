@@ -40,7 +40,7 @@ passes:
     select: {{by: foreground, above: 0.5, share: 0.01}}
   - name: refine
     resolution: {{mpp: 0.5}}
-    model: {{source: "{folder}/small_unet.py:build", classes: [background, object]}}
+    model: "{folder}/networks.py:UNet"
     tile: 256
     select: {{by: top_fraction, fraction: 0.3, signal: nuclei, statistic: mean}}
 """

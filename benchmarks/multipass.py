@@ -1,6 +1,6 @@
 """Several passes against one: what is computed, how long it takes, how much it agrees.
 
-On one slide, with one model and tiles of 256 pixels. The model is ``small_unet.py``, or the
+On one slide, with one model and tiles of 256 pixels. The model is the U-Net of ``networks.py``, or the
 built-in ``hematoxylin``, which costs little and whose answers mean something:
 
 1. *windows*: planned only. Pixels through the model, halos included, per selected pixel, where 10
@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import command, machine, table
-from small_unet import build
+from networks import ready
 
 from saccade.jobs.driver import run
 from saccade.jobs.journal import read_records
@@ -72,9 +72,9 @@ TISSUE = "{by: foreground, above: 0.5, share: 0.01}"
 HIGHEST = "{{by: top_fraction, fraction: {share:g}, signal: {signal}, statistic: mean}}"
 
 
-UNET = '{{source: "{folder}/small_unet.py:build", classes: [background, object]}}'
+UNET = '"{folder}/networks.py:UNet"'
 HEMATOXYLIN = "{{source: builtin:hematoxylin, options: {{radius_px: {radius_px}}}}}"
-SIGNALS = {"unet": "object", "hematoxylin": "nuclei"}
+SIGNALS = {"unet": "foreground", "hematoxylin": "nuclei"}
 """What tiles are judged by, per model."""
 
 
@@ -262,7 +262,7 @@ def whole_row(slide: Path, dense: Done, side_px: int) -> list[str]:
     layout, tissue = dense.refine, selected(dense)
     box = _middle(layout, tissue, side_px)
     pixels = Plane(open_source(slide), layout.plane).read(box)
-    model = build()
+    model = ready("U-Net")
     since = time.perf_counter()
     with torch.inference_mode():
         given = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2).to(torch.float32) / 255

@@ -6,8 +6,6 @@ worth nothing. Recipes name it as ``small_unet.py:build``.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +34,7 @@ class SmallUNet(nn.Module):
         super().__init__()
         sides = [width, 2 * width, 4 * width, 8 * width]
         self.down = nn.ModuleList(map(Block, [3, *sides], sides))
-        joined = [a + b for a, b in pairwise(sides)]
+        joined = [a + b for a, b in zip(sides, sides[1:], strict=False)]
         self.up = nn.ModuleList(map(Block, reversed(joined), reversed(sides[:-1])))
         self.last = nn.Conv2d(width, 2, 1)
         self.pool, self.grow = nn.MaxPool2d(2), nn.Upsample(scale_factor=2)

@@ -7,10 +7,10 @@ is true. Tiles are judged by a focus pass of hematoxylin, four times coarser, in
 1. *windows*: planned only. Pixels through the model, halos included, per selected pixel, where 10
    to 50 % of the tissue's tiles are selected: the highest ones, as the focus pass finds them, and
    as many at random; single tiles against neighbours merged into windows of 512, 768, 1024 pixels.
-2. *runs*: dense over the tissue (glance, then every tissue tile) against three passes (glance, focus,
-   the model) that refine 10 to 50 % of those tiles. Pixels and
-   seconds from the journals; agreement with the dense run: share of equal labels and mean |dp|,
-   over all tissue (where both passes run one model) and over the refined part alone.
+2. *runs*: dense over the tissue (glance, then every tissue tile) against three passes (glance,
+   focus, the model) that refine 10 to 50 % of those tiles. Pixels and seconds from the journals;
+   agreement with the dense run: share of equal labels and mean |dp|, over all tissue (where both
+   passes run one model) and over the refined part alone.
 3. *un-tiled*: one forward pass over the middle of the tissue, as large as ``--whole`` says, against
    the dense run: pixels, seconds and agreement on the same ground.
 

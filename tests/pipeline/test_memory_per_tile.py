@@ -21,7 +21,7 @@ from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.plan import plan_sweep
 from saccade.pipeline.recipe import Output, PassRecipe
-from saccade.pipeline.resampling import halve_mean, halve_mode, is_spread
+from saccade.pipeline.resampling import halve_mean, halve_mode
 from saccade.pipeline.saliency import needed_columns, score_tiles
 from saccade.pipeline.selection import select
 from saccade.pipeline.selectors import TopFraction
@@ -29,6 +29,7 @@ from saccade.pipeline.sources.tiff import TiffSource
 from saccade.pipeline.store import ImageStore
 from saccade.pipeline.store_layout import ArraySpec
 from saccade.pipeline.store_shards import encode_shard
+from saccade.pipeline.uniform import is_uniform
 
 TILES = 211
 """Along each side."""
@@ -135,8 +136,8 @@ def test_a_region_in_which_nothing_differs_is_composed_in_the_memory_of_one_pixe
     fused = compose_region(make_store(three_passes), three_passes, region)
     assert fused.scores.shape == (len(three_passes.classes), *three_passes.shape)
     assert fused.labels.shape == three_passes.shape
-    assert is_spread(fused.scores)
-    assert is_spread(fused.labels)
+    assert is_uniform(fused.scores)
+    assert is_uniform(fused.labels)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
@@ -146,7 +147,7 @@ def test_halving_one_value_gives_what_halving_all_its_pixels_does(
 ) -> None:
     one = np.array([3, 251]).reshape(2, 1, 1).astype(dtype)
     spread = np.broadcast_to(one, shape)
-    assert is_spread(halve_mean(spread))
+    assert is_uniform(halve_mean(spread))
     np.testing.assert_array_equal(halve_mean(spread), halve_mean(spread.copy()))
     labels = np.broadcast_to(np.uint8(7), shape[1:])
     np.testing.assert_array_equal(halve_mode(labels), halve_mode(labels.copy()))

@@ -45,7 +45,7 @@ passes:
 output: {{shard: {shard_px}}}
 """
 HEMATOXYLIN = "builtin:hematoxylin"
-UNET = f"{{source: '{Path(__file__).with_name('small_unet.py')}:build', halo: 48, multiple: 8}}"
+UNET = f"{{source: '{Path(__file__).with_name('networks.py')}:UNet'}}"
 
 
 @dataclass(frozen=True, slots=True)

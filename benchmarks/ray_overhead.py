@@ -33,11 +33,7 @@ passes:
   - name: dense
     resolution: {{downsample: 1}}
     model:
-      source: "{model}:build"
-      halo: 48
-      multiple: 8
-      stride: 1
-      classes: [background, object]
+      source: "{model}:UNet"
     tile: 256
 """
 KINDS = ("local", "ray")
@@ -124,7 +120,7 @@ def main() -> None:
         folder = Path(temporary)
         slide, recipe = folder / "slide.tif", folder / "recipe.yaml"
         write_sample_slide(slide, options.side)
-        recipe.write_text(RECIPE.format(model=Path(__file__).with_name("small_unet.py")))
+        recipe.write_text(RECIPE.format(model=Path(__file__).with_name("networks.py")))
         turns = turns_of(recipe, slide, folder, options.repetitions)
         print(table(["workers", "start-up s", "after it s", "against local"], run_rows(turns)))
         print("\nTarget: at most 5 % slower after a start-up of less than 6 s.\n", flush=True)

@@ -30,8 +30,8 @@ class PassSchedule:
 
     layout: PassLayout
     """How it lies over the image."""
-    most: Forecast
-    """What it visits at most."""
+    expected: Forecast
+    """What it visits: tiles at most, and their pixels where they lie together."""
     seconds: float
     """Of the device for all of that, by what one batch takes."""
     account: Account | None
@@ -50,7 +50,7 @@ class PassSchedule:
             "window": list(window_shape(one)),
             "batch": one.batch,
             "tiles": len(one.tiles),
-            "most": asdict(self.most),
+            "expected": asdict(self.expected),
             "seconds": self.seconds,
             "memory": None if self.account is None else self.account.to_dict(),
         }
@@ -111,9 +111,9 @@ def _schedule(rehearsal: Rehearsal) -> Schedule:
     passes = []
     for layout in plan.passes:
         pace = resolver.seconds_per_px(plan, layout)
-        most = forecast(resolver.recipe.passes[layout.index].select, layout, pace)
+        expected = forecast(resolver.recipe.passes[layout.index].select, layout, pace)
         account = resolved.accounts.get(layout.name)
-        passes.append(PassSchedule(layout, most, most.pixels * pace, account))
+        passes.append(PassSchedule(layout, expected, expected.pixels * pace, account))
     copies = [heaviest] * MOST_SIDE_BY_SIDE if heaviest else []
     return Schedule(
         passes=tuple(passes),
@@ -141,7 +141,7 @@ def as_page(schedule: Schedule) -> Iterator[Table | str]:
         fit = _count(schedule.side_by_side, "forward pass", "es")
         yield f"the memory of one worker holds {fit} of the heaviest kind at once"
     yield (
-        f"at most {_time(schedule.seconds)} of computing on {workers}; reading and writing run "
+        f"about {_time(schedule.seconds)} of computing on {workers}; reading and writing run "
         "beside it"
     )
 
@@ -150,12 +150,12 @@ def _work(passes: Sequence[PassSchedule]) -> Table:
     """What there is to do, and how long it takes at most."""
     table = _table("pass", "pixel", "size", "tiles", "megapixels", "time")
     for one in passes:
-        layout, most = one.layout, one.most
+        layout, expected = one.layout, one.expected
         all_tiles = len(layout.tiles)
-        some = f"at most {most.tiles} of " if most.tiles < all_tiles else ""
+        some = f"at most {expected.tiles} of " if expected.tiles < all_tiles else ""
         height, width = layout.plane.shape
         tiles = f"{some}{all_tiles} of {layout.tile_px} px"
-        size, megapixels = f"{height} x {width}", f"{most.pixels / 1e6:.1f}"
+        size, megapixels = f"{height} x {width}", f"{expected.pixels / 1e6:.1f}"
         table.add_row(layout.name, _pixel(layout), size, tiles, megapixels, _time(one.seconds))
     return table
 

@@ -1,4 +1,4 @@
-"""What a pass will cost at most, before anything has looked at the image. Pure."""
+"""What a pass will cost, before anything has looked at the image. Pure."""
 
 from __future__ import annotations
 
@@ -22,20 +22,18 @@ from saccade.pipeline.selectors import (
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The most that a pass visits."""
+    """What a pass is expected to visit."""
 
     tiles: int
-    """Tiles answered for."""
-    windows: int
-    """Windows computed."""
+    """Tiles answered for, at most."""
     pixels: int
-    """Input pixels through the model, halos included."""
+    """Input pixels through the model for so many tiles, halos included, where they lie together."""
 
 
 def forecast(
     selector: Selector, layout: PassLayout, seconds_per_pixel: float | None = None
 ) -> Forecast:
-    """The most that a pass visits of an image.
+    """What a pass is expected to visit of an image.
 
     Args:
         selector: which tiles it visits.
@@ -46,17 +44,20 @@ def forecast(
     tiles = most_tiles(selector, len(grid), layout.tile_px, seconds_per_pixel)
     height, width = window_shape(layout)
     if not layout.window_tiles:
-        return Forecast(tiles, 1, height * width)
-    everywhere = _along(layout, grid.rows) * _along(layout, grid.columns)
-    windows = min(tiles, everywhere)
-    return Forecast(tiles, windows, windows * height * width)
+        return Forecast(tiles, height * width)
+    everywhere_px = math.prod(_along(layout, n) for n in (grid.rows, grid.columns))
+    return Forecast(tiles, math.ceil(everywhere_px * tiles / len(grid)))
 
 
 def _along(layout: PassLayout, tiles: int) -> int:
-    """Windows along one axis, where every shard begins a new one."""
-    shards, rest = divmod(tiles, layout.shard_tiles)
-    side = layout.window_tiles
-    return shards * math.ceil(layout.shard_tiles / side) + math.ceil(rest / side)
+    """Pixels along one axis that windows over all tiles compute; every shard begins a new one."""
+    whole, rest = divmod(tiles, layout.shard_tiles)
+    longest = layout.window_tiles
+    px = 0
+    for shards, length in ((whole, layout.shard_tiles), (1, rest)):
+        windows = math.ceil(length / longest)
+        px += shards * (length * layout.tile_px + windows * 2 * layout.halo_px)
+    return px
 
 
 def window_shape(layout: PassLayout) -> Shape:

@@ -58,7 +58,7 @@ def run_in(folder: Path, words: list[str]) -> str:
 @pytest.mark.slow
 def test_every_command_of_the_readme_works_in_the_order_of_the_text(desk: Path) -> None:
     shown = [words for words in commands() if words[0] not in SET_UP]
-    assert {words[1] for words in shown} == {"run", "status", "show", "inspect"}
+    assert {words[1] for words in shown} == {"run", "status", "show", "inspect", "plan"}
     for words in shown:
         assert run_in(desk, words)
     assert list((desk / "run" / "pictures").glob("*.png"))

@@ -173,14 +173,15 @@ class Resolver:
         return self.book.budget().reserving(self._lanes_nbytes(plan, layout))
 
     def _lanes_nbytes(self, plan: ImagePlan, layout: PassLayout) -> int:
-        """What lanes hold of a pass, where the device's memory is the host's."""
+        """What lanes and the source hold of a pass, where the device's memory is the host's."""
         if self.spec.device != "cpu":
             return 0
         height, width = window_shape(layout)
         batch_px = layout.batch * height * width
         unit_nbytes = layout.shard_px**2 * len(layout.classes) * np.dtype(plan.scores).itemsize
         lanes = LaneBudgets(self.spec.read_nbytes, self.spec.write_nbytes)
-        return lanes.held_nbytes(batch_px * nbytes_per_px(plan, layout, self.source), unit_nbytes)
+        batch_nbytes = batch_px * nbytes_per_px(plan, layout, self.source)
+        return lanes.held_nbytes(batch_nbytes, unit_nbytes) + self.source.cache_nbytes
 
     # ----------------------------------------------------------------------------------- glance
 

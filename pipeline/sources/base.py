@@ -99,6 +99,9 @@ class Source(Protocol):
     nodata: float | None
     """The sample value that means 'no data here', where the file states one; NaN is a value."""
 
+    cache_nbytes: int
+    """Host memory that decoded tiles are kept in, at most."""
+
     def read(self, level: int, box: Box) -> np.ndarray:
         """Pixels of one box of one level.
 

@@ -40,6 +40,7 @@ class Reader(ABC):
     dtype: np.dtype[Any]
     pixel_size: PixelSize | None = None
     nodata: float | None = None
+    cache_nbytes: int = 0
     _closed = False
 
     def read(self, level: int, box: Box) -> np.ndarray:

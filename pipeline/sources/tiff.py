@@ -56,7 +56,8 @@ class TiffSource(Reader):
         self._read_tags(first, planes[0], ome)
         self._segments = [tuple(self._open_page(page) for page in level) for level in planes]
         largest = max(s.cached_nbytes for level in self._segments for s in level)
-        self._cache = TileCache(cache_limit(largest))
+        self.cache_nbytes = cache_limit(largest)
+        self._cache = TileCache(self.cache_nbytes)
         resampling = tiff_tags.overview_resampling(first)
         self.levels = _levels([level[0] for level in self._segments], resampling)
 

@@ -170,7 +170,7 @@ def test_defaults_of_a_model_spec_declare_nothing(folder: Path) -> None:
 
 def test_pooling_is_noticed_where_nobody_declares_it(folder: Path) -> None:
     spec = load_model(zoo("Pooled"), base_folder=folder).spec
-    assert (spec.multiple, spec.stride, spec.halo_px) == (4, 1, 8)
+    assert (spec.multiple, spec.stride, spec.halo_px) == (4, 1, 4)
 
 
 def test_a_halo_too_small_is_kept_and_said_to_be_inexact(folder: Path) -> None:

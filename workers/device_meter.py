@@ -53,6 +53,15 @@ def allowed_memory(device: str, limit: MemoryLimit | None = None) -> Budget:
     return budget_of(memory, torch.cuda.memory_allocated(device), limit)
 
 
+def total_memory_nbytes(device: str) -> int:
+    """All that a device has, or that this container is granted of it; the same at any time."""
+    if device == "cpu":
+        return host_memory().total_nbytes
+    if is_simulated(device):
+        return simulated_memory(device).curve.limit_nbytes
+    return int(torch.cuda.mem_get_info(device)[1])
+
+
 def budget_of(memory: HostMemory, held_nbytes: int, limit: MemoryLimit | None) -> Budget:
     """Allowed and reserved, from what there is, what this process holds, and the user's limit."""
     if limit is None:

@@ -26,7 +26,7 @@ from saccade.pipeline.models.loading import fingerprint
 from saccade.pipeline.recipe import PassRecipe
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, device_name, kind_of
-from saccade.workers.device_meter import allowed_memory, meter_for
+from saccade.workers.device_meter import allowed_memory, meter_for, total_memory_nbytes
 from saccade.workers.folder import write_whole
 from saccade.workers.memory import Budget, MemoryKey, MemoryModel, pixels_of
 from saccade.workers.memory_host import share_of
@@ -111,9 +111,11 @@ class MemoryBook:
         """What one worker may hold on its device, and what it held before computing.
 
         Settled by the first worker that asks, once its models are loaded; the same for all that
-        have such a device, such a limit and as many beside them.
+        have such a device, as much memory, such a limit and as many beside them.
         """
-        facts = (device_name(self.spec.device), str(self.spec.limit), self.spec.sharing)
+        device = self.spec.device
+        total_nbytes = total_memory_nbytes(device)
+        facts = (device_name(device), total_nbytes, str(self.spec.limit), self.spec.sharing)
         key = f"budget-{_hash(facts)}"
         known = read_frozen(self.folder, key, Budget.from_dict)
         return known or freeze(self.folder, key, self._budget_now(), Budget.from_dict)

@@ -43,8 +43,9 @@ from saccade.workers import context
 from saccade.workers.context import WorkerContext
 from saccade.workers.device import Predictor, device_name, set_threads
 from saccade.workers.device_meter import meter_for
-from saccade.workers.device_simulated import MemoryCurve, SimulatedMemory, SimulatedModel
+from saccade.workers.device_simulated import SimulatedMemory, SimulatedModel
 from saccade.workers.folder import RunFolder
+from saccade.workers.memory_curve import MemoryCurve
 from saccade.workers.tasks import ImageEntry, WorkerSpec
 
 MODELS = Path(__file__).parent

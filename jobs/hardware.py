@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from saccade.pipeline.errors import UsageError
-from saccade.workers.device_simulated import MemoryCurve, is_simulated
+from saccade.workers.memory_curve import MemoryCurve, is_simulated
 from saccade.workers.memory_limits import host_memory
 from saccade.workers.memory_size import MemoryLimit
 

@@ -32,10 +32,11 @@ from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, torch_device
 from saccade.workers.device_graphs import Graphs
 from saccade.workers.device_meter import most_held_nbytes
-from saccade.workers.device_simulated import SimulatedModel, is_simulated, simulated_memory
+from saccade.workers.device_simulated import SimulatedModel, simulated_memory
 from saccade.workers.folder import RunFolder
 from saccade.workers.memory import Account
 from saccade.workers.memory_book import MemoryBook, ProbeCase
+from saccade.workers.memory_curve import is_simulated
 from saccade.workers.reading import WindowPixels, check_present, read_window
 from saccade.workers.resolving import Resolved, Resolver, nbytes_per_px, probe_case
 from saccade.workers.settings_shelf import cache_folder

@@ -22,7 +22,7 @@ from saccade.pipeline.models.base import PassModel, Prediction, Views
 from saccade.workers.backing_off import Part, PixelLimit, halves
 from saccade.workers.device_copies import copies_for
 from saccade.workers.device_graphs import Graphs
-from saccade.workers.device_simulated import is_simulated
+from saccade.workers.memory_curve import is_simulated
 from saccade.workers.pending import Pending
 from saccade.workers.reading import WindowPixels
 

@@ -16,8 +16,9 @@ import torch
 from torch._C._autograd import _disable_profiler_legacy, _enable_profiler_legacy
 from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
 
-from saccade.workers.device_simulated import is_simulated, simulated_memory
+from saccade.workers.device_simulated import simulated_memory
 from saccade.workers.memory import Budget
+from saccade.workers.memory_curve import is_simulated
 from saccade.workers.memory_limits import (
     HostMemory,
     host_memory,

@@ -17,7 +17,8 @@ from saccade.pipeline.models.wrap import TorchModel
 from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.workers.backing_off import LEAST_PX, PixelLimit, halves
 from saccade.workers.device import Predictor
-from saccade.workers.device_simulated import MemoryCurve, SimulatedMemory, SimulatedModel
+from saccade.workers.device_simulated import SimulatedMemory, SimulatedModel
+from saccade.workers.memory_curve import MemoryCurve
 from saccade.workers.reading import WindowPixels
 
 sides = st.integers(1, 67).map(lambda n: 8 * n)

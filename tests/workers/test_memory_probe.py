@@ -17,13 +17,9 @@ from saccade.pipeline.models.base import PassModel, Views
 from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.workers.device import Predictor
 from saccade.workers.device_meter import allowed_memory, budget_of, meter_for
-from saccade.workers.device_simulated import (
-    MemoryCurve,
-    SimulatedMemory,
-    SimulatedModel,
-    simulated_memory,
-)
+from saccade.workers.device_simulated import SimulatedMemory, SimulatedModel, simulated_memory
 from saccade.workers.memory import Budget, MemoryKey, MemoryModel
+from saccade.workers.memory_curve import MemoryCurve
 from saccade.workers.memory_limits import HostMemory, resident_nbytes
 from saccade.workers.memory_probe import probe, probe_sizes
 from saccade.workers.memory_size import MemoryLimit

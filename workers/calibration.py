@@ -149,9 +149,15 @@ class Bench:
         return Sample(window, self._read[window])
 
     def _affordable(self, setting: ExecutionSetting, computed_px: int) -> bool:
-        known = self._pace.get(setting.precision, max(self._pace.values()))
-        left = self.seconds - (self.clock() - self._began)
-        return ROUNDS[0] * computed_px * known <= left
+        """Whether there is time for one setting; for a first one of an arithmetic, all there was.
+
+        The reference may have used most of the time up, on a machine that others use too: that is
+        where another arithmetic saves most.
+        """
+        known = self._pace.get(setting.precision)
+        takes = ROUNDS[0] * computed_px * (known or max(self._pace.values()))
+        spent = self.clock() - self._began
+        return takes <= (self.seconds if known is None else self.seconds - spent)
 
     def _tried(
         self, setting: ExecutionSetting, layout: PassLayout, batches: list[list[Sample]]

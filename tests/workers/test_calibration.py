@@ -189,7 +189,21 @@ def test_no_setting_is_begun_for_which_no_time_is_left() -> None:
     small = replace(space.reference, window_px=TILE)
     assert bench(small) is not None
     clock.looks += 200
-    assert bench(replace(small, precision="bfloat16")) is None
+    assert bench(replace(small, channels_last=True)) is None
+
+
+def test_a_first_try_of_an_arithmetic_is_begun_although_the_reference_used_the_time_up() -> None:
+    subject, space = subject_of(conv_net(), noise(307, 401))
+    clock = Ticks()
+    bench = Bench(subject, samples_of(subject, space), 200.0, clock)
+    assert bench(space.reference) is not None
+    clock.looks += 200
+    other = replace(space.reference, precision="bfloat16")
+    assert bench(other) is not None
+    assert bench(replace(other, channels_last=True)) is None
+    hasty = Bench(subject, samples_of(subject, space), 1e-9, Ticks())
+    assert hasty(space.reference) is not None
+    assert hasty(other) is None
 
 
 def test_a_setting_answers_at_least_twice_so_that_warming_up_does_not_count() -> None:

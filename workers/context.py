@@ -31,7 +31,7 @@ from saccade.pipeline.store import ImageStore
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, torch_device
 from saccade.workers.device_graphs import Graphs
-from saccade.workers.device_meter import most_held_nbytes
+from saccade.workers.device_meter import keep_to, most_held_nbytes
 from saccade.workers.device_simulated import SimulatedModel, simulated_memory
 from saccade.workers.folder import RunFolder
 from saccade.workers.memory import Account
@@ -111,6 +111,8 @@ class WorkerContext:
         self.recipe = Recipe.model_validate_json(spec.recipe_json)
         self._models: dict[tuple[str, ModelForm], PassModel] = {}
         self._graphs: dict[int, Graphs] = {}  # by the id of a model above
+        # workers of one process have one allocator, and its limit is that of all of them
+        keep_to(spec.device, spec.limit, spec.sharing if spec.own_process else 1)
         self.book = MemoryBook(spec, self.folder.memory, cache_folder("memory"))
         self._limits: dict[tuple[str, Arithmetic, int], PixelLimit] = {}
         self._images: dict[str, ImageContext] = {}

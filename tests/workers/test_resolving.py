@@ -8,11 +8,13 @@ from fakes import Lab, noise, one_pass, pass_of, several_passes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.jobs.journal import read_records
 from saccade.jobs.status import as_json, as_page, read_tally
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.layout import Capacity, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.recipe import Output, PassRecipe
+from saccade.pipeline.result import open_result
 from saccade.workers.device_simulated import simulated_memory
 from saccade.workers.folder import RunFolder
 from saccade.workers.memory_size import MemoryLimit
@@ -136,6 +138,25 @@ def test_too_little_memory_for_a_worker_is_refused_before_anything_starts(lab: L
         lab.run_all(
             one_pass("echo"), {"one": noise(64, 64)}, "local", memory=MemoryLimit(nbytes=MIB)
         )
+
+
+def test_an_image_that_ran_out_of_memory_teaches_the_next(lab: Lab) -> None:
+    """The model needs more than was probed: it never answers for more than two windows at once."""
+    image = noise(512, 512)
+    dense = pass_of("dense", "hungry", 1, tile=64, window=64)
+    recipe = several_passes([dense], chunk=64, shard=512)
+    device = "simulated:1GiB:1:7"
+    both = {"one": image, "two": image}
+    summary = lab.run_all(recipe, both, device=device, images_open=1)
+    splits, batches = {}, {}
+    for record in read_records(RunFolder(summary.folder).journal):
+        if "splits" in record:
+            splits[record["image"]] = splits.get(record["image"], 0) + record["splits"]
+            batches[record["image"]] = record["batch"]
+    assert splits["one"] > 0
+    assert batches["two"] < batches["one"]
+    results = [open_result(RunFolder(summary.folder).result(name)).fused for name in both]
+    np.testing.assert_array_equal(*map(np.asarray, results))
 
 
 # ----------------------------------------------------------------------------- the four words

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from saccade.pipeline.errors import ModelContract, UnitTooLarge
+from saccade.pipeline.errors import ModelContract, SaccadeError, UnitTooLarge
 from saccade.pipeline.execution import ExecutionSetting, SearchSpace, Trial, search
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout
@@ -140,7 +140,9 @@ class Bench:
             return self._tried(setting, layout, batches)
         # what torch says to a type, a kernel or a size that it can't do
         except (ModelContract, UnitTooLarge, RuntimeError, MemoryError) as error:
-            return Trial.failed(setting, f"{type(error).__name__}: {error}".splitlines()[0])
+            ours = isinstance(error, SaccadeError)
+            reason = str(error) if ours else f"{type(error).__name__}: {error}"
+            return Trial.failed(setting, reason.splitlines()[0])
 
     def _sample(self, layout: PassLayout, place: Box) -> Sample:
         window = window_at(layout, place)

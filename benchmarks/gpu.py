@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import command, machine, table
-from gpu_memory import cuda_limit, limit_rows, memory_rows, simulated_limit, views, window_shape
+from gpu_memory import cuda_limit, limit_rows, memory_rows, simulated_limit, views
 from networks import NETWORKS
 
 from saccade.jobs.driver import run
@@ -166,7 +166,7 @@ def dense_run(options: argparse.Namespace, device: str, side: int) -> Dense:
 
 def forward_only(dense: Dense, device: str, forwards: int) -> float:
     """Megapixels per second of the same model and batch, with nothing to read or to write."""
-    given, watch = views(dense.layout.batch, window_shape(dense.layout), device), Watch(device)
+    given, watch = views(dense.layout.batch, dense.layout.window_shape, device), Watch(device)
     with torch.inference_mode():
         for _ in range(forwards):
             dense.model(given)
@@ -174,7 +174,7 @@ def forward_only(dense: Dense, device: str, forwards: int) -> float:
         for _ in range(forwards):
             dense.model(given)
         seconds = watch.between(began, watch.mark())
-    height, width = window_shape(dense.layout)
+    height, width = dense.layout.window_shape
     return forwards * dense.layout.batch * height * width / seconds / 1e6
 
 
@@ -191,7 +191,7 @@ def tables(options: argparse.Namespace) -> Iterator[str]:
     busy, pace = dense.watch.summary()
     alone = forward_only(dense, device, options.forwards)
     layout = dense.layout
-    size = f"{layout.batch} x {window_shape(layout)[0]} px, {layout.precision}"
+    size = f"{layout.batch} x {layout.window_shape[0]} px, {layout.precision}"
     form = ", ".join(n for n in ("channels_last", "fused", "graphed") if getattr(layout, n))
     speeds = (f"{busy:.1%}", f"{pace:.1f}", f"{alone:.1f}", f"{pace / alone:.1%}")
     yield table(

@@ -48,7 +48,7 @@ def memory_rows(
         with torch.inference_mode():
             model(given)
 
-    side = window_shape(layout)[0]
+    side = layout.window_shape[0]
     sizes = probe_sizes(2 * side, layout.multiple)
     key = MemoryKey("benchmark", layout.precision, "contiguous", device)
     fitted = MemoryModel.fit(key, probe(forward, meter, sizes))
@@ -99,7 +99,7 @@ def limit_rows(
     predictor: Predictor, fitted: MemoryModel, limited: Limited, batch: int
 ) -> list[list[str]]:
     """A batch where it fits, where half and a quarter of it, a part of a window, nothing does."""
-    shape = window_shape(predictor.layout)
+    shape = predictor.layout.window_shape
     generator = np.random.default_rng(11)
     windows = [
         WindowPixels(generator.integers(0, 255, (*shape, 3), np.uint8)) for _ in range(batch)

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from saccade.jobs.rehearsal import Conditions, Rehearsal, rehearse
-from saccade.pipeline.forecast import Forecast, forecast, window_shape
+from saccade.pipeline.forecast import Forecast, forecast
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.recipe_file import load_recipe
 from saccade.workers.device import device_name
@@ -47,7 +47,7 @@ class PassSchedule:
             "precision": one.precision,
             "tile": one.tile_px,
             "halo": one.halo_px,
-            "window": list(window_shape(one)),
+            "window": list(one.window_shape),
             "batch": one.batch,
             "tiles": len(one.tiles),
             "expected": asdict(self.expected),
@@ -106,19 +106,18 @@ def _schedule(rehearsal: Rehearsal) -> Schedule:
     resolver = rehearsal.resolver
     resolved = resolver.resolve()
     plan = resolved.plan
-    works = resolver.works(plan)
-    heaviest = max(works, key=lambda work: work.safe_nbytes, default=None)
-    passes = []
+    heaviest = max(resolved.works, key=lambda work: work.safe_nbytes, default=None)
+    accounts, passes = resolved.accounts, []
     for layout in plan.passes:
         pace = resolver.seconds_per_px(plan, layout)
         expected = forecast(resolver.recipe.passes[layout.index].select, layout, pace)
-        account = resolved.accounts.get(layout.name)
+        account = accounts.get(layout.name)
         passes.append(PassSchedule(layout, expected, expected.pixels * pace, account))
     copies = [heaviest] * MOST_SIDE_BY_SIDE if heaviest else []
     return Schedule(
         passes=tuple(passes),
         workers=rehearsal.count,
-        side_by_side=side_by_side(copies, resolver.book.budget()),
+        side_by_side=side_by_side(copies, resolved.budget),
         device=device_name(rehearsal.spec.device),
     )
 
@@ -174,7 +173,7 @@ def _memory(passes: Sequence[PassSchedule]) -> Table:
 
 
 def _window(layout: PassLayout) -> str:
-    height, width = window_shape(layout)
+    height, width = layout.window_shape
     size = f"{height} px" if height == width else f"{height} x {width}"
     return size if layout.window_tiles else "whole image"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from saccade.pipeline.geometry import Shape
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.selection import whole_tiles
 from saccade.pipeline.selectors import (
@@ -42,7 +41,7 @@ def forecast(
     """
     grid = layout.tiles
     tiles = most_tiles(selector, len(grid), layout.tile_px, seconds_per_pixel)
-    height, width = window_shape(layout)
+    height, width = layout.window_shape
     if not layout.window_tiles:
         return Forecast(tiles, height * width)
     everywhere_px = math.prod(_along(layout, n) for n in (grid.rows, grid.columns))
@@ -58,15 +57,6 @@ def _along(layout: PassLayout, tiles: int) -> int:
         windows = math.ceil(length / longest)
         px += shards * (length * layout.tile_px + windows * 2 * layout.halo_px)
     return px
-
-
-def window_shape(layout: PassLayout) -> Shape:
-    """Height and width of a pass's windows, halo included."""
-    height, width = layout.padded_shape
-    if not layout.window_tiles:
-        return height, width
-    side = layout.window_tiles * layout.tile_px + 2 * layout.halo_px
-    return min(side, height), min(side, width)
 
 
 def most_tiles(

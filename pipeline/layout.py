@@ -133,6 +133,15 @@ class PassLayout:
         return round_up(height, self.multiple), round_up(width, self.multiple)
 
     @property
+    def window_shape(self) -> Shape:
+        """Height and width of the largest windows, halo included."""
+        if not self.window_tiles:
+            return self.padded_shape
+        side = self.window_tiles * self.tile_px + 2 * self.halo_px
+        height, width = self.padded_shape
+        return min(side, height), min(side, width)
+
+    @property
     def score_shape(self) -> Shape:
         """Height and width of the scores."""
         height, width = self.plane.shape

@@ -6,7 +6,6 @@ Everything here is opened lazily, shared between lanes, and closed when nobody u
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +19,7 @@ from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import AS_LOADED, Arithmetic, ModelForm, PassModel
 from saccade.pipeline.models.casting import in_form
-from saccade.pipeline.models.loading import load_model
+from saccade.pipeline.models.loading import fingerprint, load_model
 from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.resampling import coarse_box_for, upsample
@@ -38,7 +37,13 @@ from saccade.workers.memory import Account
 from saccade.workers.memory_book import MemoryBook, ProbeCase
 from saccade.workers.memory_curve import is_simulated
 from saccade.workers.reading import WindowPixels, check_present, read_window
-from saccade.workers.resolving import Resolved, Resolver, nbytes_per_px, probe_case
+from saccade.workers.resolving import (
+    Resolved,
+    Resolver,
+    fastest_seconds,
+    nbytes_per_px,
+    probe_case,
+)
 from saccade.workers.settings_shelf import cache_folder
 from saccade.workers.steps import finalise, freeze_image, select_next
 from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
@@ -46,8 +51,6 @@ from saccade.workers.tuning import Tuner, said_of
 
 IDLE_IMAGES = 2
 """Images that stay open while nobody uses them."""
-PROBES = 3
-"""Forward passes timed for a budget in seconds; the fastest counts."""
 
 
 @dataclass
@@ -62,6 +65,8 @@ class ImageContext:
     """Its result."""
     accounts: Mapping[str, Account] = field(default_factory=dict)
     """By pass, what a forward pass may hold and is expected to, where that is known."""
+    predictors: dict[int, Predictor] = field(default_factory=dict)
+    """By pass, once it has computed."""
     users: int = 0
     """Units that hold it."""
     planes: tuple[Plane, ...] = field(init=False)
@@ -113,7 +118,8 @@ class WorkerContext:
         self._graphs: dict[int, Graphs] = {}  # by the id of a model above
         # workers of one process have one allocator, and its limit is that of all of them
         keep_to(spec.device, spec.limit, spec.sharing if spec.own_process else 1)
-        self.book = MemoryBook(spec, self.folder.memory, cache_folder("memory"))
+        self._fingerprints: dict[str, str] = {}
+        self.book = MemoryBook(spec, self.folder.memory, self.fingerprint, cache_folder("memory"))
         self._limits: dict[tuple[str, Arithmetic, int], PixelLimit] = {}
         self._images: dict[str, ImageContext] = {}
         self._images_lock = threading.Lock()
@@ -134,6 +140,13 @@ class WorkerContext:
                 )
             return self._models[key]
 
+    def fingerprint(self, one: PassRecipe) -> str:
+        """Hash of a pass's model and its weights; files are read once, as the model is."""
+        key = one.model.model_dump_json()
+        if key not in self._fingerprints:
+            self._fingerprints[key] = fingerprint(one.model, self.spec.model_folder)
+        return self._fingerprints[key]
+
     def converted(self, one: PassRecipe, form: ModelForm) -> PassModel:
         """A pass's model in another form, for the caller to keep or to drop."""
         return in_form(self.model(one), form, device=torch_device(self.spec.device))
@@ -145,9 +158,14 @@ class WorkerContext:
         return SimulatedModel(model, simulated_memory(self.spec.device))
 
     def predictor(self, entry: ImageEntry, image: ImageContext, unit: Unit) -> Predictor:
-        """A pass's model, ready for windows of one image."""
-        one = self.recipe_for(entry).passes[unit.pass_index]
-        layout = image.plan.passes[unit.pass_index]
+        """A pass's model, ready for windows of one image; made once as long as that is open."""
+        index = unit.pass_index
+        if index not in image.predictors:
+            one = self.recipe_for(entry).passes[index]
+            image.predictors[index] = self._predictor(one, image, image.plan.passes[index])
+        return image.predictors[index]
+
+    def _predictor(self, one: PassRecipe, image: ImageContext, layout: PassLayout) -> Predictor:
         model = self.model(one, layout.form)
         graphs = self._graphs.setdefault(id(model), Graphs(model)) if layout.graphed else None
         limit = self._limit(probe_case(one, image.plan, layout, image.source))
@@ -236,7 +254,7 @@ class WorkerContext:
     def resolver(self, entry: ImageEntry, source: Source, **tuning: Any) -> Resolver:
         """What lays passes over an image; ``tuning`` are other values for a ``Tuner``'s fields."""
         fields = {"cache": cache_folder()} | tuning
-        tuner = Tuner(self.spec, self.folder.settings, self.converted, **fields)
+        tuner = Tuner(self.spec, self.folder.settings, self.converted, self.fingerprint, **fields)
         recipe = self.recipe_for(entry)
         return Resolver(self.spec, self.book, tuner, self.model, entry, recipe, source)
 
@@ -252,10 +270,10 @@ class WorkerContext:
             unit = Unit("probe", entry.name, "sweep", index)
             predictor = self.predictor(entry, image, unit)
             pixels = image.read(unit, window)
-            fastest = min(_seconds(predictor, pixels) for _ in range(PROBES))
+            seconds = fastest_seconds(predictor, [pixels])
         finally:
             self.release(image)
-        return fastest / layout.tile_px**2
+        return seconds / layout.tile_px**2
 
 
 def open_present(uri: str) -> Source:
@@ -265,12 +283,6 @@ def open_present(uri: str) -> Source:
     except SourceError:
         check_present(uri)
         raise
-
-
-def _seconds(predictor: Predictor, pixels: WindowPixels) -> float:
-    since = time.perf_counter()
-    predictor([pixels])
-    return time.perf_counter() - since
 
 
 def wants_seconds(selector: Any) -> bool:

@@ -6,7 +6,6 @@ Knows tensors; knows no files, units or threads.
 from __future__ import annotations
 
 import platform
-import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from saccade.workers.backing_off import Part, PixelLimit, halves
 from saccade.workers.device_copies import copies_for
 from saccade.workers.device_graphs import Graphs
 from saccade.workers.memory_curve import is_simulated
+from saccade.workers.memory_limits import most_resident_nbytes
 from saccade.workers.pending import Pending
 from saccade.workers.reading import WindowPixels
 
@@ -230,7 +230,7 @@ def peak_memory_nbytes(device: str) -> int:
     """Most memory held so far: of the device, or of this process where the device is a CPU."""
     if device.startswith("cuda"):
         return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return most_resident_nbytes()
 
 
 def begin_peak(device: str) -> None:

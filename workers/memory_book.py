@@ -19,10 +19,8 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.errors import ModelContract, UnitTooLarge
-from saccade.pipeline.forecast import window_shape
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.layout import PassLayout
-from saccade.pipeline.models.loading import fingerprint
 from saccade.pipeline.recipe import PassRecipe
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, device_name, kind_of
@@ -60,7 +58,7 @@ class ProbeCase:
 
         Batches of its one size, where a model has but one.
         """
-        height, width = window_shape(self.layout)
+        height, width = self.layout.window_shape
         if self.layout.window_tiles and not self.layout.local:
             yield tuple((batch, (height, width)) for batch in (1, 2, 3))
             return
@@ -102,6 +100,8 @@ class MemoryBook:
     """Of the worker."""
     folder: Path
     """RUN/memory."""
+    fingerprint: Callable[[PassRecipe], str]
+    """Hash of a pass's model and its weights."""
     cache: Path | None = None
     """Of the user, for models; None neither reads nor writes one."""
 
@@ -171,11 +171,11 @@ class MemoryBook:
 
     def _key(self, case: ProbeCase) -> MemoryKey:
         facts = {
-            "model": fingerprint(case.one.model, self.spec.model_folder),
+            "model": self.fingerprint(case.one),
             "saccade": version("saccade"),
             "samples": [case.dtype, case.channels, case.guidance_classes],
             "context": len(case.layout.context),
-            "shape": None if case.layout.local else window_shape(case.layout),
+            "shape": None if case.layout.local else case.layout.window_shape,
         }
         memory = "channels_last" if case.layout.channels_last else "contiguous"
         memory += ", fused" * case.layout.fused

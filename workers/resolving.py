@@ -16,14 +16,13 @@ import numpy as np
 
 from saccade.pipeline.errors import RecipeError
 from saccade.pipeline.execution import Calibration
-from saccade.pipeline.forecast import window_shape
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import WHOLE_PASS_PX, Capacity, PassLayout
 from saccade.pipeline.models.base import AS_LOADED, ModelForm, PassModel
 from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.resolve import locate_resolution, resolve_image
-from saccade.pipeline.sources.base import Source
+from saccade.pipeline.sources.base import Identity, Source
 from saccade.workers.device import Predictor, kind_of, torch_device
 from saccade.workers.memory import Account, Budget, MemoryModel
 from saccade.workers.memory_book import MemoryBook, ProbeCase
@@ -59,8 +58,15 @@ class Resolved:
     """What runs."""
     settings: Mapping[str, Calibration]
     """By pass, where a setting was measured."""
-    accounts: Mapping[str, Account]
-    """By pass: what its forward pass may hold and is expected to; absent where that is unknown."""
+    works: tuple[Work, ...]
+    """What every pass runs at once; without those that can't be probed."""
+    budget: Budget
+    """Of the worker."""
+
+    @property
+    def accounts(self) -> dict[str, Account]:
+        """By pass: what its forward pass may hold and is expected to."""
+        return accounts_of(self.works, self.budget)
 
     def said(self) -> dict[str, dict[str, Any]]:
         """The accounts as receipts hold them."""
@@ -96,55 +102,47 @@ class Resolver:
         """
         candidates = self._candidates()
         recipe = self.recipe.glancing_at(max(candidates)) if candidates else self.recipe
-        draft = self._lay_out(recipe)
+        identity = self.source.identity()
+        draft = self._lay_out(identity, recipe)
         memory = [self._memory(draft, layout) for layout in draft.passes]
         if candidates:
-            recipe = self.recipe.glancing_at(self._finest_glance(draft, memory[0]))
+            finest = self._finest_glance(candidates, draft, memory[0])
+            recipe = self.recipe.glancing_at(finest)
         capacities = [self._capacity(draft, *one) for one in zip(draft.passes, memory, strict=True)]
-        plan = self._lay_out(recipe, capacities)
+        plan = self._lay_out(identity, recipe, capacities)
         plan, settings = self.tuner.tune(recipe, plan, self.source, capacities)
-        self.works(plan)
-        return Resolved(plan, settings, self.accounts(plan))
+        works = self._works(plan, measure=True)
+        check_each_fits(works, self.book.budget())
+        return Resolved(plan, settings, works, self.book.budget())
 
     def accounts(self, plan: ImagePlan) -> dict[str, Account]:
         """By pass, what a forward pass may hold and is expected to, where that is known."""
-        budget = self.book.budget()
-        works = self._works(plan, measure=False)
-        return {work.name: Account.of(budget, work.projected_nbytes) for work in works}
-
-    def works(self, plan: ImagePlan) -> tuple[Work, ...]:
-        """What every pass runs at once; measured where it is not known, left out if it can't be.
-
-        Raises:
-            UnitTooLarge: one does not fit; names the worst.
-        """
-        works = self._works(plan, measure=True)
-        check_each_fits(works, self.book.budget())
-        return works
+        return accounts_of(self._works(plan, measure=False), self.book.budget())
 
     def _works(self, plan: ImagePlan, *, measure: bool) -> tuple[Work, ...]:
         known = ((one, self._memory(plan, one, measure=measure)) for one in plan.passes)
         return tuple(
-            Work(one.name, model, one.batch, window_shape(one), self._lanes_nbytes(plan, one))
+            Work(one.name, model, one.batch, one.window_shape, self._lanes_nbytes(plan, one))
             for one, model in known
             if model is not None
         )
 
-    def _lay_out(self, recipe: Recipe, capacities: Sequence[Capacity] = ()) -> ImagePlan:
+    def _lay_out(
+        self, identity: Identity, recipe: Recipe, capacities: Sequence[Capacity] = ()
+    ) -> ImagePlan:
         specs = [self.load(one, AS_LOADED).spec for one in recipe.passes]
-        entry, source = self.entry, self.source
+        entry = self.entry
         return resolve_image(
-            entry.name, source, source.identity(), recipe, specs, entry.pixel_size, capacities
+            entry.name, self.source, identity, recipe, specs, entry.pixel_size, capacities
         )
 
     def seconds_per_px(self, plan: ImagePlan, layout: PassLayout) -> float:
         """Of the device, per pixel computed: the fastest of a few batches without content."""
         case = probe_case(self.recipe.passes[layout.index], plan, layout, self.source)
-        height, width = (min(side, TIMED_MOST_PX) for side in window_shape(layout))
+        height, width = (min(side, TIMED_MOST_PX) for side in layout.window_shape)
         windows = case.blank(layout.batch, (height, width))
-        predictor = self._predictor(case)
-        fastest = min(_seconds(predictor, windows) for _ in range(TIMED))
-        return fastest / (layout.batch * height * width)
+        seconds = fastest_seconds(self._predictor(case), windows)
+        return seconds / (layout.batch * height * width)
 
     # ----------------------------------------------------------------------------------- memory
 
@@ -176,7 +174,7 @@ class Resolver:
         """What lanes and the source hold of a pass, where the device's memory is the host's."""
         if self.spec.device != "cpu":
             return 0
-        height, width = window_shape(layout)
+        height, width = layout.window_shape
         batch_px = layout.batch * height * width
         unit_nbytes = layout.shard_px**2 * len(layout.classes) * np.dtype(plan.scores).itemsize
         lanes = LaneBudgets(self.spec.read_nbytes, self.spec.write_nbytes)
@@ -207,8 +205,10 @@ class Resolver:
     def _downsample(self, resolution: Resolution) -> float:
         return locate_resolution(self.source, resolution, self.entry.pixel_size).downsample
 
-    def _finest_glance(self, draft: ImagePlan, model: MemoryModel | None) -> float:
-        candidates, glance = self._candidates(), draft.passes[0]
+    def _finest_glance(
+        self, candidates: Mapping[float, Shape], draft: ImagePlan, model: MemoryModel | None
+    ) -> float:
+        glance = draft.passes[0]
         if model is None:  # it can't be tried in other sizes
             return max(candidates)
         # what is read of the whole image waits in memory beside the forward pass
@@ -217,10 +217,19 @@ class Resolver:
         return largest_whole(glance.name, model.with_more(waiting), budget, candidates)
 
 
-def _seconds(predictor: Predictor, windows: Sequence[WindowPixels]) -> float:
-    since = time.perf_counter()
-    predictor(windows)
-    return time.perf_counter() - since
+def fastest_seconds(predictor: Predictor, windows: Sequence[WindowPixels]) -> float:
+    """What a batch takes, the fastest of a few times."""
+    spent = []
+    for _ in range(TIMED):
+        since = time.perf_counter()
+        predictor(windows)
+        spent.append(time.perf_counter() - since)
+    return min(spent)
+
+
+def accounts_of(works: Sequence[Work], budget: Budget) -> dict[str, Account]:
+    """By pass, before it runs."""
+    return {work.name: Account.of(budget, work.projected_nbytes) for work in works}
 
 
 def probe_case(one: PassRecipe, plan: ImagePlan, layout: PassLayout, source: Source) -> ProbeCase:

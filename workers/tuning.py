@@ -19,7 +19,6 @@ from saccade.pipeline.execution import Calibration, ExecutionSetting, SearchSpac
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import Capacity, PassLayout
 from saccade.pipeline.models.base import ModelForm, PassModel
-from saccade.pipeline.models.loading import fingerprint
 from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
@@ -62,6 +61,8 @@ class Tuner:
     """RUN/settings."""
     load: LoadModel
     """A pass's model in a form; kept by nobody else."""
+    fingerprint: Callable[[PassRecipe], str]
+    """Hash of a pass's model and its weights."""
     cache: Path | None = None
     """Of the user; None neither reads nor writes one."""
     fresh: bool = False
@@ -145,7 +146,7 @@ class Tuner:
         """Hash of all that a choice depends on, but for the pixels and the moment."""
         geometry = ("stride", "multiple", "halo_px", "tile_px", "blend", "context", "guidance")
         facts = {
-            "model": fingerprint(case.one.model, self.spec.model_folder),
+            "model": self.fingerprint(case.one),
             "device": device_name(self.spec.device),
             "threads": self.spec.torch_threads,
             "saccade": version("saccade"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from saccade.pipeline.forecast import forecast, most_tiles, window_shape
+from saccade.pipeline.forecast import forecast, most_tiles
 from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.plan import plan_sweep
@@ -79,7 +79,7 @@ def test_a_pass_over_everything_computes_no_more_than_was_forecast(
     computed = sum(w.read.area for w in windows)
     alone = len(grid) * (made.tile_px + 2 * made.halo_px) ** 2
     assert computed <= most.pixels <= alone
-    longest = window_shape(made)
+    longest = made.window_shape
     assert all(w.read.height <= longest[0] and w.read.width <= longest[1] for w in windows)
 
 

@@ -132,6 +132,7 @@ class Predictor:
                 for i in range(len(self.layout.context))
             ),
             pixel_size_um=size.mean_in("um") if size else None,
+            downsample=self.layout.plane.downsample,
         )
 
     def _pixels(self, arrays: Sequence[np.ndarray]) -> Tensor:

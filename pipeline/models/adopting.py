@@ -134,7 +134,21 @@ def _views(pixels: Tensor, spec: ModelSpec) -> Views:
     if spec.guidance:
         guidance = pixels.mean(1, keepdim=True).expand(-1, len(spec.classes), -1, -1)
     context = tuple(torch.full_like(pixels, 0.5) for _ in spec.context)
-    return Views(pixels, guidance=guidance, context=context)
+    features = _features_like(pixels, spec) if spec.takes_features else None
+    return Views(
+        pixels,
+        guidance=guidance,
+        context=context,
+        pixel_size_um=1.0,
+        downsample=1.0,
+        features=features,
+    )
+
+
+def _features_like(pixels: Tensor, spec: ModelSpec) -> Tensor:
+    stride = spec.features[1] if spec.features else 1
+    cells = torch.nn.functional.avg_pool2d(pixels.mean(1, keepdim=True), stride)
+    return cells.expand(-1, spec.takes_features, -1, -1)
 
 
 def _measured(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Activation = Literal["none", "sigmoid", "softmax"]
 Arithmetic = Literal["float32", "bfloat16", "float16"]
+ScaleUnit = Literal["none", "um", "downsample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,14 @@ class ModelSpec:
     """Whether it gives a saliency of its own, to be stored and selected by."""
     local: bool = True
     """Whether ``halo_px`` of context makes the answer exact; False for global attention."""
+    pixel_size: ScaleUnit = "none"
+    """What the model is told of its pixels' size: micrometres, or pixels of the image's finest
+    level per pixel; 'none' tells it nothing."""
+    features: tuple[int, int] | None = None
+    """Channels of the encoder features it gives, and input pixels per feature along each axis."""
+    takes_features: int = 0
+    """Channels of the previous pass's features that it takes; they come at the stride of its own
+    ``features``."""
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes):
@@ -54,6 +63,13 @@ class ModelSpec:
             raise ValueError(f"halo >= 0, stride >= 1 and multiple >= 1 expected; found {self}")
         if any(factor <= 1 for factor in self.context):
             raise ValueError(f"context factors are above 1; found {self.context}")
+        if self.features is not None and min(self.features) < 1:
+            raise ValueError(f"features have channels and a stride; found {self.features}")
+        if self.takes_features and self.features is None:
+            raise ValueError(
+                "a model that takes features gives some, too, and takes them at the same stride; "
+                "found takes_features without features"
+            )
 
     def with_(self, **changes: Any) -> ModelSpec:
         """This declaration with some fields replaced; None values keep what is declared."""
@@ -90,6 +106,11 @@ class Views:
     """Per declared factor, ``(N, C, H, W)``: same centre, that many times coarser pixels."""
     pixel_size_um: float | None = None
     """Size of a pixel of ``pixels``, in micrometres, where known."""
+    downsample: float | None = None
+    """Pixels of the image's finest level per pixel of ``pixels``, where known."""
+    features: Tensor | None = None
+    """``(N, F, H / s, W / s)`` float: the previous pass's features on the model's own grid of
+    stride s; 0 where that pass did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +124,7 @@ class Prediction:
     confidence: Tensor | None = None
     """``(N, 1, h, w)`` float in [0, 1]."""
     features: Tensor | None = None
-    """``(N, F, h', w')``: encoder features that a later pass may reuse."""
+    """``(N, F, H / s, W / s)``: encoder features that a later pass may reuse."""
     attention: Tensor | None = None
     """``(N, heads, tokens, tokens)``: rows sum to one."""
 

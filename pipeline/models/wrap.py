@@ -7,6 +7,7 @@ it at the first call. Knows no file and no recipe.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -84,6 +85,10 @@ class TorchModel:
                     f"found {len(views.context)}"
                 )
             inputs["context"] = tuple(self._input(view) for view in views.context)
+        if spec.takes_features and views.features is not None:
+            inputs["features"] = views.features.to(self.dtype)
+        if spec.pixel_size != "none":
+            inputs["pixel_size"] = _pixel_sizes(views, spec)
         return read_answer(self.module(self._input(views.pixels), **inputs))
 
     def _input(self, pixels: Tensor) -> Tensor:
@@ -108,6 +113,17 @@ def normalised(pixels: Tensor, spec: ModelSpec) -> Tensor:
     if spec.std is not None:
         pixels = pixels / _per_channel(spec.std, pixels)
     return pixels
+
+
+def _pixel_sizes(views: Views, spec: ModelSpec) -> Tensor:
+    """``(N,)`` float32: the size of every window's pixels, in the unit that the model wants."""
+    size = views.pixel_size_um if spec.pixel_size == "um" else views.downsample
+    if size is None:
+        raise ModelContract(
+            f"the model wants to be told its pixel size as {spec.pixel_size!r}; the image states "
+            "none: give it in the manifest's column 'mpp' or 'gsd'"
+        )
+    return views.pixels.new_full((len(views.pixels),), size, dtype=torch.float32)
 
 
 def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
@@ -175,7 +191,21 @@ def _cut(views: Views, spec: ModelSpec) -> Views:
     side = spec.stride
     context = tuple(_context_tiles(v, views.pixels, side) for v in views.context)
     guidance = None if views.guidance is None else _tiles(views.guidance, side, side)
-    return Views(_tiles(views.pixels, side, side), None, guidance, context, views.pixel_size_um)
+    return replace(
+        views,
+        pixels=_tiles(views.pixels, side, side),
+        valid=None,
+        guidance=guidance,
+        context=context,
+        features=_feature_tiles(views.features, spec),
+    )
+
+
+def _feature_tiles(features: Tensor | None, spec: ModelSpec) -> Tensor | None:
+    if features is None or spec.features is None:
+        return None
+    cells = spec.stride // spec.features[1]
+    return _tiles(features, cells, cells)
 
 
 def _tiles(x: Tensor, height: int, width: int) -> Tensor:

@@ -147,7 +147,7 @@ class Encoder(nn.Module):
 
     def headed(self, tokens: Tensor) -> Tensor:
         """``(N, T, width)`` with the class token put before them."""
-        return torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], 1)
+        return torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1)
 
     def through(self, tokens: Tensor) -> Tensor:
         """Tokens through all blocks and the last normalisation."""

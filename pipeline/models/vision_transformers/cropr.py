@@ -127,7 +127,7 @@ class Cropr(DenseViT):
 
 def _in_order(cells: Tensor) -> Placed:
     places = torch.arange(cells.shape[1], device=cells.device)
-    return Placed(cells, places.expand(len(cells), -1))
+    return Placed(cells, places.expand(cells.shape[0], -1))
 
 
 def together(parts: Sequence[Placed]) -> Placed:

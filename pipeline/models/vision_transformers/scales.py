@@ -59,11 +59,12 @@ class ScaledFeatures(nn.Module):
 
     def _in_parts(self, x: Tensor) -> Tensor:
         """Features of every part of ``base`` pixels by itself, put together."""
-        n, (rows, columns) = len(x), (side // self.base for side in x.shape[-2:])
-        grid = x.reshape(n, x.shape[1], rows, self.base, columns, self.base)
-        features = self.backbone(grid.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))
-        together = torch.unflatten(features, 0, (n, rows, columns)).permute(0, 3, 1, 4, 2, 5)
-        return together.flatten(4).flatten(2, 3)
+        pieces = functional.unfold(x, self.base, stride=self.base).transpose(1, 2)
+        features = self.backbone(pieces.reshape(-1, x.shape[1], self.base, self.base))
+        side = features.shape[-1]
+        columns = features.reshape(x.shape[0], pieces.shape[1], -1).transpose(1, 2)
+        whole = tuple(length // self.base * side for length in x.shape[-2:])
+        return functional.fold(columns, whole, side, stride=side)
 
 
 class S2(nn.Module):
@@ -71,7 +72,8 @@ class S2(nn.Module):
 
     A pass gives it single tiles of whole ``base`` squares. Only the head is trained. Ours: where a
     tile is larger than the base, scale 1 is split, too, so that the size of a tile changes nothing
-    but the rim where interpolation meets its edge.
+    but the rim where interpolation meets its edge. An archive exported from it takes windows of two
+    bases or more along each side: its ``multiple`` has to say so.
 
     Args:
         classes: of the scores.

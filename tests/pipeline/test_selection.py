@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.pipeline.choosing import dilate
 from saccade.pipeline.errors import RecipeError
 from saccade.pipeline.geometry import Grid
 from saccade.pipeline.saliency import Column, TileTable, needed_columns
-from saccade.pipeline.selection import FORCED, Selection, dilate, select
+from saccade.pipeline.selection import FORCED, Selection, select
 from saccade.pipeline.selectors import (
     AllTiles,
     Budget,

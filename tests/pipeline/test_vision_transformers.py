@@ -8,6 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saccade.pipeline.models.rollout import (
+    attention_rollout,
+    class_rollout,
+    rollout_saliency,
+)
 from saccade.pipeline.models.vision_transformers.answering import confidence, relative_map
 from saccade.pipeline.models.vision_transformers.blocks import (
     Attention,
@@ -23,11 +28,6 @@ from saccade.pipeline.models.vision_transformers.ranking import (
     parted,
     quarters,
     share_of,
-)
-from saccade.pipeline.models.vision_transformers.rollout import (
-    attention_rollout,
-    class_rollout,
-    rollout_saliency,
 )
 
 
@@ -90,7 +90,7 @@ def test_saliency_finds_the_patch_that_everything_goes_back_to(class_token: int)
 
 
 def test_saliency_refuses_tokens_that_are_not_the_grid_s() -> None:
-    with pytest.raises(ValueError, match=r"15 tokens of a grid of 3 x 5 expected.*found 17"):
+    with pytest.raises(ValueError, match=r"15 tokens for 3 x 5 places expected.*found 17"):
         rollout_saliency(torch.ones(1, 17, 17), (3, 5))
 
 

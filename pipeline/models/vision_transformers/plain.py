@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from saccade.pipeline.models.rollout import class_rollout
 from saccade.pipeline.models.seeding import seeded
 from saccade.pipeline.models.vision_transformers.answering import (
     relative_map,
@@ -18,7 +19,6 @@ from saccade.pipeline.models.vision_transformers.answering import (
     token_grid,
 )
 from saccade.pipeline.models.vision_transformers.blocks import Encoder, Size, as_grid
-from saccade.pipeline.models.vision_transformers.rollout import class_rollout
 
 
 class TileViT(nn.Module):

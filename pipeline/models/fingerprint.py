@@ -9,7 +9,7 @@ from typing import Any
 
 from saccade.pipeline.errors import ModelNotFound
 from saccade.pipeline.models.archives import ARCHIVE_SUFFIXES
-from saccade.pipeline.models.builtin import VERSION
+from saccade.pipeline.models.builtin import BUILTIN_WEIGHTS, VERSION
 from saccade.pipeline.models.choice import BUILTIN, OVERRIDES, ModelChoice
 from saccade.pipeline.models.factories import code_file
 
@@ -42,7 +42,8 @@ def _stated(choice: ModelChoice) -> dict[str, Any]:
 
 def _files(choice: ModelChoice, base_folder: Path) -> list[Path]:
     if choice.source.startswith(BUILTIN):
-        return []
+        own = BUILTIN_WEIGHTS.get(choice.source.removeprefix(BUILTIN))
+        return [] if own is None else [own]
     if choice.source.endswith(ARCHIVE_SUFFIXES):
         return [base_folder / choice.source]
     code = code_file(choice.source, base_folder)

@@ -39,6 +39,19 @@ def read_answers(
     return scores, saliency
 
 
+def read_confidence(store: Reads, layout: PassLayout, box: Box) -> np.ndarray | None:
+    """The model's own confidence in a box; None where the pass stores none.
+
+    Returns:
+        ``(h, w)`` float32 in [0, 1], NaN in tiles that were not answered.
+    """
+    if not getattr(layout, "confidence", False):
+        return None
+    confidence = dequantise(store.read(pass_path(layout.name, "confidence"), box))
+    confidence[~answered_pixels(store, layout, box)] = np.nan
+    return confidence
+
+
 def answered_pixels(store: Reads, layout: PassLayout, box: Box) -> np.ndarray:
     """``(h, w)`` bool: scores that lie in a tile that was answered."""
     cells = layout.tiles.cells_touching(box.scale(layout.stride))

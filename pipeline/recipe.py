@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from saccade.pipeline.exit_rules import ExitRule, check_exits
 from saccade.pipeline.models.base import Activation
 from saccade.pipeline.selectors import AllTiles, Selector
 
@@ -174,6 +175,8 @@ class PassRecipe(Node):
     """Give the model the previous pass's scores, upsampled."""
     context: tuple[Annotated[float, Field(gt=1)], ...] = ()
     """Extra fields of view, each so many times coarser than the window and centred on it."""
+    exit: ExitRule | None = None
+    """Which of its tiles no later pass looks at, because this pass's answer is good enough."""
 
 
 class Output(Node):
@@ -239,6 +242,7 @@ class Recipe(Node):
             raise ValueError(f"pass names must differ; found twice: {', '.join(twice)}")
         _first_pass_is_a_glance(self.passes[0])
         _later_passes_state_their_resolution(self.passes[1:])
+        check_exits([one.exit for one in self.passes])
         if self.output.keep != "all" and not set(self.output.keep) <= set(names):
             raise ValueError(f"output.keep must name passes of {names}; found {self.output.keep}")
         return self

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from saccade.pipeline.change import shared_classes
 from saccade.pipeline.errors import PlanError, RecipeError
+from saccade.pipeline.exit_rules import compares_passes
 from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.layout import ANY_DEVICE, Capacity, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
@@ -49,6 +51,7 @@ def resolve_image(
         for index, capacity in enumerate(known)
     )
     _check_order(name, layouts)
+    _check_exits(recipe, layouts)
     classes = recipe.output.classes or layouts[-1].classes
     _check_classes(classes)
     return ImagePlan(
@@ -120,6 +123,16 @@ def _check_order(name: str, layouts: Sequence[PassLayout]) -> None:
                 f"{name}: passes go from coarse to fine; {fine.name!r} "
                 f"(1/{fine.plane.downsample:g}) is coarser than {coarse.name!r} before it "
                 f"(1/{coarse.plane.downsample:g}); swap them"
+            )
+
+
+def _check_exits(recipe: Recipe, layouts: Sequence[PassLayout]) -> None:
+    for one, (before, after) in zip(recipe.passes[1:], pairwise(layouts), strict=True):
+        if compares_passes(one.exit) and not shared_classes(before, after):
+            raise RecipeError(
+                f"pass {after.name!r}: convergence compares the classes it shares with "
+                f"{before.name!r}, and there are none: {', '.join(after.classes)}; found "
+                f"{', '.join(before.classes)} there. Name classes alike, or leave by confidence"
             )
 
 

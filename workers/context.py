@@ -23,6 +23,7 @@ from saccade.pipeline.models.loading import fingerprint, load_model
 from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.resampling import coarse_box_for, upsample
+from saccade.pipeline.selectors import Budget, Selector, inner
 from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
@@ -285,13 +286,10 @@ def open_present(uri: str) -> Source:
         raise
 
 
-def wants_seconds(selector: Any) -> bool:
+def wants_seconds(selector: Selector) -> bool:
     """Whether a selector, or one inside it, has a budget of seconds."""
-    inner = getattr(selector, "of", ()) or ()
-    parts = [*(inner if isinstance(inner, tuple) else (inner,)), getattr(selector, "within", None)]
-    return getattr(selector, "seconds", None) is not None or any(
-        wants_seconds(part) for part in parts if part is not None
-    )
+    stated = isinstance(selector, Budget) and selector.seconds is not None
+    return stated or any(wants_seconds(part) for part in inner(selector))
 
 
 def check_unchanged(entry: ImageEntry, plan: ImagePlan, source: Source) -> None:

@@ -49,6 +49,8 @@ class PassSchedule:
             "halo": one.halo_px,
             "window": list(one.window_shape),
             "batch": one.batch,
+            "guidance": one.guidance,
+            "features": {word: list(facts) for word, facts in one.flow.facts.items()},
             "tiles": len(one.tiles),
             "expected": asdict(self.expected),
             "seconds": self.seconds,
@@ -161,15 +163,28 @@ def _work(passes: Sequence[PassSchedule]) -> Table:
 
 def _memory(passes: Sequence[PassSchedule]) -> Table:
     """What goes through the model at once, and what a worker holds for it."""
-    table = _table("pass", "arithmetic", "batch", "window", "allowed", "reserved", "projected")
+    given = ["given"] * any(_given(one.layout) for one in passes)
+    table = _table(
+        "pass", "arithmetic", "batch", "window", *given, "allowed", "reserved", "projected"
+    )
     for one in passes:
         layout = one.layout
         words = ["", "", "unknown"]
         if one.account is not None:
             told = list(one.account.to_dict().values())[:3]
             words = [format_nbytes(nbytes or 0) for nbytes in told]
-        table.add_row(layout.name, layout.precision, str(layout.batch), _window(layout), *words)
+        cells = [_given(layout)] if given else []
+        sizes = str(layout.batch), _window(layout), *cells
+        table.add_row(layout.name, layout.precision, *sizes, *words)
     return table
+
+
+def _given(layout: PassLayout) -> str:
+    """What a pass is given of the one before it."""
+    words = ["scores"] if layout.guidance else []
+    if layout.takes:
+        words.append(f"{layout.takes.channels} features per {layout.takes.stride} px")
+    return ", ".join(words)
 
 
 def _window(layout: PassLayout) -> str:

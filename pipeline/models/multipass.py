@@ -64,6 +64,7 @@ class MultiPassNet(nn.Module):
         reach: Reach = "cell",
         points: float = 0.0,
         saliency: bool = False,
+        confidence: bool = False,
         attention: bool = False,
         pixel_size: Literal["none", "um", "downsample"] = "downsample",
         seed: int = 0,
@@ -85,6 +86,7 @@ class MultiPassNet(nn.Module):
             reach: what a token attends to.
             points: share of the pixels that are answered once more; 0 for none.
             saliency: whether a pass is selected by the head that was taught the measured gain.
+            confidence: whether a pass stores its confidence.
             attention: whether attention maps are given, ``(N, depth, heads, T, T)``; for
                 ``reach='window'``.
             pixel_size: in which unit it is told the size of its pixels.
@@ -123,10 +125,11 @@ class MultiPassNet(nn.Module):
             nn.init.zeros_(self.reuse.weight)
         if self.head.bias is not None:
             nn.init.constant_(self.head.bias, -3.0)  # what is looked for is rare
-        self.saccade = self._declaration(tuple(classes), channels, pixel_size, saliency)
+        self.saccade = self._declaration(tuple(classes), channels, pixel_size)
+        self.saccade |= {"saliency": saliency, "confidence": confidence}
 
     def _declaration(
-        self, classes: tuple[str, ...], channels: int, pixel_size: str, saliency: bool
+        self, classes: tuple[str, ...], channels: int, pixel_size: str
     ) -> dict[str, Any]:
         cell_px = self.cell * TOKEN_PX
         tokens = self.lateral2.in_channels
@@ -144,7 +147,6 @@ class MultiPassNet(nn.Module):
             "guidance": self.guide is not None,
             "features": (tokens, TOKEN_PX),
             "takes_features": tokens if self.reuse is not None or self.start else 0,
-            "saliency": saliency,
         }
 
     def forward(

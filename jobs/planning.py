@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,7 @@ def as_page(schedule: Schedule) -> Iterator[Table | str]:
     yield schedule.device
     yield _work(schedule.passes)
     yield _memory(schedule.passes)
+    yield from _given(schedule.passes)
     workers = _count(schedule.workers, "worker")
     if schedule.side_by_side:
         fit = _count(schedule.side_by_side, "forward pass", "es")
@@ -163,28 +165,25 @@ def _work(passes: Sequence[PassSchedule]) -> Table:
 
 def _memory(passes: Sequence[PassSchedule]) -> Table:
     """What goes through the model at once, and what a worker holds for it."""
-    given = ["given"] * any(_given(one.layout) for one in passes)
-    table = _table(
-        "pass", "arithmetic", "batch", "window", *given, "allowed", "reserved", "projected"
-    )
+    table = _table("pass", "arithmetic", "batch", "window", "allowed", "reserved", "projected")
     for one in passes:
         layout = one.layout
         words = ["", "", "unknown"]
         if one.account is not None:
             told = list(one.account.to_dict().values())[:3]
             words = [format_nbytes(nbytes or 0) for nbytes in told]
-        cells = [_given(layout)] if given else []
-        sizes = str(layout.batch), _window(layout), *cells
-        table.add_row(layout.name, layout.precision, *sizes, *words)
+        table.add_row(layout.name, layout.precision, str(layout.batch), _window(layout), *words)
     return table
 
 
-def _given(layout: PassLayout) -> str:
-    """What a pass is given of the one before it."""
-    words = ["scores"] if layout.guidance else []
-    if layout.takes:
-        words.append(f"{layout.takes.channels} features per {layout.takes.stride} px")
-    return ", ".join(words)
+def _given(passes: Sequence[PassSchedule]) -> Iterator[str]:
+    """What passes are given of the one before them, a line each."""
+    for before, one in pairwise(passes):
+        parts = ["scores"] if one.layout.guidance else []
+        if (taken := one.layout.takes) is not None:
+            parts.append(f"{taken.channels} features per {taken.stride} px")
+        if parts:
+            yield f"{one.layout.name} is given {' and '.join(parts)} by {before.layout.name}"
 
 
 def _window(layout: PassLayout) -> str:

@@ -285,6 +285,36 @@ def test_features_say_whose_they_are_and_others_are_refused(lab: Lab) -> None:
         check_features(ImageStore.open(result._path), plan, plan.passes[1])
 
 
+@pytest.mark.parametrize("how", [{}, TILED, TILED | {"blend": "hann", "window": 32, "halo": 8}])
+def test_a_declared_confidence_is_stored_beside_the_scores(lab: Lab, how: dict[str, Any]) -> None:
+    image = noise(HEIGHT, WIDTH)
+    result = lab.run(several_passes([pass_of("only", "encoder", 1, **how)], "uint8"), image)
+    confidence = result.passes["only"].confidence
+    assert confidence is not None
+    np.testing.assert_array_equal(np.asarray(confidence), 255 - image[..., 0])
+    assert result.passes["only"].saliency is None
+
+
+def test_the_next_pass_looks_where_the_model_is_least_confident(lab: Lab) -> None:
+    image = np.full((128, 128, 3), 9, np.uint8)
+    image[32:64, 64:96] = 200  # bright is where ``encoder`` is unsure
+    unsure = pass_of("glance", "encoder", 2, tile=16)
+    unsure["model"]["saliency"] = "confidence"
+    chosen = {"by": "top_k", "k": 1, "signal": "saliency", "statistic": "mean"}
+    result = lab.run(
+        several_passes([unsure, pass_of("look", "echo", 1, tile=32, select=chosen)]), image
+    )
+    assert np.argwhere(result.passes["look"].status).tolist() == [[1, 2]]
+
+
+def test_features_are_measured_with_where_settings_are_left_to_measurement(lab: Lab) -> None:
+    first = network("first", 2, 1)
+    second = network("second", 1, 1, options={"features": True}, tile=64)
+    recipe = handed_on(first, second) | {"precision": "auto", "tolerance": {"mean": 1, "labels": 0}}
+    result = lab.run(recipe, noise(256, 256))
+    assert result.plan.passes[1].takes is not None
+
+
 # ---------------------------------------------------------------------- plans, workers, resumption
 
 

@@ -17,6 +17,7 @@ from saccade.pipeline.models.adopting import answers_noise
 from saccade.pipeline.models.base import ModelForm, ModelSpec, PassModel, Prediction, Views
 from saccade.pipeline.models.declaring import Redeclared
 from saccade.pipeline.models.fusing import fused
+from saccade.pipeline.models.salient import SalientBy
 from saccade.pipeline.models.wrap import TorchModel
 
 
@@ -48,9 +49,9 @@ def in_form(model: PassModel, form: ModelForm, *, device: str = "cpu") -> PassMo
     Raises:
         ModelContract: the form is fused and the model has nothing to fuse.
     """
-    if isinstance(model, Redeclared):
+    if isinstance(model, Redeclared | SalientBy):
         inner = in_form(model.model, form, device=device)
-        return model if inner is model.model else Redeclared(inner, model.spec)
+        return model if inner is model.model else model.around(inner)
     if form.fused:
         return in_form(fused(model, device), replace(form, fused=False), device=device)
     dtype: torch.dtype = getattr(torch, form.precision)

@@ -37,6 +37,8 @@ def fingerprint(choice: ModelChoice, base_folder: Path) -> str:
 
 def _stated(choice: ModelChoice) -> dict[str, Any]:
     stated = {name: getattr(choice, name) for name in (*OVERRIDES, "halo", "options", "source")}
+    if choice.saliency is not None:
+        stated["saliency"] = choice.saliency
     return stated | ({"version": VERSION} if choice.source.startswith(BUILTIN) else {})
 
 

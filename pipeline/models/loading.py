@@ -20,6 +20,7 @@ from saccade.pipeline.models.choice import BUILTIN, ModelChoice, overrides
 from saccade.pipeline.models.declaring import declared, redeclared
 from saccade.pipeline.models.factories import build
 from saccade.pipeline.models.fingerprint import fingerprint
+from saccade.pipeline.models.salient import salient_by
 from saccade.pipeline.models.weights import load_weights
 
 __all__ = ["ModelChoice", "fingerprint", "load_model"]
@@ -38,6 +39,10 @@ def load_model(choice: ModelChoice, *, base_folder: Path, device: str = "cpu") -
         ModelContract: it loads, but breaks its declaration, or something needed is stated nowhere
             and can't be measured.
     """
+    return salient_by(_loaded(choice, base_folder, device), choice.saliency)
+
+
+def _loaded(choice: ModelChoice, base_folder: Path, device: str) -> PassModel:
     stated = overrides(choice)
     if choice.source.startswith(BUILTIN):
         _refuse_weights(choice, "a built-in model has none, or its own")

@@ -64,6 +64,7 @@ class MultiPassNet(nn.Module):
         reach: Reach = "cell",
         points: float = 0.0,
         saliency: bool = False,
+        confidence: bool = False,
         attention: bool = False,
         pixel_size: Literal["none", "um", "downsample"] = "downsample",
         mean: Sequence[float] = (0.5,),
@@ -87,6 +88,7 @@ class MultiPassNet(nn.Module):
             reach: what a token attends to.
             points: share of the pixels that are answered once more; 0 for none.
             saliency: whether a pass is selected by the head that was taught the measured gain.
+            confidence: whether a pass stores its confidence.
             attention: whether attention maps are given, ``(N, depth, heads, T, T)``; for
                 ``reach='window'``.
             pixel_size: in which unit it is told the size of its pixels.
@@ -135,6 +137,7 @@ class MultiPassNet(nn.Module):
             "pixel_size": pixel_size,
             "guidance": guidance > 0,
             "saliency": saliency,
+            "confidence": confidence,
             **self._geometry(),
         }
 

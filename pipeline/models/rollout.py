@@ -7,6 +7,8 @@ section 3; as saliency of image regions in RAMS-Trans (Hu et al., ACM Multimedia
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,23 @@ def attention_rollout(layers: Tensor) -> Tensor:
     for step in steps[:, 1:].unbind(1):
         rolled = step @ rolled
     return rolled
+
+
+def class_rollout(layers: Sequence[Tensor]) -> Tensor:
+    """The first row of ``attention_rollout``, without computing the others.
+
+    Args:
+        layers: ``(N, heads, T, T)`` of each layer, the first layer first; rows sum to one.
+
+    Returns:
+        ``(N, T)`` float32; sums to one.
+    """
+    steps = [maps.float().mean(1) for maps in layers]
+    n, _, tokens = steps[0].shape
+    row = torch.eye(1, tokens, device=steps[0].device).expand(n, 1, tokens)
+    for step in reversed(steps):
+        row = (row @ step + row) / 2
+    return row[:, 0]
 
 
 def rollout_saliency(attention: Tensor, grid: tuple[int, int]) -> Tensor:

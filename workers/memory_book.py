@@ -158,7 +158,9 @@ class MemoryBook:
             if predictor(case.blank(batch, shape)).splits:
                 raise UnitTooLarge(f"a probe of {batch} x {shape} ran out of memory")
 
-        meter = meter_for(self.spec.device)
+        meter = self._meter(predictor.model)
+        if meter is None:
+            return None
         repeats = 2 if self.spec.device.startswith("cuda") else 1
         for sizes in case.sizes(kind_of(self.spec.device)):
             try:
@@ -168,6 +170,13 @@ class MemoryBook:
             except (RuntimeError, ModelContract):  # a size that the model does not take
                 return None
         return None
+
+    def _meter(self, model: PassModel) -> Meter | None:
+        """Counts what a model holds; None where nothing can: an ONNX graph on a GPU."""
+        meter, sessions = meter_for(self.spec.device), sessions_in(model)
+        if not sessions:
+            return meter
+        return ArenaMeter(meter, sessions) if kind_of(self.spec.device) == "cpu" else None
 
     def _key(self, case: ProbeCase) -> MemoryKey:
         facts = {

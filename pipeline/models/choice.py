@@ -28,7 +28,8 @@ class ModelChoice(Protocol):
 
     @property
     def source(self) -> str:
-        """'builtin:NAME', 'file.py:factory', 'package.module:factory', or an archive's path."""
+        """'builtin:NAME', 'file.py:factory', 'package.module:factory', an archive's or an ONNX file's
+        path, or a model of another library: 'timm:NAME', 'hf:NAME', 'smp:NAME'."""
 
     @property
     def weights(self) -> str | None:

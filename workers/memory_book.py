@@ -21,14 +21,17 @@ import numpy as np
 from saccade.pipeline.errors import ModelContract, UnitTooLarge
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.models.base import PassModel
+from saccade.pipeline.models.onnx_file import sessions_in
 from saccade.pipeline.recipe import PassRecipe
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, device_name, kind_of
 from saccade.workers.device_meter import allowed_memory, meter_for, total_memory_nbytes
 from saccade.workers.folder import write_whole
 from saccade.workers.memory import Budget, MemoryKey, MemoryModel, pixels_of
+from saccade.workers.memory_arena import ArenaMeter
 from saccade.workers.memory_host import share_of
-from saccade.workers.memory_probe import probe, probe_sizes
+from saccade.workers.memory_probe import Meter, probe, probe_sizes
 from saccade.workers.reading import WindowPixels
 from saccade.workers.settings_shelf import freeze, read_cached, read_frozen, write_cached
 from saccade.workers.tasks import WorkerSpec

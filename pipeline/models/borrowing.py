@@ -42,7 +42,7 @@ class Wanted:
             ModelContract: it is of another type.
         """
         value = self.options.get(name, default)
-        right = value is None and default is None or isinstance(value, kind)
+        right = (value is None and default is None) or isinstance(value, kind)
         if not right or (kind is int and isinstance(value, bool)):
             raise ModelContract(
                 f"{self.source}: option {name!r} is a {kind.__name__}; found {value!r}"

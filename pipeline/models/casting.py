@@ -14,7 +14,14 @@ import torch
 
 from saccade.pipeline.errors import ModelContract
 from saccade.pipeline.models.adopting import answers_noise
-from saccade.pipeline.models.base import AS_LOADED, ModelForm, ModelSpec, PassModel, Prediction, Views
+from saccade.pipeline.models.base import (
+    AS_LOADED,
+    ModelForm,
+    ModelSpec,
+    PassModel,
+    Prediction,
+    Views,
+)
 from saccade.pipeline.models.declaring import Redeclared
 from saccade.pipeline.models.fusing import fused
 from saccade.pipeline.models.onnx_file import sessions_in

@@ -27,9 +27,7 @@ class InCells(nn.Module):
             filled up; None where it takes any.
     """
 
-    def __init__(
-        self, module: nn.Module, side_px: int | None, *, batch: int | None = None
-    ) -> None:
+    def __init__(self, module: nn.Module, side_px: int | None, *, batch: int | None = None) -> None:
         super().__init__()
         self.module, self.side_px, self.batch = module, side_px, batch
 
@@ -46,7 +44,8 @@ class InCells(nn.Module):
         grid = (x.shape[2] // height, x.shape[3] // width)
         cells = x if self.side_px is None else cut(x, self.side_px)
         size = self.batch or len(cells)
-        answers = [self._some(part, size) for part in cells.split(size)]
+        parts = (cells[first : first + size] for first in range(0, len(cells), size))
+        answers = [self._some(part, size) for part in parts]
         if isinstance(answers[0], Mapping):
             return {
                 key: pasted(torch.cat([one[key] for one in answers]), grid) for key in answers[0]

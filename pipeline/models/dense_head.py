@@ -1,5 +1,6 @@
-"""Features of a network made for whole images, read densely through one linear layer. Knows no
-library, file or recipe.
+"""Features of a network made for whole images, read densely through one linear layer.
+
+Knows no library, file or recipe.
 """
 
 from __future__ import annotations

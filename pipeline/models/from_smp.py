@@ -13,7 +13,7 @@ from saccade.pipeline.models.borrowing import Borrowed, Wanted, activation_for, 
 from saccade.pipeline.models.extras import imported
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-"""What smp's encoders are trained on; declared of three channels unless the encoder says otherwise."""
+"""What smp's encoders are trained on; declared of three channels where weights say nothing."""
 
 
 def from_smp(wanted: Wanted) -> Borrowed:
@@ -57,17 +57,13 @@ def from_smp(wanted: Wanted) -> Borrowed:
 def _preparation(
     smp: ModuleType, given: dict[str, Any], encoder_weights: str | None
 ) -> dict[str, Any]:
-    """Mean and std: those of the encoder's own weights, otherwise ImageNet's."""
+    """Mean, std and scale: those of the encoder's own weights, otherwise ImageNet's."""
     if given["in_channels"] != 3:
         return {}
     if encoder_weights is None:
         return IMAGENET
     name = given.get("encoder_name", "resnet34")
     stated = smp.encoders.get_preprocessing_params(name, pretrained=encoder_weights)
-    scale = 1.0 / stated["input_range"][1]
-    if scale != 1.0:
-        raise ModelContract(
-            f"encoder {name} takes samples up to {1 / scale:g} rather than 1; state 'scale', 'mean' "
-            "and 'std' in the recipe and give 'weights'"
-        )
-    return {"mean": tuple(stated["mean"]), "std": tuple(stated["std"])}
+    highest = stated["input_range"][1]
+    scale = {} if highest == 1 else {"scale": 255.0 / highest}
+    return {"mean": tuple(stated["mean"]), "std": tuple(stated["std"])} | scale

@@ -95,7 +95,9 @@ def _dense(timm: ModuleType, wanted: Wanted) -> Borrowed:
     given = {"features_only": True, "out_indices": (level,)}
     model, config = _created(timm, wanted, given)
     channels, stride = model.feature_info.channels()[-1], model.feature_info.reduction()[-1]
-    head = DenseHead(model, partial(_only_map, channels_last=_is_nhwc(model)), channels, wanted.count)
+    head = DenseHead(
+        model, partial(_only_map, channels_last=_is_nhwc(model)), channels, wanted.count
+    )
     declaration = _declared(config, wanted.count)
     declaration |= {"stride": stride, "multiple": stride, "features": (channels, stride)}
     # pretrained: the backbone is timm's, and a file holds the head alone
@@ -120,7 +122,7 @@ def _is_nhwc(model: Any) -> bool:
 
 
 def _created(timm: ModuleType, wanted: Wanted, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """timm's module and what it was trained on."""
+    """The module of timm and what it was trained on."""
     pretrained = wanted.option("pretrained", bool, False)
     given = {"pretrained": pretrained, **given, **wanted.others(*OWN)}
     side = wanted.option("tile", int, None)

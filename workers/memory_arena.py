@@ -6,6 +6,7 @@ afterwards tells the most that it held. Knows no model and no device.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -47,6 +48,17 @@ class ArenaMeter:
         for one in self._holders:
             one.release()
         gc.collect()
+        _give_back_free_blocks()
         before = self._resident()
         counted = self._tensors.peak_nbytes(run)
         return counted + max(0, self._resident() - before)
+
+
+def _give_back_free_blocks() -> None:
+    """Have the C library return what it holds but nobody uses, where it can (glibc).
+
+    Otherwise the library's memory may come out of such blocks, which were resident before.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

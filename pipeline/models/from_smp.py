@@ -5,6 +5,7 @@ P. Iakubovskii, Segmentation Models Pytorch, 2019. Scores come at the input's si
 
 from __future__ import annotations
 
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,9 @@ from saccade.pipeline.models.extras import imported
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """What smp's encoders are trained on; declared of three channels where weights say nothing."""
+
+NOT_OPTIONS = ("encoder_weights", "activation", "aux_params", "classes")
+"""What smp's networks take and a recipe says elsewhere, or not at all."""
 
 
 def from_smp(wanted: Wanted) -> Borrowed:
@@ -31,6 +35,7 @@ def from_smp(wanted: Wanted) -> Borrowed:
     encoder_weights = "imagenet" if wanted.option("pretrained", bool, False) else None
     if "encoder_weights" in given:
         raise ModelContract(f"{wanted.source}: say 'pretrained: true' instead of encoder_weights")
+    _refuse_unknown(smp, wanted, given)
     try:
         model = smp.create_model(wanted.name, encoder_weights=encoder_weights, **given)
         preparation = _preparation(smp, given, encoder_weights)
@@ -52,6 +57,19 @@ def from_smp(wanted: Wanted) -> Borrowed:
         "stride": 1,
     }
     return Borrowed(model, declaration | preparation)
+
+
+def _refuse_unknown(smp: ModuleType, wanted: Wanted, given: dict[str, Any]) -> None:
+    """Refuse options that smp would pass over: only encoders of timm ('tu-...') take others."""
+    kind = getattr(smp, wanted.name, None)
+    if kind is None or str(given.get("encoder_name", "")).startswith("tu-"):
+        return
+    known = [name for name in signature(kind).parameters if name not in ("kwargs", *NOT_OPTIONS)]
+    unknown = sorted(set(given) - {*known, "in_channels", "classes"})
+    if unknown:
+        raise ModelContract(
+            f"{wanted.source} takes options pretrained, {', '.join(known)}; found {unknown}"
+        )
 
 
 def _preparation(

@@ -198,7 +198,7 @@ def test_a_failure_to_allocate_is_told_as_lack_of_memory(monkeypatch: pytest.Mon
 
     class Full:
         def run(self, *_: object) -> None:
-            raise Exception("[ONNXRuntimeError] : Failed to allocate memory for buffer")  # noqa: TRY002
+            raise Exception("[ONNXRuntimeError] : Failed to allocate memory for buffer")
 
     monkeypatch.setattr(session, "session", Full)
     with pytest.raises(MemoryError):

@@ -109,8 +109,9 @@ class ModelRecipe(Node):
     """
 
     source: str = Field(min_length=1)
-    """'builtin:NAME', 'file.py:factory', 'package.module:factory', a TorchScript file, or a
-    torch.export archive (.pt2). Paths are relative to the recipe."""
+    """'builtin:NAME', 'file.py:factory', 'package.module:factory', a TorchScript file, a
+    torch.export archive (.pt2), an ONNX file (.onnx), or a model of another library: 'timm:NAME',
+    'hf:NAME' or 'hf:FOLDER', 'smp:NAME'. Paths are relative to the recipe."""
     weights: str | None = None
     """A .safetensors file, or a .pt file that holds tensors only."""
     options: dict[str, Any] = Field(default_factory=dict)

@@ -28,7 +28,11 @@ class ModelChoice(Protocol):
 
     @property
     def source(self) -> str:
-        """'builtin:NAME', 'file.py:factory', 'package.module:factory', or an archive's path."""
+        """A file's path, or a name with its kind.
+
+        'builtin:NAME', 'file.py:factory', 'package.module:factory', an archive, an ONNX file, or a
+        model of another library: 'timm:NAME', 'hf:NAME', 'smp:NAME'.
+        """
 
     @property
     def weights(self) -> str | None:

@@ -15,11 +15,14 @@ from saccade.pipeline.errors import ModelContract
 from saccade.pipeline.models.adopting import adopt
 from saccade.pipeline.models.archives import ARCHIVE_SUFFIXES, read_archive
 from saccade.pipeline.models.base import ModelSpec, PassModel
+from saccade.pipeline.models.borrowed import PREFIXES, borrow, needs_halo
 from saccade.pipeline.models.builtin import builtin_model
 from saccade.pipeline.models.choice import BUILTIN, ModelChoice, overrides
 from saccade.pipeline.models.declaring import declared, redeclared
 from saccade.pipeline.models.factories import build
 from saccade.pipeline.models.fingerprint import fingerprint
+from saccade.pipeline.models.onnx_file import SUFFIX as ONNX
+from saccade.pipeline.models.onnx_file import read_onnx
 from saccade.pipeline.models.salient import salient_by
 from saccade.pipeline.models.weights import load_weights
 
@@ -52,6 +55,15 @@ def _loaded(choice: ModelChoice, base_folder: Path, device: str) -> PassModel:
         _refuse_weights(choice, "an archive brings its own")
         module, declaration = read_archive(base_folder / choice.source, device)
         return adopt(module, declared(declaration), stated, choice.halo, device)
+    if choice.source.endswith(ONNX):
+        _refuse_weights(choice, "an ONNX file brings its own")
+        module, declaration = read_onnx(base_folder / choice.source, device)
+        return adopt(module.eval(), declared(declaration), stated, choice.halo, device)
+    if choice.source.startswith(PREFIXES):
+        borrowed = borrow(choice, base_folder)
+        needs_halo(choice, borrowed)
+        own = declared(borrowed.declaration)
+        return adopt(borrowed.module.to(device), own, stated, choice.halo, device)
     return _from_factory(choice, stated, base_folder, device)
 
 

@@ -47,7 +47,7 @@ class GainCurve(BaseModel):
 
     def apply(self, scores: np.ndarray) -> np.ndarray:
         """The gains expected at some scores: float32, NaN where the score is."""
-        gains = np.interp(scores, self.scores, self.gains).astype(np.float32)
+        gains: np.ndarray = np.interp(scores, self.scores, self.gains).astype(np.float32)
         gains[np.isnan(scores)] = np.nan  # a curve of one knot would answer these, too
         return gains
 

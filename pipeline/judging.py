@@ -124,7 +124,9 @@ class Judge:
         """The part of the pool that the selector's own ``within`` leaves."""
         if node.within is None:
             return pool
-        return pool & (self.choose(node.within, f"{path}.within.{node.within.by}", pool) != NOT)
+        chosen = self.choose(node.within, f"{path}.within.{node.within.by}", pool)
+        left: np.ndarray = pool & (chosen != NOT)
+        return left
 
     def _judged(self, node: Scored | Uncertainty, path: str, pool: np.ndarray) -> np.ndarray:
         pool = self._within(node, path, pool)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from saccade.pipeline.change import shared_classes
 from saccade.pipeline.errors import PlanError, RecipeError
 from saccade.pipeline.exit_rules import compares_passes
+from saccade.pipeline.feature_grid import FeatureFlow, flows_of
 from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.layout import ANY_DEVICE, Capacity, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
@@ -27,6 +28,7 @@ def resolve_image(
     specs: Sequence[ModelSpec],
     pixel_size: PixelSize | None = None,
     capacities: Sequence[Capacity] = (),
+    model_hashes: Sequence[str] = (),
 ) -> ImagePlan:
     """How every pass of a recipe lies over one image.
 
@@ -38,6 +40,7 @@ def resolve_image(
         specs: what the model of each pass declares, in the recipe's order.
         pixel_size: of level 0, where the file is silent or wrong.
         capacities: of the device, by pass; none where nothing is known of it.
+        model_hashes: of each pass's model and weights; none where nobody asks.
 
     Raises:
         MissingPixelSize, ResolutionUnavailable: the image can't be read as the recipe asks.
@@ -45,10 +48,12 @@ def resolve_image(
         PlanError: sizes do not nest, or passes do not go from coarse to fine.
     """
     size = pixel_size or source.pixel_size
-    known = capacities or [ANY_DEVICE] * len(recipe.passes)
+    count = len(recipe.passes)
+    known = capacities or [ANY_DEVICE] * count
+    flows = flows_of(recipe, specs, model_hashes or [""] * count)
     layouts = tuple(
-        _lay_out_pass(recipe, index, source, specs[index], size, capacity)
-        for index, capacity in enumerate(known)
+        _lay_out_pass(recipe, index, source, specs[index], size, known[index], flows[index])
+        for index in range(count)
     )
     _check_order(name, layouts)
     _check_exits(recipe, layouts)
@@ -95,12 +100,15 @@ def _lay_out_pass(
     spec: ModelSpec,
     pixel_size: PixelSize | None,
     capacity: Capacity,
+    flow: FeatureFlow,
 ) -> PassLayout:
     one = recipe.passes[index]
     _check_model(one, source, spec)
     plane = locate_resolution(source, one.resolution, pixel_size)
     precision = "float32" if recipe.precision == "auto" else recipe.precision
-    return lay_out(one, index, plane, spec, recipe.output, capacity=capacity, precision=precision)
+    return lay_out(
+        one, index, plane, spec, recipe.output, capacity=capacity, precision=precision, flow=flow
+    )
 
 
 def _check_model(recipe: PassRecipe, source: Source, spec: ModelSpec) -> None:

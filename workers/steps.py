@@ -16,6 +16,7 @@ import numpy as np
 from saccade.pipeline.answers import read_answers
 from saccade.pipeline.errors import TooManyBadTiles
 from saccade.pipeline.exits import ExitRecord, Leaving, left_before
+from saccade.pipeline.features import KEY
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
     STATUS_DEGRADED,
@@ -32,6 +33,7 @@ from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.saliency import needed_columns, score_tiles
 from saccade.pipeline.selection import Selection, select
 from saccade.pipeline.store import ImageStore
+from saccade.pipeline.store_layout import pass_path
 from saccade.workers.folder import RunFolder, write_whole
 from saccade.workers.leaving import leaving_after, left_earlier, own_signals
 
@@ -203,10 +205,16 @@ def finalise(
         passes = _count_passes(store, plan, recipe.max_bad_tiles)
         complete_pyramid(store, plan)
         store.finish({"passes": passes, "timing": dict(timing)})
+    _drop_what_is_not_kept(store, plan, recipe)
+    return {"passes": store.facts["passes"]}
+
+
+def _drop_what_is_not_kept(store: ImageStore, plan: ImagePlan, recipe: Recipe) -> None:
     for layout in plan.passes:
         if layout.name not in plan.keep and len(plan.passes) > 1:
-            store.drop(f"passes/{layout.name}")
-    return {"passes": store.facts["passes"]}
+            store.drop(pass_path(layout.name))
+        elif layout.gives is not None and not recipe.output.keep_features:
+            store.drop(pass_path(layout.name, KEY))
 
 
 def _count_passes(

@@ -77,7 +77,15 @@ class ProbeCase:
         guidance = np.zeros((self.guidance_classes, *shape), np.float32)
         context = (pixels,) * len(self.layout.context)
         given = guidance if self.guidance_classes else None
-        return [WindowPixels(pixels, guidance=given, context=context)] * batch
+        window = WindowPixels(pixels, guidance=given, context=context, features=self._blank(shape))
+        return [window] * batch
+
+    def _blank(self, shape: Shape) -> np.ndarray | None:
+        """Features of the previous pass without content, where the model takes some."""
+        taken = self.layout.takes
+        if taken is None:
+            return None
+        return np.zeros((taken.channels, *(side // taken.stride for side in shape)), np.float16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +196,7 @@ class MemoryBook:
             "samples": [case.dtype, case.channels, case.guidance_classes],
             "context": len(case.layout.context),
             "shape": None if case.layout.local else case.layout.window_shape,
+            **case.layout.flow.facts,
         }
         memory = "channels_last" if case.layout.channels_last else "contiguous"
         memory += ", fused" * case.layout.fused

@@ -25,6 +25,7 @@ from saccade.pipeline.models.base import (
 from saccade.pipeline.models.declaring import Redeclared
 from saccade.pipeline.models.fusing import fused
 from saccade.pipeline.models.onnx_file import sessions_in
+from saccade.pipeline.models.salient import SalientBy
 from saccade.pipeline.models.wrap import TorchModel
 
 
@@ -62,9 +63,9 @@ def in_form(model: PassModel, form: ModelForm, *, device: str = "cpu") -> PassMo
             "an ONNX model computes in the arithmetic and memory order that it was exported in; "
             f"found {form}: set 'precision: float32' or 'precision: auto'"
         )
-    if isinstance(model, Redeclared):
+    if isinstance(model, Redeclared | SalientBy):
         inner = in_form(model.model, form, device=device)
-        return model if inner is model.model else Redeclared(inner, model.spec)
+        return model if inner is model.model else model.around(inner)
     if form.fused:
         return in_form(fused(model, device), replace(form, fused=False), device=device)
     dtype: torch.dtype = getattr(torch, form.precision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
-from saccade.pipeline.models.base import Activation
+from saccade.pipeline.models.base import Activation, SaliencyChoice
 
 BUILTIN = "builtin:"
 """How a source begins that names a built-in model."""
@@ -85,6 +85,10 @@ class ModelChoice(Protocol):
     @property
     def context(self) -> tuple[float, ...] | None:
         """Extra fields of view, each so many times coarser."""
+
+    @property
+    def saliency(self) -> SaliencyChoice | None:
+        """Where saliency comes from."""
 
 
 def overrides(choice: ModelChoice) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from saccade.pipeline.errors import ModelNotFound
 from saccade.pipeline.models.archives import ARCHIVE_SUFFIXES
 from saccade.pipeline.models.borrowed import PREFIXES, borrowed_facts, borrowed_files
-from saccade.pipeline.models.builtin import VERSION
+from saccade.pipeline.models.builtin import BUILTIN_WEIGHTS, VERSION
 from saccade.pipeline.models.choice import BUILTIN, OVERRIDES, ModelChoice
 from saccade.pipeline.models.factories import code_file
 from saccade.pipeline.models.onnx_file import SUFFIX as ONNX
@@ -46,12 +46,15 @@ def fingerprint(choice: ModelChoice, base_folder: Path) -> str:
 
 def _stated(choice: ModelChoice) -> dict[str, Any]:
     stated = {name: getattr(choice, name) for name in (*OVERRIDES, "halo", "options", "source")}
+    if choice.saliency is not None:
+        stated["saliency"] = choice.saliency
     return stated | ({"version": VERSION} if choice.source.startswith(BUILTIN) else {})
 
 
 def _files(choice: ModelChoice, base_folder: Path) -> list[Path]:
     if choice.source.startswith(BUILTIN):
-        return []
+        own = BUILTIN_WEIGHTS.get(choice.source.removeprefix(BUILTIN))
+        return [] if own is None else [own]
     if choice.source.endswith(ARCHIVE_SUFFIXES):
         return [base_folder / choice.source]
     if choice.source.endswith(ONNX):

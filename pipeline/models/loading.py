@@ -23,6 +23,7 @@ from saccade.pipeline.models.factories import build
 from saccade.pipeline.models.fingerprint import fingerprint
 from saccade.pipeline.models.onnx_file import SUFFIX as ONNX
 from saccade.pipeline.models.onnx_file import read_onnx
+from saccade.pipeline.models.salient import salient_by
 from saccade.pipeline.models.weights import load_weights
 
 __all__ = ["ModelChoice", "fingerprint", "load_model"]
@@ -41,11 +42,15 @@ def load_model(choice: ModelChoice, *, base_folder: Path, device: str = "cpu") -
         ModelContract: it loads, but breaks its declaration, or something needed is stated nowhere
             and can't be measured.
     """
+    return salient_by(_loaded(choice, base_folder, device), choice.saliency)
+
+
+def _loaded(choice: ModelChoice, base_folder: Path, device: str) -> PassModel:
     stated = overrides(choice)
     if choice.source.startswith(BUILTIN):
-        _refuse_weights(choice, "a built-in model has none")
+        _refuse_weights(choice, "a built-in model has none, or its own")
         model = builtin_model(choice.source.removeprefix(BUILTIN), choice.options)
-        return redeclared(model, stated)
+        return _as_pass_model(choice, model, stated, device)
     if choice.source.endswith(ARCHIVE_SUFFIXES):
         _refuse_weights(choice, "an archive brings its own")
         module, declaration = read_archive(base_folder / choice.source, device)
@@ -69,9 +74,17 @@ def _from_factory(
     if isinstance(built, nn.Module):
         if choice.weights is not None:
             load_weights(built, base_folder / choice.weights)
-        built.eval().requires_grad_(False).to(device)
     elif choice.weights is not None:
         _refuse_weights(choice, f"{choice.source} gave a {type(built).__name__}, no torch module")
+    return _as_pass_model(choice, built, stated, device)
+
+
+def _as_pass_model(
+    choice: ModelChoice, built: Any, stated: dict[str, Any], device: str
+) -> PassModel:
+    """What a factory gave, on its device and behind the protocol."""
+    if isinstance(built, nn.Module):
+        built.eval().requires_grad_(False).to(device)
     if isinstance(getattr(built, "spec", None), ModelSpec) and isinstance(built, PassModel):
         return redeclared(built, stated)
     if isinstance(built, nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,8 +84,8 @@ def test_the_highest_score_under_a_run_is_that_of_its_pixels_centres(
     found = highest_under(runs, values, downsample)
     assert found.dtype == values.dtype
     for row, start, stop, value in zip(runs.row, runs.start, runs.stop, found, strict=True):
-        y = min(int((row + 0.5) // downsample), height - 1)
-        x = np.minimum(((np.arange(start, stop) + 0.5) // downsample).astype(int), width - 1)
+        y = min(math.floor((row + 0.5) / downsample), height - 1)
+        x = np.minimum(np.floor((np.arange(start, stop) + 0.5) / downsample).astype(int), width - 1)
         assert value == values[y, x].max()
 
 
@@ -139,5 +141,5 @@ def test_every_truth_pixel_counts_for_the_tile_that_holds_its_centre(
     for top, bottom in ((0, cut), (cut, 23)):
         add_per_tile(totals, masks[:, top:bottom], top, tile_px)
     for k, y, x in np.argwhere(masks):
-        expected[k, int((y + 0.5) // tile_px), int((x + 0.5) // tile_px)] += 1
+        expected[k, math.floor((y + 0.5) / tile_px), math.floor((x + 0.5) / tile_px)] += 1
     np.testing.assert_array_equal(totals, expected)

@@ -175,6 +175,11 @@ class PassLayout:
         return tuple(name for name in ("saliency", "confidence") if getattr(self, name))
 
     @property
+    def score_plane(self) -> PlaneSpec:
+        """The image at the resolution of the scores: one pixel per score."""
+        return self.plane.coarser(self.stride)
+
+    @property
     def region_px(self) -> int:
         """Side of the region that one shard answers for, in input pixels."""
         return self.shard_px * self.stride

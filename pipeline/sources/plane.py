@@ -42,6 +42,16 @@ class PlaneSpec:
         if self.level < 0 or self.factor < 1 or min(self.shape) < 1:
             raise ValueError(f"level >= 0, factor >= 1 and a positive shape expected; found {self}")
 
+    def coarser(self, factor: int) -> PlaneSpec:
+        """The plane whose pixels are each ``factor`` by ``factor`` of this one's."""
+        if factor == 1:
+            return self
+        height, width = (-(-side // factor) for side in self.shape)
+        size = None if self.pixel_size is None else self.pixel_size.times(factor)
+        return PlaneSpec(
+            self.level, self.factor * factor, (height, width), self.downsample * factor, size
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; ``from_dict`` is the way back."""
         return asdict(self)
@@ -205,13 +215,5 @@ class Plane:
         if nbytes <= MAX_READ_NBYTES or box.area == 1:
             yield box
             return
-        for half in _halves(box):
+        for half in box.halves():
             yield from self._parts(half)
-
-
-def _halves(box: Box) -> tuple[Box, Box]:
-    if box.height >= box.width:
-        middle = (box.y0 + box.y1) // 2
-        return Box(box.y0, box.x0, middle, box.x1), Box(middle, box.x0, box.y1, box.x1)
-    middle = (box.x0 + box.x1) // 2
-    return Box(box.y0, box.x0, box.y1, middle), Box(box.y0, middle, box.y1, box.x1)

@@ -14,7 +14,7 @@ from saccade.pipeline.geometry import Shape
 from saccade.workers.training.config import Augment, Sampling
 from saccade.workers.training.groups import Draw, Hardest, Kind, Point, Visit
 
-SURVEY, ROUND, TURN = 0, 1, 2
+SURVEY, ROUND, TURN, DROPOUT = 0, 1, 2, 3
 """Draws for different purposes come from different sequences."""
 
 
@@ -83,7 +83,8 @@ def plan_round(
         for image in generator.permutation(len(indices)).tolist():
             size = min(count, sampling.per_image)
             if size:
-                visits.append(_visit(generator, image, size, indices[image], hardest, sampling, augment))
+                index = indices[image]
+                visits.append(_visit(generator, image, size, index, hardest, sampling, augment))
             count -= size
     total = sum(len(visit.draws) for visit in visits)
     order = shuffled(generator, total, pool)
@@ -173,7 +174,7 @@ def is_transposed(seed: int, step: int, augment: Augment) -> bool:
 
 def keeps_guidance(seed: int, step: int, groups: int, index: int, dropout: float) -> np.ndarray:
     """``(groups,)`` bool: which groups of a step are given guidance in a pass."""
-    generator = np.random.default_rng([seed, TURN, step, index])
+    generator = np.random.default_rng([seed, DROPOUT, step, index])
     kept: np.ndarray = generator.random(groups) >= dropout
     return kept
 

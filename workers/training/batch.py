@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from saccade.pipeline.geometry import Box, Shape
 from saccade.workers.training.groups import Crop, CropPlace, Draw, Group
@@ -99,7 +99,11 @@ class Batch:
 
 
 def collate(
-    groups: Sequence[Group], scales: Sequence[float | None], transpose: bool, colour: float, device: str
+    groups: Sequence[Group],
+    scales: Sequence[float | None],
+    transpose: bool,
+    colour: float,
+    device: str,
 ) -> Batch:
     """The groups of a step as tensors on a device.
 
@@ -186,9 +190,9 @@ def _widened(x: Tensor, size: Shape) -> Tensor:
     below, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
     if not (below or right):
         return x
-    return F.pad(x[None], (0, right, 0, below), mode="replicate")[0]
+    return functional.pad(x[None], (0, right, 0, below), mode="replicate")[0]
 
 
 def _with_zeros(x: Tensor, size: Shape) -> Tensor:
     below, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
-    return F.pad(x, (0, right, 0, below)) if below or right else x
+    return functional.pad(x, (0, right, 0, below)) if below or right else x

@@ -102,7 +102,9 @@ class Feeder:
 
     def _make(self, errand: Errand) -> None:
         try:
-            for key, group in zip(_keys(errand), self._read(errand.visit, errand.passes), strict=True):
+            for key, group in zip(
+                _keys(errand), self._read(errand.visit, errand.passes), strict=True
+            ):
                 if self._closed:
                     return
                 with self._changed:

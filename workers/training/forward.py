@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from saccade.pipeline.models.answers import Answer
-from saccade.pipeline.models.base import Views
+from saccade.pipeline.models.base import ScaleUnit, Views
 from saccade.workers.training.batch import Batch
 from saccade.workers.training.config import TrainRecipe
 from saccade.workers.training.learners import Learner, Learners
@@ -101,23 +101,31 @@ def _views(
     before: tuple[Learner, PassAnswer] | None,
     kept: np.ndarray,
 ) -> Views:
-    part, plane = batch.passes[index], batch.passes[index].places[0].plane
+    part = batch.passes[index]
     guidance = features = None
     if before is not None and learner.guided:
         given = guidance_of(batch, index, stored(before[1].scores))
         guidance = given * torch.from_numpy(kept).to(given)[:, None, None, None]
     if before is not None and learner.spec.takes_features:
         features = _features_of(batch, index, learner, *before)
-    size = plane.pixel_size
     return Views(
         pixels=part.pixels,
         valid=part.valid,
         guidance=guidance,
         context=part.context,
-        pixel_size_um=size.mean_in("um") if size else None,
-        downsample=plane.downsample,
         features=features,
+        pixel_sizes=_told_sizes(batch, index, learner.spec.pixel_size),
     )
+
+
+def _told_sizes(batch: Batch, index: int, unit: ScaleUnit) -> Tensor | None:
+    """``(N,)``: pixel sizes as they were asked for; None where none is wanted or none is known."""
+    planes = [place.asked for place in batch.passes[index].places]
+    sizes = [p.pixel_size.mean_in("um") for p in planes if p.pixel_size is not None]
+    told = [plane.downsample for plane in planes] if unit == "downsample" else sizes
+    if unit == "none" or len(told) < len(planes):
+        return None
+    return torch.tensor(told, dtype=torch.float32, device=batch.passes[index].pixels.device)
 
 
 def stored(scores: Tensor) -> Tensor:
@@ -142,7 +150,7 @@ def _features_of(
 
 
 def _handed_on(batch: Batch, index: int, maps: Tensor, given: int, wanted: int) -> Tensor:
-    """Maps of pass ``index - 1`` at stride ``given``, on the stride ``wanted`` of pass ``index``."""
+    """Maps of pass ``index - 1`` at stride ``given``, at stride ``wanted`` of pass ``index``."""
     coarse, fine = batch.passes[index - 1], batch.passes[index]
     parts = []
     for i in range(len(batch)):
@@ -239,9 +247,7 @@ def gain_target(
     return squashed(gained, scale), seen
 
 
-def _pooled(
-    batch: Batch, index: int, i: int, maps: Tensor, how: str
-) -> tuple[Tensor, Tensor]:
+def _pooled(batch: Batch, index: int, i: int, maps: Tensor, how: str) -> tuple[Tensor, Tensor]:
     """One group's maps at the scores of pass ``index + 1`` on the scores of pass ``index``."""
     coarse, fine = batch.passes[index], batch.passes[index + 1]
     ratio = coarse.places[i].scores.downsample / fine.places[i].scores.downsample

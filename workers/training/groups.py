@@ -61,6 +61,8 @@ class CropPlace:
     """The image at the pass's resolution, as it was scaled."""
     stride: int
     """Input pixels per score."""
+    asked: PlaneSpec
+    """The same before it was scaled: the pixel size that a model is told."""
 
     @property
     def score_box(self) -> Box:
@@ -131,12 +133,29 @@ class Hardest:
         return tuple(sorted(known.values(), key=lambda one: (-one[0], one[1], one[2])))
 
     def updated(
-        self, image: int, found: Mapping[tuple[int, int], tuple[float, float, float]]
+        self,
+        image: int,
+        found: Mapping[tuple[int, int], tuple[float, float, float]],
+        seen: tuple[float, float, float, float] | None,
     ) -> Hardest:
-        """With what was found on an image now; what was known of the same cells is replaced."""
-        known = {**self.places.get(image, {}), **found}
-        best = sorted(known.items(), key=lambda item: (-item[1][0], item[0]))[: self.most]
-        return Hardest({**self.places, image: dict(best)}, self.most)
+        """With what was found on an image now.
+
+        Args:
+            image: which.
+            found: by cell, as in ``places``.
+            seen: rows and columns of level 0 that were looked at, ``(y0, x0, y1, x1)``; what was
+                known there is forgotten.
+        """
+        kept = {c: p for c, p in self.places.get(image, {}).items() if not _inside(p, seen)}
+        best = sorted({**kept, **found}.items(), key=lambda item: (-item[1][0], item[0]))
+        return Hardest({**self.places, image: dict(best[: self.most])}, self.most)
+
+
+def _inside(
+    place: tuple[float, float, float], seen: tuple[float, float, float, float] | None
+) -> bool:
+    _, y, x = place
+    return seen is not None and seen[0] <= y < seen[2] and seen[1] <= x < seen[3]
 
 
 def coarser(plane: PlaneSpec, factor: int) -> PlaneSpec:
@@ -149,7 +168,12 @@ def coarser(plane: PlaneSpec, factor: int) -> PlaneSpec:
 
 
 def place_crop(
-    plane: PlaneSpec, centre: Point, crop_px: int, multiple: int, stride: int
+    plane: PlaneSpec,
+    centre: Point,
+    crop_px: int,
+    multiple: int,
+    stride: int,
+    asked: PlaneSpec | None = None,
 ) -> CropPlace:
     """The crop of a pass around a centre.
 
@@ -159,6 +183,7 @@ def place_crop(
         crop_px: its side, a multiple of ``multiple``.
         multiple: of the model: sizes and origins are multiples of it, and it of ``stride``.
         stride: of the model.
+        asked: the plane before it was scaled; by default this very one.
     """
     padded = tuple(round_up(side, multiple) for side in plane.shape)
     size = tuple(min(crop_px, side) for side in padded)
@@ -167,7 +192,7 @@ def place_crop(
         for at, wide, length in zip(centre, size, padded, strict=True)
     ]
     box = Box(corner[0], corner[1], corner[0] + size[0], corner[1] + size[1])
-    return CropPlace(box, plane, stride)
+    return CropPlace(box, plane, stride, asked or plane)
 
 
 def _start(centre: float, size: int, length: int, multiple: int) -> int:

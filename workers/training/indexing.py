@@ -37,7 +37,6 @@ def index_images(
     entries: Sequence[ImageEntry],
     truth: TruthRecipe,
     sights: Sequence[PassSight],
-    jitter: float,
     folder: Path,
     threads: int,
 ) -> tuple[ImageIndex, ...]:
@@ -46,17 +45,16 @@ def index_images(
 
     def one(entry: ImageEntry) -> ImageIndex:
         return _known_or(
-            folder, _key(entry, truth, sights, jitter),
-            lambda: index_image(entry, truth, sights, jitter),
+            folder,
+            _key(entry, truth, sights),
+            lambda: index_image(entry, truth, sights),
         )
 
     with ThreadPoolExecutor(threads) as pool:
         return tuple(pool.map(one, entries))
 
 
-def index_image(
-    entry: ImageEntry, truth: TruthRecipe, sights: Sequence[PassSight], jitter: float
-) -> ImageIndex:
+def index_image(entry: ImageEntry, truth: TruthRecipe, sights: Sequence[PassSight]) -> ImageIndex:
     """Where one image's truth and foreground lie, on the grid of the coarsest pass's pixels."""
     with TrainingImage(entry, truth, sights) as image:
         plane = image.planes[0]
@@ -70,7 +68,7 @@ def index_image(
         shape = image.source.levels[0].shape
     lesions = tuple(np.argwhere(one) for one in kept if one.any())
     cells = np.argwhere(foreground(pixels) | np.any(kept, axis=0))
-    return ImageIndex(shape, grid.downsample, lesions, cells, jitter * finest)
+    return ImageIndex(shape, grid.downsample, lesions, cells, finest)
 
 
 def foreground(pixels: np.ndarray) -> np.ndarray:
@@ -87,7 +85,7 @@ def foreground(pixels: np.ndarray) -> np.ndarray:
     steps = np.zeros(bright.shape, np.int64)
     steps[finite] = (bright[finite] - low) / max(high - low, 1e-12) * (BINS - 1)
     commonest = int(np.bincount(steps[finite], minlength=BINS).argmax())
-    found = finite & (np.abs(steps - commonest) > 1)
+    found: np.ndarray = finite & (np.abs(steps - commonest) > 1)
     return found if found.mean() >= LEAST_SHARE else finite
 
 
@@ -102,30 +100,28 @@ def _known_or(folder: Path, key: str, find: Callable[[], ImageIndex]) -> ImageIn
     return index
 
 
-def _key(
-    entry: ImageEntry, truth: TruthRecipe, sights: Sequence[PassSight], jitter: float
-) -> str:
+def _key(entry: ImageEntry, truth: TruthRecipe, sights: Sequence[PassSight]) -> str:
     """What an index depends on: the image, its truth, where passes look."""
     with closing(open_source(truth.path.replace(NAME, entry.name))) as source:
         marked = source.identity().to_dict()
     with closing(open_source(entry.uri)) as source:
         seen = source.identity().to_dict()
         planes = [asdict(plane) for plane in planes_of(source, entry, sights)]
-    parts = (seen, marked, truth.model_dump_json(), planes, sights, jitter)
+    parts = (seen, marked, truth.model_dump_json(), planes, sights)
     return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 
 def _save(path: Path, index: ImageIndex) -> None:
-    facts = np.array([*index.shape, index.cell_px, index.jitter_px], np.float64)
+    facts = np.array([*index.shape, index.cell_px, index.look_px], np.float64)
     lesions = {f"lesion_{i}": one for i, one in enumerate(index.lesions)}
-    np.savez_compressed(path, allow_pickle=False, facts=facts, foreground=index.foreground, **lesions)
+    np.savez_compressed(
+        path, allow_pickle=False, facts=facts, foreground=index.foreground, **lesions
+    )
 
 
 def _load(path: Path) -> ImageIndex:
     with np.load(path, allow_pickle=False) as held:
-        height, width, cell_px, jitter_px = held["facts"].tolist()
+        height, width, cell_px, look_px = held["facts"].tolist()
         names = sorted((n for n in held.files if n.startswith("lesion_")), key=lambda n: int(n[7:]))
         lesions = tuple(held[name] for name in names)
-        return ImageIndex(
-            (int(height), int(width)), cell_px, lesions, held["foreground"], jitter_px
-        )
+        return ImageIndex((int(height), int(width)), cell_px, lesions, held["foreground"], look_px)

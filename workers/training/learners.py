@@ -136,9 +136,7 @@ def recipe_of(config: TrainRecipe, one: TrainPass) -> ModelRecipe:
     return config.model.model_copy(update={"options": {**config.model.options, **one.options}})
 
 
-def _learner(
-    config: TrainRecipe, one: TrainPass, index: int, folder: Path, device: str
-) -> Learner:
+def _learner(config: TrainRecipe, one: TrainPass, index: int, folder: Path, device: str) -> Learner:
     model = load_model(recipe_of(config, one), base_folder=folder, device=device)
     if not isinstance(model, TorchModel) or model.per_tile:
         raise ModelContract(
@@ -182,8 +180,11 @@ def _tie(module: nn.Module, other: nn.Module) -> None:
         source = theirs.get(path)
         if source is None:
             continue
-        for mine, given in ((part._parameters, source._parameters), (part._buffers, source._buffers)):
+        for mine, given in (
+            (part._parameters, source._parameters),
+            (part._buffers, source._buffers),
+        ):
             for name, tensor in given.items():
                 held = mine.get(name)
                 if held is not None and tensor is not None and held.shape == tensor.shape:
-                    mine[name] = tensor  # type: ignore[assignment]
+                    mine[name] = tensor

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from saccade.workers.training.config import LossRecipe
 
@@ -33,7 +33,7 @@ def answer_loss(logits: Tensor, truth: Tensor, counts: Tensor, recipe: LossRecip
 def each_loss(logits: Tensor, truth: Tensor, recipe: LossRecipe) -> Tensor:
     """``(N, K, h, w)``: cross-entropy in nats, focused and weighted as the recipe says."""
     weight = _positive_weight(recipe, logits)
-    each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none", pos_weight=weight)
+    each = binary_cross_entropy_with_logits(logits, truth, reduction="none", pos_weight=weight)
     if recipe.kind == "bce":
         return each
     agreement = 1 - (logits.sigmoid() - truth).abs()

@@ -29,8 +29,12 @@ def upsample(
     Returns:
         ``(K, height, width)`` float.
     """
-    y0, y1, y = _between(fine_box.y0, fine_box.y1, ratio, coarse_box.y0, coarse_box.y1, coarse_shape[0])
-    x0, x1, x = _between(fine_box.x0, fine_box.x1, ratio, coarse_box.x0, coarse_box.x1, coarse_shape[1])
+    y0, y1, y = _between(
+        fine_box.y0, fine_box.y1, ratio, coarse_box.y0, coarse_box.y1, coarse_shape[0]
+    )
+    x0, x1, x = _between(
+        fine_box.x0, fine_box.x1, ratio, coarse_box.x0, coarse_box.x1, coarse_shape[1]
+    )
     device = coarse.device
     left, right = coarse[:, :, x0.to(device)], coarse[:, :, x1.to(device)]
     wide = left + x.to(device) * (right - left)
@@ -55,8 +59,7 @@ def _between(
 def pool(
     fine: Tensor, fine_box: Box, ratio: float, coarse_box: Box, how: Literal["max", "mean"]
 ) -> tuple[Tensor, Tensor]:
-    """Fine scores on a coarser grid: of those whose centre lies in a coarse pixel, the highest or
-    the mean.
+    """Fine scores on a coarser grid: the highest, or the mean, of those centred in a coarse pixel.
 
     Args:
         fine: ``(K, h, w)`` float, not negative where ``how`` is 'max'.
@@ -71,7 +74,9 @@ def pool(
     """
     rows, whole_rows = _cells(fine_box.y0, fine_box.y1, ratio, coarse_box.y0, coarse_box.y1)
     columns, whole_columns = _cells(fine_box.x0, fine_box.x1, ratio, coarse_box.x0, coarse_box.x1)
-    pooled = _gathered(_gathered(fine, 1, rows, coarse_box.height, how), 2, columns, coarse_box.width, how)
+    pooled = _gathered(
+        _gathered(fine, 1, rows, coarse_box.height, how), 2, columns, coarse_box.width, how
+    )
     whole = (whole_rows[:, None] & whole_columns[None, :]).to(fine.device)
     return pooled * whole, whole
 

@@ -18,7 +18,7 @@ from saccade.pipeline.resolve import locate_resolution
 from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
-from saccade.pipeline.truth import Truth, TruthRecipe, open_truth
+from saccade.pipeline.truth import TruthRecipe, open_truth
 from saccade.workers.reading import centred, context_spec, pad_to, without_nan
 from saccade.workers.tasks import ImageEntry
 from saccade.workers.training.groups import (
@@ -98,10 +98,9 @@ class TrainingImage:
         self.truth = open_truth(truth, entry.name)
         shape = self.source.levels[0].shape
         self.truth.check_over(shape, entry.name)
-        self.planes = planes_of(self.source, entry, sights, scale)
-        extents = tuple(
-            s.crop_px * p.downsample for s, p in zip(sights, self.planes, strict=True)
-        )
+        self.asked = planes_of(self.source, entry, sights)
+        self.planes = self.asked if scale == 1 else scaled(self.source, self.asked, scale)
+        extents = tuple(s.crop_px * p.downsample for s, p in zip(sights, self.planes, strict=True))
         check_nested(shape, extents, tuple(sight.name for sight in sights))
         self._whole: dict[int, np.ndarray] = {}
         self._whole_truth: dict[int, np.ndarray] = {}
@@ -152,8 +151,8 @@ class TrainingImage:
         )
 
     def _place(self, index: int, centre: tuple[float, float]) -> CropPlace:
-        sight = self.sights[index]
-        return place_crop(self.planes[index], centre, sight.crop_px, sight.multiple, sight.stride)
+        sight, plane, asked = self.sights[index], self.planes[index], self.asked[index]
+        return place_crop(plane, centre, sight.crop_px, sight.multiple, sight.stride, asked)
 
     def _pixels(self, index: int, box: Box) -> np.ndarray:
         if index in self._whole:
@@ -180,19 +179,16 @@ class TrainingImage:
 
 
 def planes_of(
-    source: Source, entry: ImageEntry, sights: Sequence[PassSight], scale: float = 1.0
+    source: Source, entry: ImageEntry, sights: Sequence[PassSight]
 ) -> tuple[PlaneSpec, ...]:
-    """The image at every pass's resolution, all of them coarser by ``scale``; never magnified."""
-    size = entry.pixel_size
-    asked = [locate_resolution(source, sight.resolution, size) for sight in sights]
-    least = min(one.downsample for one in asked)
-    scale = max(scale, LEAST_DOWNSAMPLE / least)
-    if scale == 1:
-        return tuple(asked)
-    return tuple(
-        locate(source, downsample=one.downsample * scale, pixel_size=size, tolerance=0)
-        for one in asked
-    )
+    """The image at every pass's resolution."""
+    return tuple(locate_resolution(source, one.resolution, entry.pixel_size) for one in sights)
+
+
+def scaled(source: Source, asked: Sequence[PlaneSpec], scale: float) -> tuple[PlaneSpec, ...]:
+    """The same planes, all of them coarser by ``scale``, but none finer than the image."""
+    factor = max(scale, LEAST_DOWNSAMPLE / min(one.downsample for one in asked))
+    return tuple(locate(source, downsample=one.downsample * factor, tolerance=0) for one in asked)
 
 
 def read_visit(image: TrainingImage, visit: Visit, passes: Sequence[int]) -> Iterator[Group]:
@@ -207,10 +203,12 @@ def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
     """Where any channel holds data; None when that is everywhere."""
     if nodata is None and pixels.dtype.kind != "f":
         return None
-    absent = pixels == nodata if nodata is not None else np.zeros(pixels.shape, bool)
+    absent: np.ndarray = np.zeros(pixels.shape, bool)
+    if nodata is not None:
+        absent = np.asarray(pixels == nodata)
     if pixels.dtype.kind == "f":
-        absent = absent | np.isnan(pixels)
-    valid: np.ndarray = ~absent.all(axis=-1)
+        absent = np.logical_or(absent, np.isnan(pixels))
+    valid: np.ndarray = np.logical_not(absent.all(axis=-1))
     return None if valid.all() else valid
 
 

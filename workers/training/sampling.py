@@ -30,8 +30,8 @@ class ImageIndex:
     """Per class with any truth here, ``(n, 2)`` rows and columns of cells."""
     foreground: np.ndarray
     """``(n, 2)`` rows and columns of cells that are worth looking at."""
-    jitter_px: float = 0.0
-    """Centres are moved by up to this much, in pixels of level 0."""
+    look_px: float
+    """Side of the finest pass's crop, in pixels of level 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class RoundPlan:
         return tuple(draw for visit in self.visits for draw in visit.draws)
 
 
-def steps_per_round(images: int, sampling: Sampling) -> int:
+def steps_per_round(images: int, sampling: Sampling, size: int = 1) -> int:
     """Steps that the groups of one round are enough for; at least one."""
-    return max(1, images * sampling.per_image // sampling.groups)
+    return max(1, images // size * size * sampling.per_image // sampling.groups)
 
 
 def plan_round(
@@ -64,8 +64,10 @@ def plan_round(
     sampling: Sampling,
     augment: Augment,
     pool: int,
+    rank: int = 0,
+    size: int = 1,
 ) -> RoundPlan:
-    """Draw a round.
+    """Draw a round: every image once, or as often as the groups of one step need.
 
     Args:
         seed: of the training.
@@ -75,22 +77,24 @@ def plan_round(
         sampling: what is wanted.
         augment: what is changed.
         pool: groups that may wait.
+        rank: which of the processes that share a round; each visits images of its own.
+        size: how many they are; they share the groups of a step.
     """
-    generator = np.random.default_rng([seed, ROUND, number])
-    count = steps_per_round(len(indices), sampling) * sampling.groups
+    together = np.random.default_rng([seed, ROUND, number])
+    generator = np.random.default_rng([seed, ROUND, number, 1 + rank])
+    groups = sampling.groups // size
+    count = steps_per_round(len(indices), sampling, size) * groups
     visits: list[Visit] = []
     while count:
-        for image in generator.permutation(len(indices)).tolist():
-            size = min(count, sampling.per_image)
-            if size:
+        for image in together.permutation(len(indices))[rank::size].tolist():
+            some = min(count, sampling.per_image)
+            if some:
                 index = indices[image]
-                visits.append(_visit(generator, image, size, index, hardest, sampling, augment))
-            count -= size
+                visits.append(_visit(generator, image, some, index, hardest, sampling, augment))
+            count -= some
     total = sum(len(visit.draws) for visit in visits)
     order = shuffled(generator, total, pool)
-    steps = tuple(
-        tuple(order[start : start + sampling.groups]) for start in range(0, total, sampling.groups)
-    )
+    steps = tuple(tuple(order[start : start + groups]) for start in range(0, total, groups))
     return RoundPlan(tuple(visits), steps, pool)
 
 
@@ -127,23 +131,25 @@ def draw_centre(
     chance = generator.random()
     if chance < sampling.lesion_share and index.lesions:
         cells = index.lesions[int(generator.integers(len(index.lesions)))]
-        return "lesion", _in_cell(generator, cells, index)
+        return "lesion", _in_cell(generator, cells, index, sampling.jitter)
     if sampling.lesion_share <= chance < sampling.lesion_share + sampling.hard_share and hardest:
         _, y, x = hardest[int(generator.integers(len(hardest)))]
-        return "hard", _moved(generator, (y, x), index)
-    return "any", _in_cell(generator, index.foreground, index)
+        return "hard", _moved(generator, (y, x), index, sampling.jitter)
+    return "any", _in_cell(generator, index.foreground, index, sampling.jitter)
 
 
-def _in_cell(generator: np.random.Generator, cells: np.ndarray, index: ImageIndex) -> Point:
+def _in_cell(
+    generator: np.random.Generator, cells: np.ndarray, index: ImageIndex, jitter: float = 0.0
+) -> Point:
     row, column = cells[int(generator.integers(len(cells)))]
     within = generator.random(2)
     point = (float(row + within[0]) * index.cell_px, float(column + within[1]) * index.cell_px)
-    return _moved(generator, point, index)
+    return _moved(generator, point, index, jitter)
 
 
-def _moved(generator: np.random.Generator, point: Point, index: ImageIndex) -> Point:
+def _moved(generator: np.random.Generator, point: Point, index: ImageIndex, jitter: float) -> Point:
     """The point moved a little, still on the image."""
-    dy, dx = generator.uniform(-1, 1, 2) * index.jitter_px
+    dy, dx = generator.uniform(-1, 1, 2) * jitter * index.look_px
     height, width = index.shape
     return float(np.clip(point[0] + dy, 0, height)), float(np.clip(point[1] + dx, 0, width))
 
@@ -172,9 +178,11 @@ def is_transposed(seed: int, step: int, augment: Augment) -> bool:
     return augment.rotations and bool(np.random.default_rng([seed, TURN, step]).integers(2))
 
 
-def keeps_guidance(seed: int, step: int, groups: int, index: int, dropout: float) -> np.ndarray:
+def keeps_guidance(
+    seed: int, step: int, groups: int, index: int, dropout: float, rank: int = 0
+) -> np.ndarray:
     """``(groups,)`` bool: which groups of a step are given guidance in a pass."""
-    generator = np.random.default_rng([seed, DROPOUT, step, index])
+    generator = np.random.default_rng([seed, DROPOUT, step, index, rank])
     kept: np.ndarray = generator.random(groups) >= dropout
     return kept
 

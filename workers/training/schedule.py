@@ -1,4 +1,4 @@
-"""Who learns at which step, and how fast. Pure functions of the step; nothing here is remembered."""
+"""Who learns at which step, and how fast. Pure functions of the step; nothing is kept."""
 
 from __future__ import annotations
 

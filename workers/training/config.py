@@ -232,7 +232,7 @@ class TrainRecipe(Node):
     """'cpu', 'cuda', 'cuda:1'... or 'auto'."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward passes."""
-    channels_last: bool = False
+    channels_last: bool = True
     """Whether weights lie in memory with their channels last."""
     ray: RayRecipe | None = None
     """By default one process trains alone."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +20,15 @@ from rich.console import Console
 from saccade.jobs.identity import differences
 from saccade.jobs.manifest import find_images
 from saccade.jobs.progress import duration
-from saccade.pipeline.errors import ManifestError, ResumeRefused, StoreError
+from saccade.pipeline.errors import Interrupted, ManifestError, ResumeRefused, StoreError
 from saccade.pipeline.recipe_file import load_tree
 from saccade.pipeline.truth import TruthRecipe, load_truth, read_split
 from saccade.workers.folder import write_whole
 from saccade.workers.tasks import ImageEntry
-from saccade.workers.training.config import TrainRecipe
+from saccade.workers.training.config import RayRecipe, TrainRecipe
 
 if TYPE_CHECKING:
+    from saccade.workers.training.card import Facts
     from saccade.workers.training.trainer import Moment, TrainJob
 
 IDENTITY = "training.json"
@@ -160,7 +162,7 @@ def job_of(materials: Materials, device: str) -> TrainJob:
     """What the workers are asked to do."""
     from saccade.workers.training.trainer import TrainJob
 
-    config = materials.config
+    config, taught = materials.config, materials.config.distil.teacher
     return TrainJob(
         config=config,
         model_folder=materials.folder,
@@ -169,6 +171,7 @@ def job_of(materials: Materials, device: str) -> TrainJob:
         validation=materials.part(config.data.validation),
         truth=materials.truth,
         device=device,
+        teacher=materials.folder / taught if taught else None,
     )
 
 
@@ -184,14 +187,31 @@ def _train(
     from saccade.workers.training.trainer import Trainer
 
     config = materials.config
+    job = job_of(materials, choose_device(config.device, gpu_count()))
+    counts = {name: len(images) for name, images in materials.parts.items()}
+    facts = Facts(identity_hash(materials.identity()), counts)
+    if config.ray is not None or address is not None:
+        _train_on_ray(job, facts, address, stop)
+        return
     if config.threads is not None:
         set_threads(config.threads)
-    job = job_of(materials, choose_device(config.device, gpu_count()))
     trainer = Trainer(job)
     trainer.resume()
-    trained = trainer.run(observe, stop)
-    counts = {name: len(images) for name, images in materials.parts.items()}
-    leave_behind(job, trained, Facts(identity_hash(materials.identity()), counts))
+    leave_behind(job, trainer.run(observe, stop), facts)
+
+
+def _train_on_ray(
+    job: TrainJob, facts: Facts, address: str | None, stop: Callable[[], bool] | None
+) -> None:
+    from saccade.workers.ray_settings import prepare_environment
+
+    recipe = job.config.ray or RayRecipe()
+    where = address or recipe.address or os.environ.get("RAY_ADDRESS")
+    prepare_environment(where)
+    from saccade.workers.training.ray_train import train_on_ray
+
+    if not train_on_ray(job, facts, recipe.workers, where, stop):
+        raise Interrupted("stopped on request; the same command goes on from the last checkpoint")
 
 
 def identity_hash(tree: Mapping[str, Any]) -> str:

@@ -91,6 +91,12 @@ class Learners:
                 found.setdefault(f"{one.weights}/{name}", tensor)
         return found
 
+    def statistics(self) -> list[Tensor]:
+        """What batch norms have seen, each once."""
+        layers = [layer for one in self.passes for layer in one.model.module.modules()]
+        held = (b for layer in layers if isinstance(layer, NORMS) for b in layer.buffers())
+        return list({id(b): b for b in held if b.is_floating_point()}.values())
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Put ``state()``'s tensors back, in place."""
         with torch.no_grad():

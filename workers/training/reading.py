@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from saccade.workers.training.groups import (
     check_nested,
     place_crop,
 )
+from saccade.workers.training.teaching import TaughtImage
 
 LEAST_DOWNSAMPLE = 1.0
 """An image is never magnified."""
@@ -60,14 +62,6 @@ class PassSight:
         return (self.crop_px // self.stride) ** 2
 
 
-class SoftTruth(Protocol):
-    """Another's answers for one image."""
-
-    def on(self, plane: PlaneSpec, box: Box, classes: Sequence[str]) -> np.ndarray:
-        """``(classes, h, w)`` float32 in [0, 1] of a box of a grid."""
-        ...
-
-
 class TrainingImage:
     """One image with its truth, open for reading crops."""
 
@@ -77,7 +71,7 @@ class TrainingImage:
         truth: TruthRecipe,
         sights: Sequence[PassSight],
         scale: float = 1.0,
-        teacher: SoftTruth | None = None,
+        teacher: Path | None = None,
     ) -> None:
         """Open an image and its truth.
 
@@ -86,18 +80,19 @@ class TrainingImage:
             truth: where its truth lies.
             sights: of all passes, from coarse to fine.
             scale: factor on the pixel size of every pass.
-            teacher: another's answers, where there are any.
+            teacher: a run whose answers are soft truth, where there is one.
 
         Raises:
             SourceError: the image or its truth can't be opened.
             TruthError: the truth does not lie over the image.
             PlanError: crops do not nest.
         """
-        self.sights, self._teacher = tuple(sights), teacher
+        self.sights = tuple(sights)
         self.source = open_source(entry.uri)
         self.truth = open_truth(truth, entry.name)
         shape = self.source.levels[0].shape
         self.truth.check_over(shape, entry.name)
+        self._teacher = TaughtImage(teacher, entry.name, shape) if teacher else None
         self.asked = planes_of(self.source, entry, sights)
         self.planes = self.asked if scale == 1 else scaled(self.source, self.asked, scale)
         extents = tuple(s.crop_px * p.downsample for s, p in zip(sights, self.planes, strict=True))

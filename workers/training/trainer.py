@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from saccade.pipeline.errors import Interrupted, TruthError
+from saccade.pipeline.errors import Interrupted
 from saccade.pipeline.models.seeding import seeded
 from saccade.pipeline.truth import TruthRecipe
 from saccade.workers.tasks import ImageEntry
@@ -28,10 +28,11 @@ from saccade.workers.training.indexing import index_images
 from saccade.workers.training.journal import StepLog
 from saccade.workers.training.learners import Learners, build_learners
 from saccade.workers.training.mining import from_plain, merged, mined, to_plain
-from saccade.workers.training.reading import PassSight, SoftTruth, TrainingImage, read_visit
+from saccade.workers.training.reading import TrainingImage, read_visit
 from saccade.workers.training.rounds import Rounds, Tables
 from saccade.workers.training.sampling import is_transposed, keeps_guidance, survey
 from saccade.workers.training.schedule import Schedule
+from saccade.workers.training.sights import check_classes, check_shared, nbytes_of, sights_of
 from saccade.workers.training.state import Average, clip, make_optimiser, set_rate
 from saccade.workers.training.team import Alone, Team
 from saccade.workers.training.validating import validate
@@ -42,7 +43,6 @@ MANY_STEPS = 1_000_003
 
 Metrics = dict[str, dict[str, float | None]]
 Observe = Callable[["Moment"], None]
-Teacher = Callable[[ImageEntry], SoftTruth]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class TrainJob:
     """Of all of them."""
     device: str = "cpu"
     """As torch names it."""
-    teacher: Teacher | None = None
-    """Another's answers for an image."""
+    teacher: Path | None = None
+    """A run whose answers are soft truth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,10 @@ class Trainer:
         """Build models and find out where things are; nothing is learned yet."""
         config = job.config
         self.job, self.team = job, team or Alone()
+        check_shared(config.sampling.groups, len(job.images), self.team.size)
         self.learners = build_learners(config, job.model_folder, job.device)
         self.sights = sights_of(config, self.learners)
-        _check_classes(job.truth, self.sights)
+        check_classes(job.truth, self.sights)
         names = tuple(one.name for one in config.passes)
         self.schedule = Schedule(names, config.stages, config.optimiser)
         self.optimiser = make_optimiser(config, self.learners)
@@ -139,7 +140,9 @@ class Trainer:
         return self.job.out / "checkpoints"
 
     def run(
-        self, observe: Observe | None = None, stop: Callable[[], bool] | None = None
+        self,
+        observe: Observe | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Trained:
         """Take all steps that are left.
 
@@ -194,7 +197,7 @@ class Trainer:
             )
             losses = losses_of(config, self.learners, batch, answers, moment.learns)
             losses.total.backward()  # type: ignore[no-untyped-call]
-        self.team.average(self._weights)
+        self._agree()
         clip(self._weights, config.optimiser.clip)
         self.optimiser.step()
         self.average.follow(self.learners.state(), step + 1)
@@ -204,6 +207,11 @@ class Trainer:
             rounds.turn(step, self.tables)
         self.step += 1
         return losses.parts
+
+    def _agree(self) -> None:
+        """Gradients, and what batch norms have seen, become those of the whole team."""
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        self.team.average([*gradients, *self.learners.statistics()])
 
     def _batch(self, groups: Sequence[Group]) -> Batch:
         config = self.job.config
@@ -277,40 +285,6 @@ class Trainer:
         self, entries: Sequence[ImageEntry], visit: Visit, passes: Sequence[int]
     ) -> Iterator[Group]:
         entry = entries[visit.image]
-        teacher = (
-            self.job.teacher(entry) if self.job.teacher and entries is self.job.images else None
-        )
-        with TrainingImage(entry, self.job.truth, self.sights, visit.scale, teacher) as image:
+        taught = self.job.teacher if entries is self.job.images else None
+        with TrainingImage(entry, self.job.truth, self.sights, visit.scale, taught) as image:
             yield from read_visit(image, visit, passes)
-
-
-def sights_of(config: TrainRecipe, learners: Learners) -> tuple[PassSight, ...]:
-    """What reading needs to know of every pass."""
-    return tuple(
-        PassSight(
-            one.name,
-            one.resolution,
-            one.crop,
-            learner.spec.multiple,
-            learner.spec.stride,
-            learner.spec.classes,
-            learner.spec.context,
-        )
-        for one, learner in zip(config.passes, learners, strict=True)
-    )
-
-
-def nbytes_of(sight: PassSight) -> int:
-    """Host memory of a crop of one byte per sample of three channels, about."""
-    views = 1 + len(sight.context)
-    return 3 * views * sight.crop_px**2 + (len(sight.classes) + 1) * sight.crop_scores
-
-
-def _check_classes(truth: TruthRecipe, sights: Sequence[PassSight]) -> None:
-    for sight in sights:
-        unknown = [name for name in sight.classes if name not in truth.classes]
-        if unknown:
-            raise TruthError(
-                f"pass {sight.name!r}: truth for {', '.join(sight.classes)} expected; the truth "
-                f"has {', '.join(truth.classes)}: name the model's classes as the truth does"
-            )

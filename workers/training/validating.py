@@ -7,56 +7,20 @@ its evaluation are the measure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 
+from saccade.pipeline.quality.counting import ScoreCounts
+from saccade.pipeline.quality.curves import average_precision
 from saccade.workers.training.batch import collate
 from saccade.workers.training.feeding import Feeder, Read
 from saccade.workers.training.forward import answer_batch
 from saccade.workers.training.groups import Group, Visit
 from saccade.workers.training.learners import Learners
 from saccade.workers.training.rounds import visits_to_make
-
-STEPS = 1000
-"""Steps of score that average precision is counted in."""
-
-
-class Counts:
-    """Scores of pixels in and outside a class, counted by step of score."""
-
-    def __init__(self, classes: int) -> None:
-        """Count nothing yet."""
-        self._held = np.zeros((2, classes, STEPS + 1), np.int64)
-
-    def add(self, scores: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> None:
-        """Take in ``(N, K, h, w)`` scores and bool truth, where ``(N, h, w)`` counts."""
-        steps = np.rint(scores * STEPS).astype(np.int64)
-        for k in range(self._held.shape[1]):
-            seen, marked = steps[:, k][counts], truth[:, k][counts]
-            for row, part in ((1, seen[marked]), (0, seen[~marked])):
-                self._held[row, k] += np.bincount(part, minlength=STEPS + 1)
-
-    def average_precision(self) -> list[float | None]:
-        """Per class; None where the truth has none of it."""
-        return [
-            average_precision(inside, outside) for outside, inside in zip(*self._held, strict=True)
-        ]
-
-
-def average_precision(inside: np.ndarray, outside: np.ndarray) -> float | None:
-    """Sum over thresholds of precision times the recall that is gained there.
-
-    Args:
-        inside: pixels of the class per step of score, lowest first.
-        outside: the others.
-    """
-    hits, misses = np.cumsum(inside[::-1]), np.cumsum(outside[::-1])
-    if not hits[-1]:
-        return None
-    precision = hits / np.maximum(hits + misses, 1)
-    return float((precision * inside[::-1]).sum() / hits[-1])
 
 
 def validate(
@@ -72,20 +36,28 @@ def validate(
         device: as torch names it.
         threads: visits read at once.
     """
-    counts = [Counts(len(learner.spec.classes)) for learner in learners]
+    kind = np.dtype(np.float32)
+    counts = [ScoreCounts.none(len(learner.spec.classes), kind) for learner in learners]
     scales = [learner.spec.scale for learner in learners]
     never = [False] * len(learners)
     for some in _by(groups, _groups(visits, read, len(learners), threads)):
         batch = collate(some, scales, False, 0.0, device)
         kept = [np.ones(len(some), bool)] * len(learners)
         answers = answer_batch(learners, batch, never, norms_frozen=True, guidance_kept=kept)
-        for held, said, part in zip(counts, answers, batch.passes, strict=True):
+        for index, (said, part) in enumerate(zip(answers, batch.passes, strict=True)):
             scores, truth = said.scores.cpu().numpy(), part.truth.cpu().numpy() > 0
-            held.add(scores, truth, part.counts[:, 0].cpu().numpy())
+            for one in zip(scores, truth, part.counts[:, 0].cpu().numpy(), strict=True):
+                counts[index] = counts[index].counted(*one)
     return {
-        one.name: dict(zip(one.spec.classes, held.average_precision(), strict=True))
+        one.name: dict(zip(one.spec.classes, _precisions(held), strict=True))
         for one, held in zip(learners, counts, strict=True)
     }
+
+
+def _precisions(counts: ScoreCounts) -> list[float | None]:
+    """Average precision per class; None where the truth has none of it."""
+    found = map(average_precision, counts.negatives, counts.positives)
+    return [None if math.isnan(one) else one for one in found]
 
 
 def _groups(visits: Sequence[Visit], read: Read, passes: int, threads: int) -> Iterator[Group]:

@@ -14,8 +14,9 @@ from saccade.pipeline.errors import UnitTooLarge
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel, Views
+from saccade.workers.answer import Answer
 from saccade.workers.backing_off import PixelLimit
-from saccade.workers.device import Answer, Predictor
+from saccade.workers.device import Predictor
 from saccade.workers.device_simulated import SimulatedMemory
 from saccade.workers.memory import MemoryKey, MemoryModel
 from saccade.workers.memory_probe import Meter, probe, probe_sizes

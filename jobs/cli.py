@@ -151,12 +151,14 @@ def _drive(
     recipe: Path, entries: Sequence[ImageEntry], output: Path, options: RunOptions
 ) -> RunSummary:
     """Run with progress on the screen, heeding signals."""
-    from saccade.jobs.starting import ray_begun
+    from saccade.jobs.starting import ray_begun, seems_ended
     from saccade.jobs.stopping import StopSignal, heeding_signals
     from saccade.pipeline.recipe_file import load_recipe
+    from saccade.workers.folder import RunFolder
 
     tree = load_recipe(recipe)
-    with heeding_signals(StopSignal()) as stop, ray_begun(options):
+    ended = seems_ended(RunFolder(output).journal, (entry.name for entry in entries), options)
+    with heeding_signals(StopSignal()) as stop, ray_begun(options, needed=not ended):
         from saccade.jobs.driver import run
         from saccade.jobs.progress import Progress
 

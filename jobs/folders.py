@@ -24,7 +24,7 @@ from saccade.jobs.options import RunOptions
 from saccade.jobs.placing import gpus_for, place
 from saccade.jobs.resuming import images_to_restart, known_images, start_over
 from saccade.jobs.settling import settle
-from saccade.jobs.starting import ray_address, ray_begun
+from saccade.jobs.starting import ray_address, ray_begun, seems_ended
 from saccade.jobs.stock import Stock
 from saccade.jobs.tally import Tally
 from saccade.pipeline.recipe import Recipe
@@ -80,11 +80,13 @@ def open_run(
     then = read_identity(folder)
     granted = memory_nbytes(options.memory)
     threads = then.torch_threads if then else threads_per_worker(cpus(), granted)
+    names = [entry.name for entry in entries]
+    ended = seems_ended(folder.journal, names, options)
     with ExitStack() as stack:
-        stack.enter_context(ray_begun(options))
-        actors = _empty_actors(choice, device, threads, options)
+        stack.enter_context(ray_begun(options, needed=not ended))
+        actors = None if ended else _empty_actors(choice, device, threads, options)
         now = RunIdentity.of(recipe, model_folder, device, threads)
-        stock = Stock.taken(folder.journal, (entry.name for entry in entries))
+        stock = Stock.taken(folder.journal, names)
         restarted = images_to_restart(folder, stock.history, then, now, entries, options)
         journal = stack.enter_context(Journal.open(folder.journal))
         start_over(folder, journal, restarted)
@@ -96,11 +98,14 @@ def open_run(
             stack.enter_context(crash_logged(folder, journal.epoch))
             # the next crash tells which unit it was only if no other is in flight here
             choice = replace(choice, count=1) if crash else choice
-        workers = _workers(choice, spec, options, actors)
-        stack.callback(workers.close)
         stock.update()
         states = {name: image.state for name, image in stock.tally.images.items()}
         unfinished = tuple(e for e in entries if states[e.name] in ("waiting", "running"))
+        if ended and unfinished:
+            stack.enter_context(ray_begun(options))
+            actors = _empty_actors(choice, device, threads, options)
+        workers = _workers(choice, spec, options, actors)
+        stack.callback(workers.close)
         yield OpenRun(folder, recipe, journal, stock.replay, stock.tally, unfinished, workers)
 
 
@@ -173,7 +178,7 @@ def _workers(
     choice: WorkerChoice, spec: WorkerSpec, options: RunOptions, actors: EmptyActors | None
 ) -> Workers:
     spec, count = place(choice, spec, options.memory)
-    if actors is None:
+    if actors is None:  # also on Ray where nothing is left to do: workers that never start
         return LocalWorkers(spec, count)
     from saccade.workers.actor import RayWorkers
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class PassSchedule:
             "halo": one.halo_px,
             "window": list(one.window_shape),
             "batch": one.batch,
+            "guidance": one.guidance,
+            "features": {word: list(facts) for word, facts in one.flow.facts.items()},
             "tiles": len(one.tiles),
             "expected": asdict(self.expected),
             "seconds": self.seconds,
@@ -135,6 +138,7 @@ def as_page(schedule: Schedule) -> Iterator[Table | str]:
     yield schedule.device
     yield _work(schedule.passes)
     yield _memory(schedule.passes)
+    yield from _given(schedule.passes)
     workers = _count(schedule.workers, "worker")
     if schedule.side_by_side:
         fit = _count(schedule.side_by_side, "forward pass", "es")
@@ -170,6 +174,16 @@ def _memory(passes: Sequence[PassSchedule]) -> Table:
             words = [format_nbytes(nbytes or 0) for nbytes in told]
         table.add_row(layout.name, layout.precision, str(layout.batch), _window(layout), *words)
     return table
+
+
+def _given(passes: Sequence[PassSchedule]) -> Iterator[str]:
+    """What passes are given of the one before them, a line each."""
+    for before, one in pairwise(passes):
+        parts = ["scores"] if one.layout.guidance else []
+        if (taken := one.layout.takes) is not None:
+            parts.append(f"{taken.channels} features per {taken.stride} px")
+        if parts:
+            yield f"{one.layout.name} is given {' and '.join(parts)} by {before.layout.name}"
 
 
 def _window(layout: PassLayout) -> str:

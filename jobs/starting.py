@@ -6,12 +6,15 @@ hashes and the measuring of models go on meanwhile.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from saccade.jobs.hardware import WorkerChoice
 from saccade.jobs.options import RunOptions
+from saccade.jobs.records import epoch_path, epochs
 from saccade.workers.ray_settings import prepare_environment
 
 
@@ -20,14 +23,51 @@ def ray_address(options: RunOptions) -> str | None:
     return options.address or os.environ.get("RAY_ADDRESS")
 
 
+ENDS = (b'{"kind":"image"', b'{"kind":"quarantine"')
+"""How the journal's lines begin that end an image."""
+AGAIN = b'{"kind":"restart"'
+"""How those begin that make it begin anew."""
+
+
+def seems_ended(journal: Path, names: Iterable[str], options: RunOptions) -> bool:
+    """Whether a glance at a run's journal finds every image ended, so that Ray may not be needed.
+
+    A hint, cheap enough to come before everything else: only lines that end an image are read, and
+    none is checked. What is left to do is decided by the whole journal, later.
+
+    Args:
+        journal: its folder; there may be none.
+        names: of the images asked for.
+        options: of the run; what may begin images anew counts as work.
+    """
+    if options.force or options.retry:
+        return False
+    ended: set[str] = set()
+    try:
+        for number in epochs(journal):
+            with epoch_path(journal, number).open("rb") as file:
+                for line in file:
+                    if line.startswith(ENDS):
+                        ended.add(json.loads(line)["image"])
+                    elif line.startswith(AGAIN):
+                        ended.discard(json.loads(line)["image"])
+    except (OSError, ValueError, LookupError):
+        return False
+    return ended.issuperset(names)
+
+
 @contextmanager
-def ray_begun(options: RunOptions) -> Iterator[None]:
+def ray_begun(options: RunOptions, *, needed: bool = True) -> Iterator[None]:
     """Have Ray started in the background for the length of a block, where workers run on it.
+
+    Args:
+        options: of the run.
+        needed: whether there is work for it; where there is none, nothing is started.
 
     Raises:
         RunError: nothing answers at the cluster's address.
     """
-    if WorkerChoice.parse(options.workers).kind == "local":
+    if not needed or WorkerChoice.parse(options.workers).kind == "local":
         yield
         return
     address = ray_address(options)

@@ -39,11 +39,42 @@ def read_answers(
     return scores, saliency
 
 
-def answered_pixels(store: Reads, layout: PassLayout, box: Box) -> np.ndarray:
-    """``(h, w)`` bool: scores that lie in a tile that was answered."""
-    cells = layout.tiles.cells_touching(box.scale(layout.stride))
+def read_confidence(store: Reads, layout: PassLayout, box: Box) -> np.ndarray | None:
+    """The model's own confidence in a box.
+
+    Args:
+        store: holds the pass's arrays.
+        layout: of the pass.
+        box: in its scores.
+
+    Returns:
+        ``(h, w)`` float32 in [0, 1], NaN in tiles that were not answered; None where the pass
+        stores none.
+    """
+    if not layout.confidence:
+        return None
+    confidence = dequantise(store.read(pass_path(layout.name, "confidence"), box))
+    confidence[~answered_pixels(store, layout, box)] = np.nan
+    return confidence
+
+
+def answered_pixels(
+    store: Reads, layout: PassLayout, box: Box, stride: int | None = None
+) -> np.ndarray:
+    """``(h, w)`` bool: places of a grid that lie in a tile that was answered.
+
+    Args:
+        store: holds the pass's status.
+        layout: of the pass.
+        box: in places of the grid.
+        stride: input pixels per place; None takes the scores' own.
+    """
+    step = stride or layout.stride
+    cells = layout.tiles.cells_touching(box.scale(step))
     answered = np.isin(store.read(pass_path(layout.name, "status"), cells), ANSWERED)
-    rows = np.arange(box.y0, box.y1) * layout.stride // layout.tile_px - cells.y0
-    columns = np.arange(box.x0, box.x1) * layout.stride // layout.tile_px - cells.x0
+    # beyond the image's edge lie places only where a side was rounded up to whole windows
+    last_row, last_column = cells.height - 1, cells.width - 1
+    rows = np.minimum(np.arange(box.y0, box.y1) * step // layout.tile_px - cells.y0, last_row)
+    columns = np.minimum(np.arange(box.x0, box.x1) * step // layout.tile_px - cells.x0, last_column)
     known: np.ndarray = answered[np.ix_(rows, columns)]
     return known

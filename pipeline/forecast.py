@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from saccade.pipeline.choosing import whole_tiles
 from saccade.pipeline.layout import PassLayout
-from saccade.pipeline.selection import whole_tiles
 from saccade.pipeline.selectors import (
     Budget,
     Dilate,
+    Escalate,
     Scored,
     Selector,
+    Threshold,
     TopFraction,
     TopK,
     Uncertainty,
@@ -73,6 +75,11 @@ def most_tiles(
             return min(selector.k, pool)
         case Budget():
             return min(pool, _bought(selector, count, tile_px, seconds_per_pixel))
+        case Threshold(most=float(most)):
+            return whole_tiles(most, pool)
+        case Escalate():
+            either = (selector.of, selector.to)
+            return max(most_tiles(one, count, tile_px, seconds_per_pixel) for one in either)
         case Union():
             parts = (most_tiles(one, count, tile_px, seconds_per_pixel) for one in selector.of)
             return min(count, sum(parts))

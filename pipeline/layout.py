@@ -11,7 +11,10 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from saccade.pipeline.errors import PlanError
+from saccade.pipeline.feature_grid import FeatureFlow, FeatureGrid
 from saccade.pipeline.geometry import Box, Grid, Shape, round_up
 from saccade.pipeline.models.base import Arithmetic, ModelForm, ModelSpec
 from saccade.pipeline.recipe import Output, PassRecipe
@@ -55,6 +58,8 @@ class Capacity:
 
 ANY_DEVICE = Capacity()
 """Where nothing is known of a device."""
+NO_FLOW = FeatureFlow()
+"""A pass that neither gives nor takes features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +96,16 @@ class PassLayout:
     """Whether neighbouring tiles may share a window."""
     saliency: bool = False
     """Whether the model's own saliency is stored."""
+    confidence: bool = False
+    """Whether the model's own confidence is stored."""
     context: tuple[float, ...] = ()
     """Extra fields of view, each so many times coarser than the window."""
     guidance: bool = False
     """Whether the model is given the previous pass's scores."""
+    gives: FeatureGrid | None = None
+    """Encoder features that are stored for the next pass; None where that takes none."""
+    takes: FeatureGrid | None = None
+    """Features of the previous pass that the model is given, on a grid of this pass's pixels."""
     local: bool = True
     """Whether the halo bounds what an answer depends on; False for global attention."""
     precision: Arithmetic = "float32"
@@ -113,7 +124,8 @@ class PassLayout:
                     f"pass {self.name!r}: {name} must be a multiple of {self.multiple} (model "
                     f"stride and multiple); found {getattr(self, name)}"
                 )
-        if self.multiple % self.stride or self.shard_px % self.chunk_px:
+        strides = (self.stride, *self.flow.strides)
+        if any(self.multiple % one for one in strides) or self.shard_px % self.chunk_px:
             raise PlanError(f"pass {self.name!r}: sizes do not nest: {self}")
         if self.region_px % self.tile_px:
             raise PlanError(
@@ -125,6 +137,11 @@ class PassLayout:
     def form(self) -> ModelForm:
         """In what form the model computes."""
         return ModelForm(self.precision, self.channels_last, self.fused)
+
+    @property
+    def flow(self) -> FeatureFlow:
+        """What it does with features."""
+        return FeatureFlow(self.gives, self.takes)
 
     @property
     def padded_shape(self) -> Shape:
@@ -167,6 +184,11 @@ class PassLayout:
         )
 
     @property
+    def planes(self) -> tuple[str, ...]:
+        """What else the model says of every score and the pass stores, as bytes."""
+        return tuple(name for name in ("saliency", "confidence") if getattr(self, name))
+
+    @property
     def region_px(self) -> int:
         """Side of the region that one shard answers for, in input pixels."""
         return self.shard_px * self.stride
@@ -190,15 +212,22 @@ class PassLayout:
         """The scores of a box of input pixels, cut off at the edge of the scores."""
         return box.reduce(self.stride).clip(self.score_shape)
 
+    def unit_nbytes(self, itemsize: int) -> int:
+        """Host memory of what a unit answers for, with scores of so many bytes each."""
+        per_score = len(self.classes) * itemsize + len(self.planes)
+        features = self.gives.nbytes_per_px() if self.gives else 0
+        return self.shard_px**2 * per_score + math.ceil(self.region_px**2 * features)
+
     def to_dict(self) -> dict[str, Any]:
         """As written to the image's plan."""
         return asdict(self) | {"plane": self.plane.to_dict()}
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> PassLayout:
-        """The inverse of ``to_dict``, through JSON as well."""
+        """The inverse of ``to_dict``, through JSON as well; plans of earlier versions included."""
         tuples = {key: tuple(tree[key]) for key in ("classes", "context")}
-        return cls(**(tree | tuples | {"plane": PlaneSpec.from_dict(tree["plane"])}))
+        grids = {key: FeatureGrid.from_dict(tree.get(key)) for key in ("gives", "takes")}
+        return cls(**(tree | tuples | grids | {"plane": PlaneSpec.from_dict(tree["plane"])}))
 
 
 def lay_out(
@@ -210,6 +239,7 @@ def lay_out(
     *,
     capacity: Capacity = ANY_DEVICE,
     precision: Arithmetic = "float32",
+    flow: FeatureFlow = NO_FLOW,
 ) -> PassLayout:
     """Decide a pass's layout over one image.
 
@@ -221,11 +251,12 @@ def lay_out(
         output: how scores are stored.
         capacity: of the device, for what the recipe leaves open.
         precision: arithmetic of the model.
+        flow: features that it gives and takes.
 
     Raises:
         PlanError: the recipe's tile, halo and shard do not fit the model or each other.
     """
-    multiple = math.lcm(spec.stride, spec.multiple)
+    multiple = math.lcm(spec.stride, spec.multiple, *flow.strides)
     halo_px = round_up(spec.halo_px if recipe.halo == "auto" else recipe.halo, multiple)
     one_window = _fits_one_window(recipe, index, plane, spec, multiple, capacity)
     tile_px = _tile(recipe, plane, multiple, one_window)
@@ -252,8 +283,11 @@ def lay_out(
         blend=recipe.blend,
         merge=merge,
         saliency=spec.saliency,
+        confidence=spec.confidence,
         context=recipe.context or spec.context,
         guidance=recipe.guidance,
+        gives=flow.gives,
+        takes=flow.takes,
         local=spec.local,
         precision=precision,
     )
@@ -353,13 +387,13 @@ def _chunk(wanted_px: int, tile_scores: int) -> int:
 
 def _grow_shard(layout: PassLayout, output: Output) -> int:
     """The largest shard that keeps units small, many, and within the recipe's own limit."""
-    itemsize = {"uint8": 1, "float16": 2, "float32": 4}[output.scores]
+    itemsize = np.dtype(output.scores).itemsize
     height, width = layout.score_shape
     side = layout.shard_px
     while (
         side * 2 <= max(output.shard, layout.shard_px)
         and side * 2 * layout.stride <= max(REGION_PX, layout.region_px)
-        and (side * 2) ** 2 * len(layout.classes) * itemsize <= UNIT_BYTES
+        and replace(layout, shard_px=side * 2).unit_nbytes(itemsize) <= UNIT_BYTES
         and math.ceil(height / (side * 2)) * math.ceil(width / (side * 2)) >= UNITS_PER_PASS
     ):
         side *= 2

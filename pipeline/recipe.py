@@ -20,7 +20,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from saccade.pipeline.models.base import Activation
+from saccade.pipeline.exit_rules import ExitRule, check_exits
+from saccade.pipeline.models.base import Activation, SaliencyChoice
 from saccade.pipeline.selectors import AllTiles, Selector
 
 Fuse = Literal["finest", "mean", "mean_logit", "max", "residual", "confidence_gated"]
@@ -108,8 +109,9 @@ class ModelRecipe(Node):
     """
 
     source: str = Field(min_length=1)
-    """'builtin:NAME', 'file.py:factory', 'package.module:factory', a TorchScript file, or a
-    torch.export archive (.pt2). Paths are relative to the recipe."""
+    """'builtin:NAME', 'file.py:factory', 'package.module:factory', a TorchScript file, a
+    torch.export archive (.pt2), an ONNX file (.onnx), or a model of another library: 'timm:NAME',
+    'hf:NAME' or 'hf:FOLDER', 'smp:NAME'. Paths are relative to the recipe."""
     weights: str | None = None
     """A .safetensors file, or a .pt file that holds tensors only."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -136,6 +138,9 @@ class ModelRecipe(Node):
     """Whether the module takes ``guidance=``."""
     context: tuple[float, ...] | None = None
     """Extra fields of view that the module takes as ``context=``, each so many times coarser."""
+    saliency: SaliencyChoice | None = None
+    """Where saliency comes from: the model's 'own', 'confidence' (1 less it), or 'attention' (its
+    rollout); by default the model's own where it has one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -172,8 +177,12 @@ class PassRecipe(Node):
     """Which tiles this pass visits, judged by the previous pass; the first pass visits all."""
     guidance: bool = False
     """Give the model the previous pass's scores, upsampled."""
+    features: bool = False
+    """Give the model what the encoder of the previous pass's model found."""
     context: tuple[Annotated[float, Field(gt=1)], ...] = ()
     """Extra fields of view, each so many times coarser than the window and centred on it."""
+    exit: ExitRule | None = None
+    """Which of its tiles no later pass looks at, because this pass's answer is good enough."""
 
 
 class Output(Node):
@@ -189,6 +198,8 @@ class Output(Node):
     """Longest side of a file that holds many chunks, in pixels; smaller where a pass is small."""
     keep: Literal["all"] | tuple[str, ...] = "all"
     """Passes whose own arrays stay in the result once it is complete."""
+    keep_features: bool = False
+    """Whether features that passes handed on stay there, too."""
     label_threshold: Share = 0.5
     """A single class is labelled where its score is at least this."""
 
@@ -239,6 +250,7 @@ class Recipe(Node):
             raise ValueError(f"pass names must differ; found twice: {', '.join(twice)}")
         _first_pass_is_a_glance(self.passes[0])
         _later_passes_state_their_resolution(self.passes[1:])
+        check_exits([one.exit for one in self.passes])
         if self.output.keep != "all" and not set(self.output.keep) <= set(names):
             raise ValueError(f"output.keep must name passes of {names}; found {self.output.keep}")
         return self
@@ -287,6 +299,8 @@ def _first_pass_is_a_glance(glance: PassRecipe) -> None:
         )
     if glance.guidance:
         raise ValueError("the first pass has no earlier answer to be guided by; remove guidance")
+    if glance.features:
+        raise ValueError("the first pass has no earlier pass to take features of; remove features")
     if glance.resolution.auto and not glance.tile == glance.window == "auto":
         raise ValueError(
             "resolution: auto looks at the whole image in one forward pass; remove tile and "

@@ -36,9 +36,15 @@ def load_recipe(path: Path | str) -> Recipe:
     return load_tree(path, Recipe)
 
 
-def parse_recipe(text: str, name: str = "recipe") -> Recipe:
-    """The recipe in a YAML text; ``name`` stands for it in messages."""
-    return parse_tree(text, Recipe, name)
+def parse_recipe(text: str, name: str = "recipe", folder: Path | None = None) -> Recipe:
+    """The recipe in a YAML text.
+
+    Args:
+        text: the YAML.
+        name: stands for it in messages.
+        folder: where files that it takes over are; None takes over none.
+    """
+    return parse_tree(text, Recipe, name, folder)
 
 
 def load_tree(path: Path | str, root: type[Tree]) -> Tree:
@@ -54,11 +60,11 @@ def load_tree(path: Path | str, root: type[Tree]) -> Tree:
         raise RecipeError(f"{file}: the recipe can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file}: a recipe is text in UTF-8; found {error.reason}") from error
-    return parse_tree(text, root, str(file))
+    return parse_tree(text, root, str(file), file.parent)
 
 
-def parse_tree(text: str, root: type[Tree], name: str) -> Tree:
-    """A tree of settings in a YAML text; ``name`` stands for it in messages."""
+def parse_tree(text: str, root: type[Tree], name: str, folder: Path | None = None) -> Tree:
+    """A tree of settings in a YAML text; arguments as of ``parse_recipe``."""
     try:
         # Places are counted first: aliases and merge keys can stand for more than memory holds.
         lines = _places(yaml.compose(text, Loader=yaml.SafeLoader), name)
@@ -72,10 +78,34 @@ def parse_tree(text: str, root: type[Tree], name: str) -> Tree:
         raise RecipeError(
             f"{name}: a recipe is a mapping with {first!r}; found {type(tree).__name__}"
         )
+    if folder is not None:
+        tree = _with_curves(tree, folder, name)
     try:
         return root.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(explain(error, name, lines, root)) from error
+
+
+def _with_curves(tree: Any, folder: Path, name: str) -> Any:
+    """The tree with the values of every calibration whose file it names."""
+    if isinstance(tree, list):
+        return [_with_curves(part, folder, name) for part in tree]
+    if not isinstance(tree, dict):
+        return tree
+    tree = {key: _with_curves(part, folder, name) for key, part in tree.items()}
+    if "by" in tree and isinstance(tree.get("calibration"), str):
+        tree["calibration"] = _read_curve(folder / tree["calibration"], name)
+    return tree
+
+
+def _read_curve(path: Path, name: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"{name}: a calibration is a JSON file of scores and gains, as fit_gain's curve writes "
+            f"it; {path} can't be read: {error}"
+        ) from error
 
 
 def recipe_text(recipe: Recipe) -> str:

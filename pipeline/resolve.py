@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from saccade.pipeline.change import shared_classes
 from saccade.pipeline.errors import PlanError, RecipeError
+from saccade.pipeline.exit_rules import compares_passes
+from saccade.pipeline.feature_grid import FeatureFlow, flows_of
 from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.layout import ANY_DEVICE, Capacity, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
@@ -25,6 +28,7 @@ def resolve_image(
     specs: Sequence[ModelSpec],
     pixel_size: PixelSize | None = None,
     capacities: Sequence[Capacity] = (),
+    model_hashes: Sequence[str] = (),
 ) -> ImagePlan:
     """How every pass of a recipe lies over one image.
 
@@ -36,6 +40,7 @@ def resolve_image(
         specs: what the model of each pass declares, in the recipe's order.
         pixel_size: of level 0, where the file is silent or wrong.
         capacities: of the device, by pass; none where nothing is known of it.
+        model_hashes: of each pass's model and weights; none where nobody asks.
 
     Raises:
         MissingPixelSize, ResolutionUnavailable: the image can't be read as the recipe asks.
@@ -43,12 +48,15 @@ def resolve_image(
         PlanError: sizes do not nest, or passes do not go from coarse to fine.
     """
     size = pixel_size or source.pixel_size
-    known = capacities or [ANY_DEVICE] * len(recipe.passes)
+    count = len(recipe.passes)
+    known = capacities or [ANY_DEVICE] * count
+    flows = flows_of(recipe, specs, model_hashes or [""] * count)
     layouts = tuple(
-        _lay_out_pass(recipe, index, source, specs[index], size, capacity)
-        for index, capacity in enumerate(known)
+        _lay_out_pass(recipe, index, source, specs[index], size, known[index], flows[index])
+        for index in range(count)
     )
     _check_order(name, layouts)
+    _check_exits(recipe, layouts)
     classes = recipe.output.classes or layouts[-1].classes
     _check_classes(classes)
     return ImagePlan(
@@ -92,12 +100,15 @@ def _lay_out_pass(
     spec: ModelSpec,
     pixel_size: PixelSize | None,
     capacity: Capacity,
+    flow: FeatureFlow,
 ) -> PassLayout:
     one = recipe.passes[index]
     _check_model(one, source, spec)
     plane = locate_resolution(source, one.resolution, pixel_size)
     precision = "float32" if recipe.precision == "auto" else recipe.precision
-    return lay_out(one, index, plane, spec, recipe.output, capacity=capacity, precision=precision)
+    return lay_out(
+        one, index, plane, spec, recipe.output, capacity=capacity, precision=precision, flow=flow
+    )
 
 
 def _check_model(recipe: PassRecipe, source: Source, spec: ModelSpec) -> None:
@@ -120,6 +131,16 @@ def _check_order(name: str, layouts: Sequence[PassLayout]) -> None:
                 f"{name}: passes go from coarse to fine; {fine.name!r} "
                 f"(1/{fine.plane.downsample:g}) is coarser than {coarse.name!r} before it "
                 f"(1/{coarse.plane.downsample:g}); swap them"
+            )
+
+
+def _check_exits(recipe: Recipe, layouts: Sequence[PassLayout]) -> None:
+    for one, (before, after) in zip(recipe.passes[1:], pairwise(layouts), strict=True):
+        if compares_passes(one.exit) and not shared_classes(before, after):
+            raise RecipeError(
+                f"pass {after.name!r}: convergence compares the classes it shares with "
+                f"{before.name!r}, and there are none: {', '.join(after.classes)}; found "
+                f"{', '.join(before.classes)} there. Name classes alike, or leave by confidence"
             )
 
 

@@ -265,6 +265,13 @@ class PassResult:
         return stored_array(self.result._store, pass_path(self.layout.name, "saliency"))
 
     @property
+    def confidence(self) -> da.Array | None:
+        """``(h, w)`` uint8, lazy; None where the model gives none of its own."""
+        if not self.layout.confidence:
+            return None
+        return stored_array(self.result._store, pass_path(self.layout.name, "confidence"))
+
+    @property
     def status(self) -> np.ndarray:
         """``(tile rows, tile columns)`` uint8, one of ``image_plan.STATUS_*``."""
         grid = self.layout.tiles

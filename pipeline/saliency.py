@@ -17,12 +17,16 @@ from saccade.pipeline.geometry import Box, Grid, Shape
 from saccade.pipeline.selectors import (
     AllTiles,
     Dilate,
+    Escalate,
     Foreground,
+    Proposals,
     Scored,
     Selector,
     Statistic,
     Uncertainty,
     Union,
+    When,
+    inner,
 )
 from saccade.pipeline.signals import signal_map
 
@@ -35,6 +39,8 @@ _TOUCH = 1e-6
 
 ReadStrip = Callable[[Box], tuple[np.ndarray, np.ndarray | None]]
 """Coarse box -> scores ``(C, h, w)`` in [0, 1] and the model's saliency ``(h, w)`` or None."""
+ReadSignal = Callable[[Box], np.ndarray]
+"""Coarse box -> a signal ``(h, w)`` float32 in [0, 1] that is not made from the scores alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +48,44 @@ class Column:
     """One number per tile that a selector judges by."""
 
     signal: str
-    """'saliency', 'margin', 'entropy' or the name of a class."""
+    """As in ``signals.signal_map``, or one that is read on its own."""
     statistic: Statistic | Literal["share"]
     """How the signal is summed up inside a tile; 'share' is the share of its pixels above."""
     above: float | None = None
     """What pixels are compared with; stated for 'share' only."""
+    cells: int = 1
+    """The number is given for the cells of a grid this many times finer than that of the tiles, at
+    most; see ``cells_per_tile``."""
 
     def __post_init__(self) -> None:
         if (self.statistic == "share") != (self.above is not None):
             raise ValueError(f"'above' goes with the statistic 'share' and no other; found {self}")
 
     @classmethod
-    def of(cls, node: Foreground | Scored | Uncertainty) -> Column:
+    def of(cls, node: Foreground | Scored | Uncertainty | When) -> Column:
         """The column that one selector judges by."""
         if isinstance(node, Foreground):
             return cls(node.signal, "share", node.above)
-        return cls(
-            node.measure if isinstance(node, Uncertainty) else node.signal, node.statistic, None
-        )
+        cells = node.cells if isinstance(node, Proposals) else 1
+        signal = node.measure if isinstance(node, Uncertainty) else node.signal
+        return cls(signal, node.statistic, None, cells)
+
+
+def cells_per_tile(grid: Grid, wanted: int) -> int:
+    """Cells along each side of a tile: the largest number up to ``wanted`` that divides it."""
+    return next(n for n in range(min(wanted, grid.tile_px), 0, -1) if grid.tile_px % n == 0)
+
+
+def cell_grid(grid: Grid, cells: int) -> Grid:
+    """The grid of cells of which ``cells`` by ``cells`` make a tile."""
+    return Grid(grid.shape, grid.tile_px // cells)
+
+
+def spread(tiles: np.ndarray, cells: int, finer: Grid) -> np.ndarray:
+    """``(rows, columns)`` of tiles as ``(finer.rows, finer.columns)``: each cell as its tile."""
+    rows, columns = np.arange(finer.rows) // cells, np.arange(finer.columns) // cells
+    found: np.ndarray = tiles[np.ix_(rows, columns)]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +93,8 @@ class TileTable:
     """The columns of an image's tiles; ``table[column]`` is ``(ntiles,) float32``."""
 
     columns: Mapping[Column, np.ndarray]
-    """All of one length, in the order of tile numbers; NaN where a tile has no valid pixel."""
+    """In the order of tile numbers, or of cell numbers where a column is of cells; NaN where a tile
+    has no valid pixel."""
 
     def __getitem__(self, column: Column) -> np.ndarray:
         return self.columns[column]
@@ -79,20 +106,12 @@ def needed_columns(selector: Selector) -> tuple[Column, ...]:
 
 
 def _columns(node: Selector) -> Iterator[Column]:
-    match node:
-        case AllTiles():
-            return
-        case Union():
-            for part in node.of:
-                yield from _columns(part)
-        case Dilate():
-            yield from _columns(node.of)
-        case Foreground():
-            yield Column.of(node)
-        case _:
-            yield Column.of(node)
-            if node.within is not None:
-                yield from _columns(node.within)
+    if not isinstance(node, AllTiles | Union | Dilate | Escalate):
+        yield Column.of(node)
+    if isinstance(node, Escalate):
+        yield Column.of(node.when)
+    for part in inner(node):
+        yield from _columns(part)
 
 
 def tile_spans(grid: Grid, ratio: float, coarse_shape: Shape) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +223,7 @@ def score_tiles(
     read_strip: ReadStrip,
     classes: Sequence[str],
     *,
+    own: Mapping[str, ReadSignal] | None = None,
     known: np.ndarray | None = None,
     strip_px: int = STRIP_PX,
 ) -> TileTable:
@@ -216,6 +236,7 @@ def score_tiles(
         coarse_shape: height and width of the coarse answer.
         read_strip: reads a box of it.
         classes: names of its scores.
+        own: signals that are read on their own; they win over those made from scores.
         known: ``(rows, columns)`` bool, tiles on ground that was answered; the others get NaN, and
             what lies under none of these is not read. None reads all.
         strip_px: coarse pixels per strip, about; bounds memory and changes no number.
@@ -223,20 +244,53 @@ def score_tiles(
     Raises:
         RecipeError: a column's signal does not exist.
     """
-    shape = (grid.rows, grid.columns)
-    table = {c: np.full(shape, np.nan, np.float32) for c in columns}
-    rows, across = tile_spans(grid, ratio, coarse_shape)
-    wanted = np.ones(shape, bool) if known is None else known
-    for part in _parts(wanted, rows, coarse_shape[1], strip_px) if columns else ():
+    answer = _Answer(ratio, coarse_shape, read_strip, classes, own or {})
+    wanted = np.ones((grid.rows, grid.columns), bool) if known is None else known
+    table: dict[Column, np.ndarray] = {}
+    for asked in dict.fromkeys(column.cells for column in columns):
+        part = [column for column in columns if column.cells == asked]
+        cells = cells_per_tile(grid, asked)
+        finer = cell_grid(grid, cells)
+        table |= _score_grid(part, finer, answer, spread(wanted, cells, finer), strip_px)
+    return TileTable({column: table[column] for column in columns})
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The previous pass's answer, as ``score_tiles`` is given it."""
+
+    ratio: float
+    shape: Shape
+    read_strip: ReadStrip
+    classes: Sequence[str]
+    own: Mapping[str, ReadSignal]
+
+    def signals(self, names: Sequence[str], box: Box) -> Iterator[tuple[str, np.ndarray]]:
+        """Each signal in a box; scores are read at most once."""
+        read = None
+        for name in names:
+            if name in self.own:
+                yield name, self.own[name](box)
+                continue
+            scores, saliency = read = self.read_strip(box) if read is None else read
+            yield name, signal_map(name, scores, self.classes, saliency)
+
+
+def _score_grid(
+    columns: Sequence[Column], grid: Grid, answer: _Answer, wanted: np.ndarray, strip_px: int
+) -> dict[Column, np.ndarray]:
+    """The columns of one grid, whether of tiles or of cells."""
+    table = {c: np.full(wanted.shape, np.nan, np.float32) for c in columns}
+    names = list(dict.fromkeys(c.signal for c in columns))
+    rows, across = tile_spans(grid, answer.ratio, answer.shape)
+    for part in _parts(wanted, rows, answer.shape[1], strip_px):
         high, wide = rows[part.y0 : part.y1], across[part.x0 : part.x1]
         box = Box(int(high[0, 0]), int(wide[0, 0]), int(high[-1, 1]), int(wide[-1, 1]))
-        scores, saliency = read_strip(box)
-        for signal in dict.fromkeys(c.signal for c in columns):
-            values = signal_map(signal, scores, classes, saliency)
-            for column in (c for c in columns if c.signal == signal):
+        for name, values in answer.signals(names, box):
+            for column in (c for c in columns if c.signal == name):
                 found = _one(column, values, high - box.y0, wide - box.x0)
                 table[column][part.slices] = np.where(wanted[part.slices], found, np.nan)
-    return TileTable({column: values.reshape(-1) for column, values in table.items()})
+    return {column: values.reshape(-1) for column, values in table.items()}
 
 
 def _parts(wanted: np.ndarray, rows: np.ndarray, width: int, strip_px: int) -> Iterator[Box]:

@@ -6,6 +6,7 @@ one's numbers mean.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,6 +19,8 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+from saccade.pipeline.gain import Calibration
 
 Statistic = Literal["max", "mean", "top"]
 
@@ -53,7 +56,8 @@ class Scored(SelectorNode):
 
     signal: str = "saliency"
     """'saliency' (the model's own, else its strongest class but background), 'margin', 'entropy',
-    or the name of one of the previous pass's classes."""
+    'doubt' (1 - the model's own confidence; where it gives none, the margin), or the name of one of
+    the previous pass's classes."""
     statistic: Statistic = "top"
     """'mean', 'max', or 'top': the mean of the tile's highest 2 % of pixels."""
     within: Selector | None = None
@@ -79,12 +83,27 @@ class TopK(Scored):
 
 
 class Threshold(Scored):
-    """Every candidate whose score reaches a value."""
+    """Every candidate whose score reaches a value, within bounds on how many that may be."""
 
     by: Literal["threshold"] = "threshold"
     """Names the selector."""
     at_least: float = Field(ge=0, le=1)
-    """The lowest score that is chosen."""
+    """The lowest score that is chosen; with a calibration, the lowest gain."""
+    least: float | None = Field(None, ge=0, le=1)
+    """Share of the candidates that is chosen in any case, the best first, rounded up."""
+    most: float | None = Field(None, ge=0, le=1)
+    """Share of the candidates that is never exceeded, the best first, rounded up."""
+    calibration: Calibration | None = None
+    """A file that says which gain was measured at which score; the gain is then what is judged."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Threshold:
+        if self.least is not None and self.most is not None and self.least > self.most:
+            raise ValueError(
+                f"least is a smaller share than most; found least {self.least:g}, most "
+                f"{self.most:g}; swap them"
+            )
+        return self
 
 
 class Budget(Scored):
@@ -98,6 +117,8 @@ class Budget(Scored):
     """Seconds of the device that may be spent, at the model's speed measured beforehand."""
     share: float | None = Field(None, ge=0, le=1)
     """Share of all the image's tiles that may be visited, rounded up to whole tiles."""
+    calibration: Calibration | None = None
+    """A file that says which gain was measured at which score; the gain is then what is bought."""
 
     @model_validator(mode="after")
     def _one_currency(self) -> Budget:
@@ -112,14 +133,58 @@ class Uncertainty(SelectorNode):
 
     by: Literal["uncertainty"] = "uncertainty"
     """Names the selector."""
-    measure: Literal["margin", "entropy"] = "margin"
-    """1 - (best - second best score), or the entropy of the scores in units of its maximum."""
+    measure: Literal["margin", "entropy", "doubt"] = "margin"
+    """1 - (best - second best score); the entropy of the scores in units of its maximum; or
+    1 - the model's own confidence, which is the margin where it gives none."""
     statistic: Statistic = "top"
     """As in the other selectors."""
     fraction: float = Field(ge=0, le=1)
     """Share of the candidates, rounded up to whole tiles."""
     within: Selector | None = None
     """Only tiles that this selector chooses are candidates."""
+
+
+class Proposals(Scored):
+    """Every tile in the box around a region that stands out: RAMS-Trans' patch proposals.
+
+    The signal is summed up in the cells of a grid; cells above ``alpha`` times its mean that touch,
+    diagonals included, are a region; each region's bounding box, grown to whole tiles, is chosen.
+    """
+
+    by: Literal["proposals"] = "proposals"
+    """Names the selector."""
+    alpha: float = Field(1.0, gt=0)
+    """A cell stands out when it is above this many times the mean over the candidates' cells."""
+    min_area: float = Field(0.5, ge=0)
+    """Regions whose cells have a smaller area than this many whole tiles are left out."""
+    cells: int = Field(2, ge=1, le=16)
+    """Cells along each side of a tile, at most: the largest number up to this that divides it."""
+    statistic: Statistic = "mean"
+    """How the signal is summed up inside a cell: 'mean', 'max', or 'top'."""
+
+
+class When(SelectorNode):
+    """A question to the image as a whole."""
+
+    signal: str = "margin"
+    """As in the selectors; high where the previous pass was unsure."""
+    statistic: Statistic = "mean"
+    """How it is summed up inside a tile; the image's number is the mean over the candidates."""
+    above: float = Field(ge=0, le=1)
+    """Yes when the image's number is above this."""
+
+
+class Escalate(SelectorNode):
+    """One selector for most images, a more generous one where the previous pass was unsure."""
+
+    by: Literal["escalate"] = "escalate"
+    """Names the selector."""
+    of: Selector
+    """Chooses as a rule."""
+    to: Selector
+    """Chooses instead where ``when`` says yes."""
+    when: When
+    """Asked once per image."""
 
 
 class Union(SelectorNode):
@@ -158,11 +223,45 @@ def _spelled_out(value: Any) -> Any:
 
 
 Selector = Annotated[
-    AllTiles | Foreground | TopFraction | TopK | Threshold | Budget | Uncertainty | Union | Dilate,
+    AllTiles
+    | Foreground
+    | TopFraction
+    | TopK
+    | Threshold
+    | Budget
+    | Uncertainty
+    | Proposals
+    | Escalate
+    | Union
+    | Dilate,
     Field(discriminator="by"),
     BeforeValidator(_spelled_out),
     _Shorthand(),
 ]
 
-for _node in (Scored, TopFraction, TopK, Threshold, Budget, Uncertainty, Union, Dilate):
+for _node in (
+    Scored,
+    TopFraction,
+    TopK,
+    Threshold,
+    Budget,
+    Uncertainty,
+    Proposals,
+    Escalate,
+    Union,
+    Dilate,
+):
     _node.model_rebuild()
+
+
+def inner(node: Selector) -> Iterator[Selector]:
+    """The selectors that a selector is made of, in the order in which they are written."""
+    match node:
+        case Union():
+            yield from node.of
+        case Dilate():
+            yield node.of
+        case Escalate():
+            yield from (node.of, node.to)
+        case Scored(within=part) | Uncertainty(within=part) if part is not None:
+            yield part

@@ -14,6 +14,9 @@ from saccade.pipeline.errors import RecipeError
 
 BACKGROUND = "background"
 """The class that is never salient."""
+DOUBT = "doubt"
+"""1 - a model's confidence: its own where it states one, else that of the margin. Selectors take
+the highest first, so it is doubt, not confidence, that they are told to look at."""
 
 
 def signal_map(
@@ -23,8 +26,9 @@ def signal_map(
 
     Args:
         signal: 'saliency' (``saliency`` where given, else the strongest class but background),
-            'margin', 'entropy', or the name of a class. The three words win over a class that
-            bears the same name.
+            'margin', 'entropy', 'doubt' (the margin: what a model that states no confidence of
+            its own is worth), or the name of a class. The four words win over a class that bears
+            the same name.
         scores: ``(C, h, w)`` in [0, 1]; NaN where nothing was computed.
         classes: their names.
         saliency: ``(h, w)`` in [0, 1], the model's own.
@@ -37,14 +41,14 @@ def signal_map(
     """
     if signal == "saliency":
         found = strongest_class(scores, classes) if saliency is None else saliency
-    elif signal == "margin":
+    elif signal in ("margin", DOUBT):
         found = margin_uncertainty(scores)
     elif signal == "entropy":
         found = entropy_uncertainty(scores)
     elif signal in classes:
         found = scores[list(classes).index(signal)]
     else:
-        known = ", ".join(["saliency", "margin", "entropy", *classes])
+        known = ", ".join(["saliency", "margin", "entropy", DOUBT, *classes])
         raise RecipeError(f"a selector's signal is one of {known}; found {signal!r}")
     return np.asarray(found, np.float32)
 

@@ -109,6 +109,12 @@ class ImageStore:
             raise StoreError(f"{self._name}: no array {array!r}; it has {sorted(self._specs)}")
         return self._specs[array]
 
+    def attributes(self, array: str) -> dict[str, Any]:
+        """What is said of an array, under this package's own key; nothing of one that is gone."""
+        data = self._shelf.get(f"{array}/{ROOT}")
+        said: dict[str, Any] = json.loads(data)["attributes"].get("saccade", {}) if data else {}
+        return said
+
     def write(
         self, array: str, box: Box, data: np.ndarray, memo: ChunkMemo | None = None
     ) -> tuple[Written, ...]:

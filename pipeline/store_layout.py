@@ -6,13 +6,15 @@ This is the only place that spells array paths. Knows no file and no compression
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from saccade.pipeline.errors import StoreError
+from saccade.pipeline.feature_grid import FeatureGrid, feature_key
 from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.layout import PassLayout
@@ -20,6 +22,8 @@ from saccade.pipeline.layout import PassLayout
 COVERAGE = "coverage"
 STATUS = "status"
 LABELS = "labels/classes"
+FEATURE_CHUNK_PX = 32
+"""A chunk of features, which holds all their channels, is at most so many places high and wide."""
 
 
 def scores_path(level: int) -> str:
@@ -33,7 +37,10 @@ def labels_path(level: int) -> str:
 
 
 def pass_path(name: str, array: str = "") -> str:
-    """One of a pass's own arrays ('scores', 'saliency', 'status'), or the group of all of them."""
+    """One of a pass's own arrays, or the group of all of them.
+
+    There are 'scores', 'status' and, where the pass has them, 'saliency', 'confidence', 'features'.
+    """
     return f"passes/{name}/{array}".rstrip("/")
 
 
@@ -55,6 +62,10 @@ class ArraySpec:
     """Height and width of what one file holds, all channels of it: whole chunks."""
     sharded: bool = True
     """Whether a file holds several chunks; where False, ``chunk`` and ``shard`` are equal."""
+    deep: bool = False
+    """Whether a chunk holds all channels; else it holds one."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Kept in its attributes, plain JSON."""
 
     def __post_init__(self) -> None:
         if any(s % c for s, c in zip(self.shard, self.chunk, strict=True)):
@@ -144,10 +155,43 @@ def _pass_arrays(plan: ImagePlan, layout: PassLayout) -> Iterator[ArraySpec]:
     if len(plan.passes) > 1:
         shape = (len(layout.classes), *layout.score_shape)
         yield ArraySpec(pass_path(layout.name, "scores"), shape, dtype, fill, chunk, shard)
-    if layout.saliency:
-        path = pass_path(layout.name, "saliency")
+    for name in layout.planes:
+        path = pass_path(layout.name, name)
         yield ArraySpec(path, layout.score_shape, np.dtype(np.uint8), 0, chunk, shard)
+    if layout.gives is not None:
+        yield _features(plan, layout, layout.gives)
     yield _of_tiles(pass_path(layout.name, "status"), layout)
+
+
+def _features(plan: ImagePlan, layout: PassLayout, grid: FeatureGrid) -> ArraySpec:
+    side = layout.region_px // grid.stride
+    chunk = max(px for px in range(1, FEATURE_CHUNK_PX + 1) if side % px == 0)
+    return ArraySpec(
+        path=pass_path(layout.name, "features"),
+        shape=(grid.channels, *feature_shape(layout, grid)),
+        dtype=np.dtype(np.float16),
+        fill=0,
+        chunk=(chunk, chunk),
+        shard=(side, side),
+        deep=True,
+        facts={"features": feature_key(plan, layout)},
+    )
+
+
+def feature_shape(layout: PassLayout, grid: FeatureGrid) -> Shape:
+    """Height and width of a pass's features: of all that its windows see, beyond the edge too."""
+    height, width = layout.padded_shape
+    return height // grid.stride, width // grid.stride
+
+
+def feature_box(layout: PassLayout, grid: FeatureGrid, box: Box) -> Box:
+    """The features that belong to a box of input pixels.
+
+    What lies at the image's edge has those of the rest of its window, too: on the same grid the
+    next pass's window then sees all features there are, and no padding.
+    """
+    places = box.reduce(layout.multiple).scale(layout.multiple // grid.stride)
+    return places.clip(feature_shape(layout, grid))
 
 
 def _of_tiles(path: str, layout: PassLayout) -> ArraySpec:

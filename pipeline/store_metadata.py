@@ -68,6 +68,7 @@ def array(spec: ArraySpec) -> dict[str, Any]:
         {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": True}},
     ]
     three = len(spec.shape) == 3
+    depth = [spec.channels if spec.deep else 1] * three
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -76,7 +77,7 @@ def array(spec: ArraySpec) -> dict[str, Any]:
         "chunk_grid": _regular([*spec.shape[:-2], *spec.shard]),
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": "NaN" if math.isnan(spec.fill) else int(spec.fill),
-        "codecs": [_sharding([1] * three + [*spec.chunk], inner)] if spec.sharded else inner,
+        "codecs": [_sharding([*depth, *spec.chunk], inner)] if spec.sharded else inner,
         "dimension_names": ["c", "y", "x"] if three else ["y", "x"],
         "attributes": _meaning(spec),
     }
@@ -101,7 +102,9 @@ def _sharding(chunk: Sequence[int], codecs: list[dict[str, Any]]) -> dict[str, A
 
 def _meaning(spec: ArraySpec) -> dict[str, Any]:
     """What a stored value stands for: a probability is the value divided by ``scale``."""
-    if len(spec.shape) == 3 or spec.path.endswith("/saliency"):
+    if spec.facts:
+        return {"saccade": dict(spec.facts)}
+    if len(spec.shape) == 3 or spec.path.endswith(("/saliency", "/confidence")):
         scale = int(UINT8_SCALE) if spec.dtype.name == "uint8" else 1
         return {"saccade": {"quantity": "probability", "scale": scale}}
     return {}

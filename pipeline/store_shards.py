@@ -25,7 +25,7 @@ ABSENT = 2**64 - 1
 """Offset and length of a chunk that is not stored."""
 
 Place = tuple[int, int, int]
-"""Channel, row and column of a chunk in its shard."""
+"""Channel (0 where a chunk holds all), row and column of a chunk in its shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ def all_fill(data: np.ndarray, fill: float) -> bool:
 
 def _sharded(spec: ArraySpec, data: np.ndarray, memo: ChunkMemo) -> bytes:
     rows, columns = (s // c for s, c in zip(spec.shard, spec.chunk, strict=True))
-    index = np.full((spec.channels, rows, columns, 2), ABSENT, "<u8")
+    layers = 1 if spec.deep else spec.channels
+    index = np.full((layers, rows, columns, 2), ABSENT, "<u8")
     parts: list[bytes] = []
     offset = 0
     for place, chunk in _chunks(spec, data):
@@ -107,19 +108,19 @@ def _identical(one: np.ndarray, other: np.ndarray) -> bool:
 def _chunks(spec: ArraySpec, data: np.ndarray) -> Iterator[tuple[Place, np.ndarray]]:
     """Place in the shard and values of every chunk that holds any; cut off at the array's edge."""
     height, width = spec.chunk
-    for channel, plane in enumerate(data):
-        for y in range(0, plane.shape[0], height):
-            for x in range(0, plane.shape[1], width):
-                place = (channel, y // height, x // width)
-                yield place, plane[y : y + height, x : x + width]
+    for layer, values in enumerate(data[None] if spec.deep else data):
+        for y in range(0, values.shape[-2], height):
+            for x in range(0, values.shape[-1], width):
+                place = (layer, y // height, x // width)
+                yield place, values[..., y : y + height, x : x + width]
 
 
 def _whole_chunk(spec: ArraySpec, values: np.ndarray) -> np.ndarray:
     """A chunk of full size: beyond the array's edge there is fill."""
-    if values.shape == spec.chunk:
+    if values.shape[-2:] == spec.chunk:
         return values
-    whole = np.full(spec.chunk, spec.fill, values.dtype)
-    whole[: values.shape[0], : values.shape[1]] = values
+    whole = np.full((*values.shape[:-2], *spec.chunk), spec.fill, values.dtype)
+    whole[..., : values.shape[-2], : values.shape[-1]] = values
     return whole
 
 

@@ -82,6 +82,31 @@ def with_saliency() -> Answering:
     return Answering(spec, lambda v: Prediction(v.pixels[:, :1], saliency=v.pixels[:, 1:2]))
 
 
+def encoder(channels: int = 3, stride: int = 4, limit: float = 1.0) -> Answering:
+    """Red as the score, its rest as the confidence, and features that float16 has to round."""
+
+    def answer(views: Views) -> Prediction:
+        red = views.pixels[:, :1]
+        shares = limit / torch.arange(3, 3 + channels).view(1, -1, 1, 1)
+        features = functional.avg_pool2d(red, stride) * shares
+        return Prediction(red, confidence=1 - red, features=features)
+
+    spec = ModelSpec(("red",), multiple=stride, channels=None, confidence=True)
+    return Answering(spec.with_(features=(channels, stride)), answer)
+
+
+def echo_features(channels: int = 3, stride: int = 4) -> Answering:
+    """The features that it is given, one class each."""
+
+    def answer(views: Views) -> Prediction:
+        assert views.features is not None
+        return Prediction(views.features, features=views.features)
+
+    names = tuple(f"feature {i}" for i in range(channels))
+    spec = ModelSpec(names, stride=stride, multiple=stride, channels=None)
+    return Answering(spec.with_(features=(channels, stride), takes_features=channels), answer)
+
+
 def failing(message: str = "the model is broken") -> Answering:
     """Fails on any window with a bright first pixel."""
 
@@ -158,3 +183,9 @@ class TileClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :2].mean((2, 3))
+
+
+def scaled(factor: float) -> Answering:
+    """The first channel of the pixels, so many times as bright."""
+    spec = ModelSpec(("it",), channels=None)
+    return Answering(spec, lambda views: Prediction(views.pixels[:, :1] * factor))

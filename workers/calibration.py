@@ -14,6 +14,7 @@ import numpy as np
 
 from saccade.pipeline.errors import ModelContract, SaccadeError, UnitTooLarge
 from saccade.pipeline.execution import ExecutionSetting, SearchSpace, Trial, search
+from saccade.pipeline.feature_grid import FeatureGrid
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import Arithmetic, ModelForm, PassModel
@@ -21,7 +22,8 @@ from saccade.pipeline.plan import Window
 from saccade.pipeline.recipe import Tolerance
 from saccade.pipeline.scores import quantise
 from saccade.pipeline.sources.plane import Plane
-from saccade.workers.device import Answer, Predictor, begin_peak, peak_memory_nbytes, set_threads
+from saccade.workers.answer import Answer
+from saccade.workers.device import Predictor, begin_peak, peak_memory_nbytes, set_threads
 from saccade.workers.device_graphs import Graphs
 from saccade.workers.reading import WindowPixels, read_window
 from saccade.workers.sampling import find_samples, window_at
@@ -96,10 +98,19 @@ class Sample:
 
 def _read(subject: Subject, window: Window) -> WindowPixels:
     read = read_window(subject.plane, subject.layout, window)
-    if not subject.guidance_classes:
-        return read
-    shape = (subject.guidance_classes, *window.read.shape)
-    return read.guided_by(np.full(shape, GUIDANCE, np.float32))
+    guidance = None
+    if subject.guidance_classes:
+        shape = (subject.guidance_classes, *window.read.shape)
+        guidance = np.full(shape, GUIDANCE, np.float32)
+    return read.led_by(guidance, _features(subject.layout.takes, window))
+
+
+def _features(grid: FeatureGrid | None, window: Window) -> np.ndarray | None:
+    """Repeatable noise of size one stands for features that do not exist yet."""
+    if grid is None:
+        return None
+    shape = (grid.channels, *window.read.reduce(grid.stride).shape)
+    return np.random.default_rng(grid.channels).standard_normal(shape, np.float32)
 
 
 # --------------------------------------------------------------------------------- one setting

@@ -14,6 +14,7 @@ import numpy as np
 
 from saccade.pipeline.answers import read_answers
 from saccade.pipeline.errors import SourceError
+from saccade.pipeline.features import check_features, read_features
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
@@ -23,6 +24,7 @@ from saccade.pipeline.models.loading import fingerprint, load_model
 from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.resampling import coarse_box_for, upsample
+from saccade.pipeline.selectors import Budget, Selector, inner
 from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
@@ -69,6 +71,8 @@ class ImageContext:
     """By pass, once it has computed."""
     users: int = 0
     """Units that hold it."""
+    _checked: set[int] = field(default_factory=set)
+    """Passes of which the features that they take are known to be the right ones."""
     planes: tuple[Plane, ...] = field(init=False)
     """The source at each pass's resolution."""
 
@@ -76,12 +80,22 @@ class ImageContext:
         self.planes = tuple(Plane(self.source, layout.plane) for layout in self.plan.passes)
 
     def read(self, unit: Unit, window: Window) -> WindowPixels:
-        """A window's pixels, and the previous pass's answer where the pass is guided by it."""
+        """A window's pixels, and what its pass is given of the previous one.
+
+        Raises:
+            StoreError: the features there are not those that were planned for.
+        """
         layout = self.plan.passes[unit.pass_index]
         read = read_window(self.planes[unit.pass_index], layout, window)
-        if not layout.guidance:
-            return read
-        return read.guided_by(self._guidance(layout, window.read))
+        guidance = self._guidance(layout, window.read) if layout.guidance else None
+        features = self._features(layout, window.read) if layout.takes else None
+        return read.led_by(guidance, features)
+
+    def _features(self, layout: PassLayout, box: Box) -> np.ndarray:
+        if layout.index not in self._checked:
+            check_features(self.store, self.plan, layout)
+            self._checked.add(layout.index)
+        return read_features(self.store, self.plan, layout, box)
 
     def _guidance(self, layout: PassLayout, box: Box) -> np.ndarray:
         before = self.plan.passes[layout.index - 1]
@@ -285,13 +299,10 @@ def open_present(uri: str) -> Source:
         raise
 
 
-def wants_seconds(selector: Any) -> bool:
+def wants_seconds(selector: Selector) -> bool:
     """Whether a selector, or one inside it, has a budget of seconds."""
-    inner = getattr(selector, "of", ()) or ()
-    parts = [*(inner if isinstance(inner, tuple) else (inner,)), getattr(selector, "within", None)]
-    return getattr(selector, "seconds", None) is not None or any(
-        wants_seconds(part) for part in parts if part is not None
-    )
+    stated = isinstance(selector, Budget) and selector.seconds is not None
+    return stated or any(wants_seconds(part) for part in inner(selector))
 
 
 def check_unchanged(entry: ImageEntry, plan: ImagePlan, source: Source) -> None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saccade.pipeline.errors import UnitTooLarge
+from saccade.pipeline.errors import ModelContract, UnitTooLarge
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel, Prediction, Views
-from saccade.workers.backing_off import Part, PixelLimit, halves
+from saccade.workers.answer import Answer, cropped, cut, joined
+from saccade.workers.backing_off import PixelLimit, halves
 from saccade.workers.device_copies import copies_for
 from saccade.workers.device_graphs import Graphs
 from saccade.workers.memory_curve import is_simulated
@@ -26,19 +27,9 @@ from saccade.workers.memory_limits import most_resident_nbytes
 from saccade.workers.pending import Pending
 from saccade.workers.reading import WindowPixels
 
+FLOAT16_MOST = torch.finfo(torch.float16).max
+"""Features beyond it are stored as this."""
 OUT_OF_MEMORY_TEXTS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A prediction back on the host."""
-
-    scores: np.ndarray
-    """``(N, classes, h, w)`` float32."""
-    saliency: np.ndarray | None
-    """``(N, h, w)`` float32, where the pass stores one."""
-    splits: int
-    """How often a batch or a window had to be halved to fit the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +74,7 @@ class Predictor:
         if len(windows) == 1:
             return self._by_halves(windows[0])
         half = len(windows) // 2
-        return _joined(self(windows[:half]), self(windows[half:]))
+        return joined(self(windows[:half]), self(windows[half:]))
 
     def _by_halves(self, window: WindowPixels) -> Answer:
         """A window's answer from two smaller ones, which only a model with an exact halo can give.
@@ -97,8 +88,8 @@ class Predictor:
         parts = halves((height, width), layout.halo_px, layout.multiple) if exact else None
         if parts is None:
             raise UnitTooLarge(self._too_large(window))
-        first, second = (_cropped(self([_cut(window, p)]), p, layout.stride) for p in parts)
-        return _joined(first, second, axis=-2 if height >= width else -1)
+        first, second = (cropped(self([cut(window, p, layout)]), p, layout) for p in parts)
+        return joined(first, second, axis=-2 if height >= width else -1)
 
     def _begin(self, windows: Sequence[WindowPixels]) -> Pending[Answer] | None:
         """An answer on its way, or None where the device ran out of memory.
@@ -126,13 +117,14 @@ class Predictor:
         return Views(
             pixels=self._pixels([w.pixels for w in windows]),
             valid=self._valid(windows),
-            guidance=self._guidance(windows),
+            guidance=self._stacked([w.guidance for w in windows]),
             context=tuple(
                 self._pixels([w.context[i] for w in windows])
                 for i in range(len(self.layout.context))
             ),
             pixel_size_um=size.mean_in("um") if size else None,
             downsample=self.layout.plane.downsample,
+            features=self._features(windows),
         )
 
     def _pixels(self, arrays: Sequence[np.ndarray]) -> Tensor:
@@ -157,8 +149,12 @@ class Predictor:
         masks = [np.ones(w.pixels.shape[:2], bool) if w.valid is None else w.valid for w in windows]
         return self._upload(np.stack(masks)[:, None])
 
-    def _guidance(self, windows: Sequence[WindowPixels]) -> Tensor | None:
-        given = [w.guidance for w in windows if w.guidance is not None]
+    def _features(self, windows: Sequence[WindowPixels]) -> Tensor | None:
+        found = self._stacked([w.features for w in windows])
+        return None if found is None else found.float()
+
+    def _stacked(self, arrays: Sequence[np.ndarray | None]) -> Tensor | None:
+        given = [array for array in arrays if array is not None]
         return self._upload(np.stack(given)) if given else None
 
     def _upload(self, host: np.ndarray) -> Tensor:
@@ -166,13 +162,27 @@ class Predictor:
 
     def _download(self, prediction: Prediction) -> Pending[Answer]:
         copies = copies_for(self.device)
-        saliency = prediction.saliency if self.layout.saliency else None
+        planes = {name: self._given(prediction, name)[:, 0] for name in self.layout.planes}
+        features = None
+        if self.layout.gives is not None:
+            found = self._given(prediction, "features").clamp(-FLOAT16_MOST, FLOAT16_MOST)
+            features = copies.download(found.half()).numpy()
         answer = Answer(
             scores=copies.download(prediction.scores.float()).numpy(),
-            saliency=None if saliency is None else copies.download(saliency[:, 0].float()).numpy(),
-            splits=0,
+            planes={k: copies.download(plane.float()).numpy() for k, plane in planes.items()},
+            features=features,
         )
         return Pending(answer, copies.arrival())
+
+    def _given(self, prediction: Prediction, name: str) -> Tensor:
+        """What the pass stores of an answer besides scores."""
+        found: Tensor | None = getattr(prediction, name)
+        if found is None:
+            raise ModelContract(
+                f"pass {self.layout.name!r}: its model declares {name!r} and answered without; "
+                "correct its declaration, or have it answer with it"
+            )
+        return found
 
     def _too_large(self, window: WindowPixels) -> str:
         height, width = window.pixels.shape[:2]
@@ -180,35 +190,6 @@ class Predictor:
             f"pass {self.layout.name!r}: one window of {height} x {width} px does not fit "
             f"the memory of {self.device}; set a smaller 'window' or 'tile' for this pass"
         )
-
-
-def _cut(window: WindowPixels, part: Part) -> WindowPixels:
-    """What the model sees of a window."""
-    rows, columns = part.read.slices
-    return WindowPixels(
-        pixels=window.pixels[rows, columns],
-        valid=None if window.valid is None else window.valid[rows, columns],
-        guidance=None if window.guidance is None else window.guidance[:, rows, columns],
-    )
-
-
-def _cropped(answer: Answer, part: Part, stride: int) -> Answer:
-    """What a part answers for, of what the model said about all that it saw."""
-    rows, columns = part.core.relative_to(part.read).reduce(stride).slices
-    saliency = answer.saliency
-    return replace(
-        answer,
-        scores=answer.scores[..., rows, columns],
-        saliency=None if saliency is None else saliency[..., rows, columns],
-    )
-
-
-def _joined(first: Answer, second: Answer, axis: int = 0) -> Answer:
-    saliency = None
-    if first.saliency is not None and second.saliency is not None:
-        saliency = np.concatenate([first.saliency, second.saliency], axis)
-    scores = np.concatenate([first.scores, second.scores], axis)
-    return Answer(scores, saliency, 1 + first.splits + second.splits)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -19,6 +19,8 @@ from saccade.pipeline.models.base import PassModel, Prediction, Views
 
 SHAPES_MOST = 4
 """Shapes for which a graph is kept; each holds memory of the device. Others are computed."""
+ANSWERS = ("scores", "saliency", "confidence", "features")
+"""Parts of an answer that a run may read."""
 WARM_UPS = 3
 """Forward passes before a capture: libraries choose kernels and allocate in the first few."""
 
@@ -128,24 +130,35 @@ class Graphs:
             place.copy_(given)
         recorded.graph.replay()
         # the next replay writes its answer to the same place
-        answer = recorded.graph.answer
-        saliency = None if answer.saliency is None else answer.saliency.clone()
-        return Prediction(answer.scores.clone(), saliency)
+        found = {name: one.clone() for name, one in kept(recorded.graph.answer).items()}
+        return Prediction(**found)
 
 
 def tensors(views: Views) -> Iterator[Tensor]:
     """Every tensor of views, in a fixed order."""
     yield views.pixels
-    yield from (one for one in (views.valid, views.guidance) if one is not None)
+    yield from (one for one in _optional(views) if one is not None)
     yield from views.context
+
+
+def _optional(views: Views) -> tuple[Tensor | None, ...]:
+    return views.valid, views.guidance, views.features
+
+
+def kept(answer: Prediction) -> dict[str, Tensor]:
+    """The parts of an answer that a run may read, by name."""
+    parts = {name: getattr(answer, name) for name in ANSWERS}
+    return {name: one for name, one in parts.items() if one is not None}
 
 
 def shape_of(views: Views) -> Shape:
     """What decides whether two views can be given to one graph."""
-    optional = (views.valid, views.guidance)
-    there = tuple(None if one is None else (tuple(one.shape), str(one.dtype)) for one in optional)
+    there = tuple(
+        None if one is None else (tuple(one.shape), str(one.dtype)) for one in _optional(views)
+    )
     given = ((tuple(one.shape), str(one.dtype)) for one in (views.pixels, *views.context))
-    return (*there, views.pixel_size_um, *given)
+    # a model that is told its pixel size has it as a constant of its graph
+    return (*there, views.pixel_size_um, views.downsample, *given)
 
 
 def copied(views: Views) -> Views:
@@ -155,11 +168,12 @@ def copied(views: Views) -> Views:
         pixels=views.pixels.clone(),
         valid=None if views.valid is None else views.valid.clone(),
         guidance=None if views.guidance is None else views.guidance.clone(),
+        features=None if views.features is None else views.features.clone(),
         context=tuple(one.clone() for one in views.context),
     )
 
 
 def alike(one: Prediction, other: Prediction) -> bool:
     """Whether two answers are the same to the bit, as far as a run reads them."""
-    pairs = ((one.scores, other.scores), (one.saliency, other.saliency))
-    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
+    ours, theirs = kept(one), kept(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)

@@ -18,8 +18,9 @@ from functools import partial
 from typing import Any
 
 from saccade.pipeline.plan import Batch, Unit, Window
+from saccade.workers.answer import Answer
 from saccade.workers.context import ImageContext, WorkerContext
-from saccade.workers.device import Answer, peak_memory_nbytes, set_threads
+from saccade.workers.device import peak_memory_nbytes, set_threads
 from saccade.workers.lanes import ByteBudget, FirstFailure, LaneClosed
 from saccade.workers.pending import OneBehind, Pending
 from saccade.workers.reading import WindowPixels
@@ -223,8 +224,7 @@ class Engine:
         assert flight.job is not None
         flight.job.splits += answer.splits
         for i, (window, read) in enumerate(zip(ready.batch, windows, strict=True)):
-            saliency = None if answer.saliency is None else answer.saliency[i]
-            flight.job.place(window, read, answer.scores[i], saliency)
+            flight.job.place(window, read, answer.of(i))
 
     def _hand_over(self, flight: Flight) -> None:
         if flight.failure or flight.job is None:

@@ -21,14 +21,17 @@ import numpy as np
 from saccade.pipeline.errors import ModelContract, UnitTooLarge
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.models.base import PassModel
+from saccade.pipeline.models.onnx_file import sessions_in
 from saccade.pipeline.recipe import PassRecipe
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, device_name, kind_of
 from saccade.workers.device_meter import allowed_memory, meter_for, total_memory_nbytes
 from saccade.workers.folder import write_whole
 from saccade.workers.memory import Budget, MemoryKey, MemoryModel, pixels_of
+from saccade.workers.memory_arena import ArenaMeter
 from saccade.workers.memory_host import share_of
-from saccade.workers.memory_probe import probe, probe_sizes
+from saccade.workers.memory_probe import Meter, probe, probe_sizes
 from saccade.workers.reading import WindowPixels
 from saccade.workers.settings_shelf import freeze, read_cached, read_frozen, write_cached
 from saccade.workers.tasks import WorkerSpec
@@ -74,7 +77,15 @@ class ProbeCase:
         guidance = np.zeros((self.guidance_classes, *shape), np.float32)
         context = (pixels,) * len(self.layout.context)
         given = guidance if self.guidance_classes else None
-        return [WindowPixels(pixels, guidance=given, context=context)] * batch
+        window = WindowPixels(pixels, guidance=given, context=context, features=self._blank(shape))
+        return [window] * batch
+
+    def _blank(self, shape: Shape) -> np.ndarray | None:
+        """Features of the previous pass without content, where the model takes some."""
+        taken = self.layout.takes
+        if taken is None:
+            return None
+        return np.zeros((taken.channels, *(side // taken.stride for side in shape)), np.float16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +169,9 @@ class MemoryBook:
             if predictor(case.blank(batch, shape)).splits:
                 raise UnitTooLarge(f"a probe of {batch} x {shape} ran out of memory")
 
-        meter = meter_for(self.spec.device)
+        meter = self._meter(predictor.model)
+        if meter is None:
+            return None
         repeats = 2 if self.spec.device.startswith("cuda") else 1
         for sizes in case.sizes(kind_of(self.spec.device)):
             try:
@@ -169,6 +182,13 @@ class MemoryBook:
                 return None
         return None
 
+    def _meter(self, model: PassModel) -> Meter | None:
+        """Counts what a model holds; None where nothing can: an ONNX graph on a GPU."""
+        meter, sessions = meter_for(self.spec.device), sessions_in(model)
+        if not sessions:
+            return meter
+        return ArenaMeter(meter, sessions) if kind_of(self.spec.device) == "cpu" else None
+
     def _key(self, case: ProbeCase) -> MemoryKey:
         facts = {
             "model": self.fingerprint(case.one),
@@ -176,6 +196,7 @@ class MemoryBook:
             "samples": [case.dtype, case.channels, case.guidance_classes],
             "context": len(case.layout.context),
             "shape": None if case.layout.local else case.layout.window_shape,
+            **case.layout.flow.facts,
         }
         memory = "channels_last" if case.layout.channels_last else "contiguous"
         memory += ", fused" * case.layout.fused

@@ -40,10 +40,12 @@ class WindowPixels:
     """``(K, H, W)`` float32: the previous pass's scores, upsampled."""
     context: tuple[np.ndarray, ...] = ()
     """Per factor, ``(H, W, C)``: the wider and coarser views."""
+    features: np.ndarray | None = None
+    """``(F, H / s, W / s)`` float16 or float32: the previous pass's features."""
 
-    def guided_by(self, guidance: np.ndarray) -> WindowPixels:
-        """The same, with the previous pass's answer."""
-        return replace(self, guidance=guidance)
+    def led_by(self, guidance: np.ndarray | None, features: np.ndarray | None) -> WindowPixels:
+        """The same, with what the previous pass answered and what its encoder found."""
+        return replace(self, guidance=guidance, features=features)
 
 
 def read_window(plane: Plane, layout: PassLayout, window: Window) -> WindowPixels:

@@ -7,6 +7,7 @@ and batches; then has the tuner choose the fastest of what is left. Writes no pl
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,8 +133,9 @@ class Resolver:
     ) -> ImagePlan:
         specs = [self.load(one, AS_LOADED).spec for one in recipe.passes]
         entry = self.entry
+        hashes = [self.book.fingerprint(one) for one in recipe.passes]
         return resolve_image(
-            entry.name, self.source, identity, recipe, specs, entry.pixel_size, capacities
+            entry.name, self.source, identity, recipe, specs, entry.pixel_size, capacities, hashes
         )
 
     def seconds_per_px(self, plan: ImagePlan, layout: PassLayout) -> float:
@@ -176,7 +178,7 @@ class Resolver:
             return 0
         height, width = layout.window_shape
         batch_px = layout.batch * height * width
-        unit_nbytes = layout.shard_px**2 * len(layout.classes) * np.dtype(plan.scores).itemsize
+        unit_nbytes = layout.unit_nbytes(np.dtype(plan.scores).itemsize)
         lanes = LaneBudgets(self.spec.read_nbytes, self.spec.write_nbytes)
         batch_nbytes = batch_px * nbytes_per_px(plan, layout, self.source)
         return lanes.held_nbytes(batch_nbytes, unit_nbytes) + self.source.cache_nbytes
@@ -240,7 +242,8 @@ def probe_case(one: PassRecipe, plan: ImagePlan, layout: PassLayout, source: Sou
 
 
 def nbytes_per_px(plan: ImagePlan, layout: PassLayout, source: Source) -> int:
-    """Host memory that a pixel of a window holds while it waits: views and guidance."""
+    """Host memory that a pixel of a window holds while it waits: views, guidance, features."""
     views = 1 + len(layout.context)
     guidance = 4 * len(plan.passes[layout.index - 1].classes) if layout.guidance else 0
-    return source.dtype.itemsize * source.channels * views + guidance
+    features = layout.takes.nbytes_per_px(4) if layout.takes else 0
+    return source.dtype.itemsize * source.channels * views + guidance + math.ceil(features)

@@ -15,6 +15,8 @@ import numpy as np
 
 from saccade.pipeline.answers import read_answers
 from saccade.pipeline.errors import TooManyBadTiles
+from saccade.pipeline.exits import ExitRecord, Leaving, left_before
+from saccade.pipeline.features import KEY
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
     STATUS_DEGRADED,
@@ -31,11 +33,18 @@ from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.saliency import needed_columns, score_tiles
 from saccade.pipeline.selection import Selection, select
 from saccade.pipeline.store import ImageStore
+from saccade.pipeline.store_layout import pass_path
 from saccade.workers.folder import RunFolder, write_whole
+from saccade.workers.leaving import leaving_after, left_earlier, own_signals
 
 
 def write_plan(
-    folder: RunFolder, plan: ImagePlan, index: int, chosen: np.ndarray, selection: Selection | None
+    folder: RunFolder,
+    plan: ImagePlan,
+    index: int,
+    chosen: np.ndarray,
+    selection: Selection | None,
+    exits: ExitRecord | None = None,
 ) -> tuple[Unit, ...]:
     """Freeze the units of one pass."""
     layout = plan.passes[index]
@@ -44,6 +53,7 @@ def write_plan(
     tree = {
         "units": [unit.to_dict() for unit in units],
         "selection": None if selection is None else selection.to_dict(),
+        "exits": None if exits is None else exits.to_dict(),
     }
     write_whole(folder.pass_plan(plan.name, layout), json.dumps(tree, separators=(",", ":")))
     return units
@@ -72,30 +82,49 @@ def select_next(
     previous, following = plan.passes[index - 1], plan.passes[index]
     status = read_status(store, previous)
     refuse_bad_image(store, plan, previous, recipe.max_bad_tiles)
-    selection = _select(store, recipe, previous, following, status, seconds_per_pixel)
+    gone = left_earlier(folder, plan, previous)
+    left = _leaving(store, plan, recipe, previous, answered(status) & ~gone)
+    gone = gone if left is None else gone | left.left
+    exits = ExitRecord(left_before(previous, following, gone), left)
+    selection = _select(store, recipe, plan, following, gone, seconds_per_pixel)
     grid = following.tiles
     chosen = np.zeros(len(grid), bool)
     chosen[list(selection.tiles)] = True
-    units = write_plan(folder, plan, index, chosen.reshape(grid.rows, grid.columns), selection)
+    mask = chosen.reshape(grid.rows, grid.columns)
+    units = write_plan(folder, plan, index, mask, selection, exits)
     return {
         "plans": following.name,
         "units": len(units),
         "tiles": {"selected": int(chosen.sum()), "of": len(grid)},
         "thresholds": selection.thresholds,
-    }
+    } | ({} if left is None else {"exits": left.to_dict()})
+
+
+def answered(status: np.ndarray) -> np.ndarray:
+    """Tiles of a pass that were answered, whole or in part."""
+    return np.isin(status, (STATUS_DONE, STATUS_DEGRADED))
+
+
+def _leaving(
+    store: ImageStore, plan: ImagePlan, recipe: Recipe, layout: PassLayout, asked: np.ndarray
+) -> Leaving | None:
+    rule = recipe.passes[layout.index].exit
+    return None if rule is None else leaving_after(store, plan, layout, rule, asked)
 
 
 def _select(
     store: ImageStore,
     recipe: Recipe,
-    previous: PassLayout,
+    plan: ImagePlan,
     following: PassLayout,
-    status: np.ndarray,
+    gone: np.ndarray,
     seconds_per_pixel: float | None,
 ) -> Selection:
+    """Choose among the tiles on ground that was answered and has not gone."""
+    previous = plan.passes[following.index - 1]
     selector = recipe.passes[following.index].select
-    answered = np.isin(status, (STATUS_DONE, STATUS_DEGRADED))
-    candidates = tiles_touching(previous, following, answered)
+    status = read_status(store, previous)
+    candidates = tiles_touching(previous, following, answered(status) & ~gone)
     table = score_tiles(
         needed_columns(selector),
         grid=following.tiles,
@@ -103,6 +132,7 @@ def _select(
         coarse_shape=previous.score_shape,
         read_strip=lambda box: read_answers(store, previous, box),
         classes=previous.classes,
+        own=own_signals(store, plan, previous),
         known=candidates,
     )
     return select(
@@ -112,6 +142,7 @@ def _select(
         cost_px=following.tiles.areas().ravel(),
         candidates=candidates.ravel(),
         forced=tiles_touching(previous, following, status == STATUS_FAILED).ravel(),
+        left=left_before(previous, following, gone).ravel(),
         seconds_per_pixel=seconds_per_pixel,
     )
 
@@ -174,10 +205,16 @@ def finalise(
         passes = _count_passes(store, plan, recipe.max_bad_tiles)
         complete_pyramid(store, plan)
         store.finish({"passes": passes, "timing": dict(timing)})
+    _drop_what_is_not_kept(store, plan, recipe)
+    return {"passes": store.facts["passes"]}
+
+
+def _drop_what_is_not_kept(store: ImageStore, plan: ImagePlan, recipe: Recipe) -> None:
     for layout in plan.passes:
         if layout.name not in plan.keep and len(plan.passes) > 1:
-            store.drop(f"passes/{layout.name}")
-    return {"passes": store.facts["passes"]}
+            store.drop(pass_path(layout.name))
+        elif layout.gives is not None and not recipe.output.keep_features:
+            store.drop(pass_path(layout.name, KEY))
 
 
 def _count_passes(

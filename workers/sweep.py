@@ -13,6 +13,7 @@ import numpy as np
 
 from saccade.pipeline.blending import Blend, hann_weights
 from saccade.pipeline.compose import compose_region, region_coverage
+from saccade.pipeline.features import KEY
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
     STATUS_DEGRADED,
@@ -26,8 +27,10 @@ from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.pyramid import write_lower_levels
 from saccade.pipeline.scores import quantise
 from saccade.pipeline.store import ImageStore, Written
+from saccade.pipeline.store_layout import feature_box, pass_path
 from saccade.pipeline.store_shards import ChunkMemo
 from saccade.pipeline.uniform import held_nbytes, uniform
+from saccade.workers.answer import Said
 from saccade.workers.reading import WindowPixels, tiles_lost
 
 Slices = tuple[slice, slice]
@@ -45,8 +48,10 @@ class SweepJob:
     """What is computed."""
     scores: np.ndarray = field(init=False)
     """``(classes, h, w)`` of the unit's region, as stored."""
-    saliency: np.ndarray | None = field(init=False)
-    """``(h, w)`` uint8, where the pass stores one."""
+    planes: dict[str, np.ndarray] = field(init=False)
+    """``(h, w)`` uint8: saliency and confidence, where the pass stores them."""
+    features: np.ndarray | None = field(init=False)
+    """``(F, h, w)`` float16 of the unit's ground, where the pass stores them."""
     status: np.ndarray = field(init=False)
     """``(tile rows, tile columns)`` of the unit's region."""
     errors: list[str] = field(default_factory=list)
@@ -60,20 +65,37 @@ class SweepJob:
         region = self.unit.region
         fill = 0 if self.plan.scores == "uint8" else np.nan
         blank = np.full((len(self.layout.classes), 1, 1), fill, self.plan.scores)
-        self.scores = self._room(blank)
-        self.saliency = self._room(np.zeros((1, 1), np.uint8)) if self.layout.saliency else None
+        self.scores = self._room(blank, region)
+        blank_plane = np.zeros((1, 1), np.uint8)
+        self.planes = {name: self._room(blank_plane, region) for name in self.layout.planes}
+        self.features = self._room_for_features()
         self.status = np.full(self.cells.shape, STATUS_NONE, np.uint8)
         self._blend = Blend(len(self.layout.classes), region) if self._blends else None
 
-    def _room(self, blank: np.ndarray) -> np.ndarray:
-        """The unit's region full of one pixel; not to be written to where nothing is computed."""
-        shape = self.unit.region.shape
+    def _room(self, blank: np.ndarray, box: Box) -> np.ndarray:
+        """A box full of one pixel; not to be written to where nothing is computed."""
         if not self.unit.batches:
-            return uniform(blank, shape)
+            return uniform(blank, box.shape)
         if not blank.any():
             # Memory that is never written to costs nothing; full() would write to all of it.
-            return np.zeros((*blank.shape[:-2], *shape), blank.dtype)
-        return uniform(blank, shape).copy()
+            return np.zeros((*blank.shape[:-2], *box.shape), blank.dtype)
+        return uniform(blank, box.shape).copy()
+
+    def _room_for_features(self) -> np.ndarray | None:
+        if self.layout.gives is None:
+            return None
+        blank = np.zeros((self.layout.gives.channels, 1, 1), np.float16)
+        return self._room(blank, self._feature_region)
+
+    @property
+    def _feature_region(self) -> Box:
+        """The unit's features."""
+        return self._features_of(self.unit.region.scale(self.layout.stride))
+
+    def _features_of(self, box: Box) -> Box:
+        """The features of a box of input pixels."""
+        assert self.layout.gives is not None
+        return feature_box(self.layout, self.layout.gives, box)
 
     @property
     def _blends(self) -> bool:
@@ -87,19 +109,16 @@ class SweepJob:
     @property
     def nbytes(self) -> int:
         """Host memory held."""
-        arrays = (self.scores, self.saliency)
+        arrays = (self.scores, self.features, *self.planes.values())
         return sum(held_nbytes(array) for array in arrays if array is not None)
 
-    def place(
-        self, window: Window, read: WindowPixels, scores: np.ndarray, saliency: np.ndarray | None
-    ) -> None:
+    def place(self, window: Window, read: WindowPixels, said: Said) -> None:
         """Take one window's answer: crop its halo, or blend it; leave out what could not be read.
 
         Args:
             window: which window.
             read: its pixels, for what was lost of them.
-            scores: ``(classes, h, w)`` float32, of all that the model saw.
-            saliency: ``(h, w)`` float32, or None.
+            said: what the model said of it.
         """
         failed, degraded = tiles_lost(self.layout, window, read)
         self.errors.extend(read.reasons)
@@ -107,12 +126,14 @@ class SweepJob:
         if self._blend is not None:
             # Blending would carry the answer of a tile that can't be read into its neighbours.
             if not failed:
-                self._blend_in(self._blend, window, scores)
+                self._blend_in(self._blend, window, said.scores)
         else:
-            self._crop_in(window, scores)
-        if self.saliency is not None and saliency is not None:
-            inside, place = self._crop(window)
-            self.saliency[place] = quantise(saliency[inside], "uint8")
+            self._crop_in(window, said.scores)
+        inside, place = self._crop(window)
+        for name, plane in self.planes.items():
+            plane[place] = quantise(said.planes[name][inside], "uint8")
+        if self.features is not None and said.features is not None:
+            self._keep_features(self.features, window, said.features)
         self._mark(window, failed, degraded)
 
     def _crop(self, window: Window) -> tuple[Slices, Slices]:
@@ -125,6 +146,13 @@ class SweepJob:
         inside, place = self._crop(window)
         cropped = scores[(slice(None), *inside)]
         self.scores[(slice(None), *place)] = quantise(cropped, self.plan.scores)
+
+    def _keep_features(self, kept: np.ndarray, window: Window, features: np.ndarray) -> None:
+        """Cropped also where scores are blended: what goes on to the next pass is no mixture."""
+        core = self._features_of(window.core).intersect(self._feature_region)
+        inside = core.relative_to(self._features_of(window.read)).slices
+        place = core.relative_to(self._feature_region).slices
+        kept[(slice(None), *place)] = features[(slice(None), *inside)]
 
     def _blend_in(self, blend: Blend, window: Window, scores: np.ndarray) -> None:
         grown = window.core.grow(self.layout.halo_px).clip(self.layout.plane.shape)
@@ -151,8 +179,10 @@ class SweepJob:
         region, name = self.unit.region, self.layout.name
         written: list[Written] = []
         memo = ChunkMemo()  # of the fused scores many are those of this pass
-        if self.saliency is not None:
-            written += store.write(f"passes/{name}/saliency", region, self.saliency)
+        for plane, values in self.planes.items():
+            written += store.write(pass_path(name, plane), region, values)
+        if self.features is not None:
+            written += store.write(pass_path(name, KEY), self._feature_region, self.features)
         if len(self.plan.passes) > 1:
             written += store.write(f"passes/{name}/scores", region, self.scores, memo)
         if self.layout.index == self.plan.last.index:
@@ -175,8 +205,12 @@ class SweepJob:
                 self.unit.region
             )
             self.scores[(slice(None), *place.slices)] = fill
-            if self.saliency is not None:
-                self.saliency[place.slices] = 0
+            for plane in self.planes.values():
+                plane[place.slices] = 0
+            if self.features is not None:
+                taken_back = self._features_of(self.layout.tiles.span(cell))
+                inside = taken_back.relative_to(self._feature_region)
+                self.features[(slice(None), *inside.slices)] = 0
 
     def _write_fused(self, store: ImageStore, memo: ChunkMemo) -> list[Written]:
         """The fused result of this region, its labels, its lower levels, and who answered."""

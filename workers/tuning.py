@@ -151,7 +151,8 @@ class Tuner:
             "threads": self.spec.torch_threads,
             "saccade": version("saccade"),
             "tolerance": case.recipe.tolerance.model_dump(),
-            "geometry": {name: getattr(case.layout, name) for name in geometry},
+            "geometry": {name: getattr(case.layout, name) for name in geometry}
+            | case.layout.flow.facts,
             "space": asdict(case.space),
             "samples": [str(case.source.dtype), case.source.channels],
         }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Activation = Literal["none", "sigmoid", "softmax"]
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 ScaleUnit = Literal["none", "um", "downsample"]
+SaliencyChoice = Literal["own", "confidence", "attention"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class ModelSpec:
     """Extra fields of view: each as many times coarser (and wider) than the window, all above 1."""
     saliency: bool = False
     """Whether it gives a saliency of its own, to be stored and selected by."""
+    confidence: bool = False
+    """Whether it gives a confidence of its own, to be stored and gone by."""
     local: bool = True
     """Whether ``halo_px`` of context makes the answer exact; False for global attention."""
     pixel_size: ScaleUnit = "none"
@@ -128,7 +131,8 @@ class Prediction:
     features: Tensor | None = None
     """``(N, F, H / s, W / s)``: encoder features that a later pass may reuse."""
     attention: Tensor | None = None
-    """``(N, heads, tokens, tokens)``: rows sum to one."""
+    """``(N, heads, tokens, tokens)``, or ``(N, layers, heads, tokens, tokens)`` with the first
+    layer first: rows sum to one."""
 
 
 @runtime_checkable

@@ -14,9 +14,18 @@ import torch
 
 from saccade.pipeline.errors import ModelContract
 from saccade.pipeline.models.adopting import answers_noise
-from saccade.pipeline.models.base import ModelForm, ModelSpec, PassModel, Prediction, Views
+from saccade.pipeline.models.base import (
+    AS_LOADED,
+    ModelForm,
+    ModelSpec,
+    PassModel,
+    Prediction,
+    Views,
+)
 from saccade.pipeline.models.declaring import Redeclared
 from saccade.pipeline.models.fusing import fused
+from saccade.pipeline.models.onnx_file import sessions_in
+from saccade.pipeline.models.salient import SalientBy
 from saccade.pipeline.models.wrap import TorchModel
 
 
@@ -46,11 +55,17 @@ def in_form(model: PassModel, form: ModelForm, *, device: str = "cpu") -> PassMo
         ``model`` itself where nothing is to be changed.
 
     Raises:
-        ModelContract: the form is fused and the model has nothing to fuse.
+        ModelContract: the form is fused and the model has nothing to fuse, or the model computes
+            in one form only.
     """
-    if isinstance(model, Redeclared):
+    if form != AS_LOADED and sessions_in(model):
+        raise ModelContract(
+            "an ONNX model computes in the arithmetic and memory order that it was exported in; "
+            f"found {form}: set 'precision: float32' or 'precision: auto'"
+        )
+    if isinstance(model, Redeclared | SalientBy):
         inner = in_form(model.model, form, device=device)
-        return model if inner is model.model else Redeclared(inner, model.spec)
+        return model if inner is model.model else model.around(inner)
     if form.fused:
         return in_form(fused(model, device), replace(form, fused=False), device=device)
     dtype: torch.dtype = getattr(torch, form.precision)

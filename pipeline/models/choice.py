@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
-from saccade.pipeline.models.base import Activation
+from saccade.pipeline.models.base import Activation, SaliencyChoice
 
 BUILTIN = "builtin:"
 """How a source begins that names a built-in model."""
@@ -28,7 +28,11 @@ class ModelChoice(Protocol):
 
     @property
     def source(self) -> str:
-        """'builtin:NAME', 'file.py:factory', 'package.module:factory', or an archive's path."""
+        """A file's path, or a name with its kind.
+
+        'builtin:NAME', 'file.py:factory', 'package.module:factory', an archive, an ONNX file, or a
+        model of another library: 'timm:NAME', 'hf:NAME', 'smp:NAME'.
+        """
 
     @property
     def weights(self) -> str | None:
@@ -81,6 +85,10 @@ class ModelChoice(Protocol):
     @property
     def context(self) -> tuple[float, ...] | None:
         """Extra fields of view, each so many times coarser."""
+
+    @property
+    def saliency(self) -> SaliencyChoice | None:
+        """Where saliency comes from."""
 
 
 def overrides(choice: ModelChoice) -> dict[str, Any]:

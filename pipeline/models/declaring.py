@@ -46,6 +46,10 @@ class Redeclared:
     def __init__(self, model: PassModel, spec: ModelSpec) -> None:
         self.model, self.spec = model, spec
 
+    def around(self, model: PassModel) -> Redeclared:
+        """The same for another model."""
+        return Redeclared(model, self.spec)
+
     def __call__(self, views: Views) -> Prediction:
         """The model's own answer."""
         return self.model(views)

@@ -76,7 +76,8 @@ def split_source(source: str) -> tuple[str, str]:
     if not place or not name.isidentifier():
         raise ModelNotFound(
             "a model is 'builtin:NAME', 'file.py:factory', 'package.module:factory', a TorchScript "
-            f"file (.pt, .ts) or a torch.export archive (.pt2); found {source!r}"
+            "file (.pt, .ts), a torch.export archive (.pt2), an ONNX file (.onnx), 'timm:NAME', "
+            f"'hf:NAME' or 'smp:NAME'; found {source!r}"
         )
     return place, name
 

@@ -1,4 +1,7 @@
-"""The hash of everything that decides a model's answers. Reads files; builds and runs no model."""
+"""The hash of everything that decides a model's answers. Reads files and runs no model.
+
+Weights that a library fetches by itself are read off the module that it builds.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from typing import Any
 
 from saccade.pipeline.errors import ModelNotFound
 from saccade.pipeline.models.archives import ARCHIVE_SUFFIXES
-from saccade.pipeline.models.builtin import VERSION
+from saccade.pipeline.models.borrowed import PREFIXES, borrowed_facts, borrowed_files
+from saccade.pipeline.models.builtin import BUILTIN_WEIGHTS, VERSION
 from saccade.pipeline.models.choice import BUILTIN, OVERRIDES, ModelChoice
 from saccade.pipeline.models.factories import code_file
+from saccade.pipeline.models.onnx_file import SUFFIX as ONNX
+from saccade.pipeline.models.onnx_file import external_files
 
 BLOCK_BYTES = 1 << 20
 
@@ -32,21 +38,35 @@ def fingerprint(choice: ModelChoice, base_folder: Path) -> str:
     digest.update(json.dumps(_stated(choice), sort_keys=True, default=str).encode())
     for path in _files(choice, base_folder):
         digest.update(_file_digest(path))
+    if choice.source.startswith(PREFIXES):
+        for fact in borrowed_facts(choice, base_folder):
+            digest.update(fact)
     return digest.hexdigest()
 
 
 def _stated(choice: ModelChoice) -> dict[str, Any]:
     stated = {name: getattr(choice, name) for name in (*OVERRIDES, "halo", "options", "source")}
+    if choice.saliency is not None:
+        stated["saliency"] = choice.saliency
     return stated | ({"version": VERSION} if choice.source.startswith(BUILTIN) else {})
 
 
 def _files(choice: ModelChoice, base_folder: Path) -> list[Path]:
     if choice.source.startswith(BUILTIN):
-        return []
+        own = BUILTIN_WEIGHTS.get(choice.source.removeprefix(BUILTIN))
+        return [] if own is None else [own]
     if choice.source.endswith(ARCHIVE_SUFFIXES):
         return [base_folder / choice.source]
+    if choice.source.endswith(ONNX):
+        return _onnx_files(base_folder / choice.source)
+    if choice.source.startswith(PREFIXES):
+        return borrowed_files(choice, base_folder)
     code = code_file(choice.source, base_folder)
     return [code] if choice.weights is None else [code, base_folder / choice.weights]
+
+
+def _onnx_files(path: Path) -> list[Path]:
+    return [path, *external_files(path)] if path.is_file() else [path]
 
 
 def _file_digest(path: Path) -> bytes:

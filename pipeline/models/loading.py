@@ -15,11 +15,15 @@ from saccade.pipeline.errors import ModelContract
 from saccade.pipeline.models.adopting import adopt
 from saccade.pipeline.models.archives import ARCHIVE_SUFFIXES, read_archive
 from saccade.pipeline.models.base import ModelSpec, PassModel
+from saccade.pipeline.models.borrowed import PREFIXES, borrow, needs_halo
 from saccade.pipeline.models.builtin import builtin_model
 from saccade.pipeline.models.choice import BUILTIN, ModelChoice, overrides
 from saccade.pipeline.models.declaring import declared, redeclared
 from saccade.pipeline.models.factories import build
 from saccade.pipeline.models.fingerprint import fingerprint
+from saccade.pipeline.models.onnx_file import SUFFIX as ONNX
+from saccade.pipeline.models.onnx_file import read_onnx
+from saccade.pipeline.models.salient import salient_by
 from saccade.pipeline.models.weights import load_weights
 
 __all__ = ["ModelChoice", "fingerprint", "load_model"]
@@ -38,15 +42,28 @@ def load_model(choice: ModelChoice, *, base_folder: Path, device: str = "cpu") -
         ModelContract: it loads, but breaks its declaration, or something needed is stated nowhere
             and can't be measured.
     """
+    return salient_by(_loaded(choice, base_folder, device), choice.saliency)
+
+
+def _loaded(choice: ModelChoice, base_folder: Path, device: str) -> PassModel:
     stated = overrides(choice)
     if choice.source.startswith(BUILTIN):
-        _refuse_weights(choice, "a built-in model has none")
+        _refuse_weights(choice, "a built-in model has none, or its own")
         model = builtin_model(choice.source.removeprefix(BUILTIN), choice.options)
-        return redeclared(model, stated)
+        return _as_pass_model(choice, model, stated, device)
     if choice.source.endswith(ARCHIVE_SUFFIXES):
         _refuse_weights(choice, "an archive brings its own")
         module, declaration = read_archive(base_folder / choice.source, device)
         return adopt(module, declared(declaration), stated, choice.halo, device)
+    if choice.source.endswith(ONNX):
+        _refuse_weights(choice, "an ONNX file brings its own")
+        module, declaration = read_onnx(base_folder / choice.source, device)
+        return adopt(module.eval(), declared(declaration), stated, choice.halo, device)
+    if choice.source.startswith(PREFIXES):
+        borrowed = borrow(choice, base_folder)
+        needs_halo(choice, borrowed)
+        own = declared(borrowed.declaration)
+        return adopt(borrowed.module.to(device), own, stated, choice.halo, device)
     return _from_factory(choice, stated, base_folder, device)
 
 
@@ -57,9 +74,17 @@ def _from_factory(
     if isinstance(built, nn.Module):
         if choice.weights is not None:
             load_weights(built, base_folder / choice.weights)
-        built.eval().requires_grad_(False).to(device)
     elif choice.weights is not None:
         _refuse_weights(choice, f"{choice.source} gave a {type(built).__name__}, no torch module")
+    return _as_pass_model(choice, built, stated, device)
+
+
+def _as_pass_model(
+    choice: ModelChoice, built: Any, stated: dict[str, Any], device: str
+) -> PassModel:
+    """What a factory gave, on its device and behind the protocol."""
+    if isinstance(built, nn.Module):
+        built.eval().requires_grad_(False).to(device)
     if isinstance(getattr(built, "spec", None), ModelSpec) and isinstance(built, PassModel):
         return redeclared(built, stated)
     if isinstance(built, nn.Module):

@@ -64,8 +64,11 @@ class MultiPassNet(nn.Module):
         reach: Reach = "cell",
         points: float = 0.0,
         saliency: bool = False,
+        confidence: bool = False,
         attention: bool = False,
         pixel_size: Literal["none", "um", "downsample"] = "downsample",
+        mean: Sequence[float] = (0.5,),
+        std: Sequence[float] = (0.25,),
         seed: int = 0,
     ) -> None:
         """Make a network with weights drawn from ``seed``.
@@ -85,9 +88,12 @@ class MultiPassNet(nn.Module):
             reach: what a token attends to.
             points: share of the pixels that are answered once more; 0 for none.
             saliency: whether a pass is selected by the head that was taught the measured gain.
+            confidence: whether a pass stores its confidence.
             attention: whether attention maps are given, ``(N, depth, heads, T, T)``; for
                 ``reach='window'``.
             pixel_size: in which unit it is told the size of its pixels.
+            mean: of the pixels in [0, 1], one for all channels or one for each; subtracted.
+            std: likewise, divided by.
             seed: what the weights are drawn from.
 
         Raises:
@@ -123,28 +129,29 @@ class MultiPassNet(nn.Module):
             nn.init.zeros_(self.reuse.weight)
         if self.head.bias is not None:
             nn.init.constant_(self.head.bias, -3.0)  # what is looked for is rare
-        self.saccade = self._declaration(tuple(classes), channels, pixel_size, saliency)
-
-    def _declaration(
-        self, classes: tuple[str, ...], channels: int, pixel_size: str, saliency: bool
-    ) -> dict[str, Any]:
-        cell_px = self.cell * TOKEN_PX
-        tokens = self.lateral2.in_channels
-        return {
-            "classes": classes,
+        self.saccade: dict[str, Any] = {
+            "classes": tuple(classes),
             "channels": channels,
+            "mean": tuple(mean),
+            "std": tuple(std),
+            "pixel_size": pixel_size,
+            "guidance": guidance > 0,
+            "saliency": saliency,
+            "confidence": confidence,
+            **self._geometry(),
+        }
+
+    def _geometry(self) -> dict[str, Any]:
+        """What follows from the architecture, as a declaration has it."""
+        cell_px, tokens = self.cell * TOKEN_PX, self.lateral2.in_channels
+        return {
             "stride": SCORE_PX,
             "multiple": cell_px,
             "halo_px": cell_px + STEM_REACH_PX + DECODER_REACH_PX,
             "local": self.reach == "cell",
             "activation": "sigmoid",
-            "mean": (0.5,),
-            "std": (0.25,),
-            "pixel_size": pixel_size,
-            "guidance": self.guide is not None,
             "features": (tokens, TOKEN_PX),
             "takes_features": tokens if self.reuse is not None or self.start else 0,
-            "saliency": saliency,
         }
 
     def forward(

@@ -63,6 +63,7 @@ class TorchModel:
         scores = _activated(answer, self.spec)
         if not self._checked:
             self._check(answer, scores, tiles)
+            check_extras(answer, tiles.pixels, self.spec)
             self._checked = True
         prediction = _prediction(scores, answer.extras)
         return _pasted(prediction, whole, self.spec) if self.per_tile else prediction
@@ -188,6 +189,25 @@ def check_shape(answer: Answer, pixels: Tensor, spec: ModelSpec) -> None:
         )
 
 
+def check_extras(answer: Answer, pixels: Tensor, spec: ModelSpec) -> None:
+    """Refuse an answer that lacks what is declared besides scores, or has it in another shape."""
+    n, _, height, width = pixels.shape
+    cells = (height // spec.stride, width // spec.stride)
+    expected = {name: (n, 1, *cells) for name in ("saliency", "confidence") if getattr(spec, name)}
+    if spec.features is not None:
+        channels, stride = spec.features
+        expected["features"] = (n, channels, height // stride, width // stride)
+    for name, shape in expected.items():
+        given = answer.extras.get(name)
+        found = None if given is None else tuple(given.shape)
+        if found != shape:
+            raise ModelContract(
+                f"{name} of shape {shape} expected for an input of {tuple(pixels.shape)}, because "
+                f"the model declares {name!r}; found {found}: correct the declaration, or answer "
+                f"with a dictionary that has {name!r}"
+            )
+
+
 def _cut(views: Views, spec: ModelSpec) -> Views:
     """Every tile of every window as a window of its own, row by row."""
     side = spec.stride
@@ -239,8 +259,16 @@ def _pasted(p: Prediction, whole: tuple[int, ...], spec: ModelSpec) -> Predictio
         flat = x.reshape(-1, rows, columns, x[0].numel())
         return flat.permute(0, 3, 1, 2).contiguous()
 
+    def laid_out(x: Tensor | None) -> Tensor | None:
+        """Features of every tile beside those of its neighbours."""
+        if x is None or x.ndim != 4:
+            return paste(x)
+        _, channels, height, width = x.shape
+        grid = x.reshape(-1, rows, columns, channels, height, width).permute(0, 3, 1, 4, 2, 5)
+        return grid.reshape(-1, channels, rows * height, columns * width)
+
     scores = p.scores.reshape(-1, rows, columns, len(spec.classes)).permute(0, 3, 1, 2)
     attention = p.attention if rows * columns == 1 else None
     return Prediction(
-        scores.contiguous(), paste(p.saliency), paste(p.confidence), paste(p.features), attention
+        scores.contiguous(), paste(p.saliency), paste(p.confidence), laid_out(p.features), attention
     )

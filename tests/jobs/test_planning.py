@@ -76,6 +76,22 @@ def test_a_plan_is_printed_for_people_and_for_programs(model_folder: Path, image
     assert only["memory"]["allowed_nbytes"] * tree["workers"] <= 64 * MIB
 
 
+def test_what_passes_are_given_is_shown(model_folder: Path, image: str) -> None:
+    passes = [
+        pass_of("glance", "encoder", 4),
+        pass_of("look", "echo_features", 1, tile=64, features=True),
+    ]
+    recipe = write(model_folder, several_passes(passes))
+    arguments = ["plan", str(recipe), image, "--device", "simulated:64MiB"]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0, said.output
+    assert "look is given 3 features per 4 px by glance" in said.stdout
+    first, second = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)["passes"]
+    assert first["features"] == {"gives": [3, 4]}
+    assert second["features"] == {"takes": [3, 4]}
+    assert second["memory"]["projected_nbytes"] > 0
+
+
 def test_what_can_not_fit_is_refused_with_the_worst_offender_and_the_remedy(
     model_folder: Path, image: str
 ) -> None:

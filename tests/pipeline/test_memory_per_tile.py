@@ -24,7 +24,7 @@ from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.pipeline.resampling import halve_mean, halve_mode
 from saccade.pipeline.saliency import needed_columns, score_tiles
 from saccade.pipeline.selection import select
-from saccade.pipeline.selectors import TopFraction
+from saccade.pipeline.selectors import Proposals, Selector, TopFraction
 from saccade.pipeline.sources.tiff import TiffSource
 from saccade.pipeline.store import ImageStore
 from saccade.pipeline.store_layout import ArraySpec
@@ -71,11 +71,13 @@ def test_the_index_of_a_tiff_takes_at_most_24_bytes_per_tile(tmp_path: Path) -> 
         assert memory.kept - 64_000 <= 24 * TILES**2
 
 
-def test_choosing_tiles_takes_at_most_128_bytes_per_tile_that_is_not_chosen() -> None:
+@pytest.mark.parametrize("selector", [TopFraction(fraction=0.5), Proposals(alpha=0.5)])
+def test_choosing_tiles_takes_at_most_128_bytes_per_tile_that_is_not_chosen(
+    selector: Selector,
+) -> None:
     grid = large().tiles
     known = np.zeros((grid.rows, grid.columns), bool)
     known[3:5, 7:11] = True
-    selector = TopFraction(by="top_fraction", fraction=0.5)
     scores = np.ones((1, TILES, TILES), np.float32)
     with traced() as memory:
         table = score_tiles(
@@ -95,7 +97,7 @@ def test_choosing_tiles_takes_at_most_128_bytes_per_tile_that_is_not_chosen() ->
             candidates=known.ravel(),
             forced=np.zeros(len(grid), bool),
         )
-    assert len(chosen.tiles) == 4
+    assert len(chosen.tiles) == (4 if isinstance(selector, TopFraction) else 8)
     assert memory.peak - 64_000 <= 128 * len(grid)
     assert memory.kept - 64_000 <= 16 * len(grid)
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from saccade.pipeline.errors import ModelContract, ModelNotFound
-from saccade.pipeline.models.base import Activation, ModelSpec, Views
+from saccade.pipeline.models.base import Activation, ModelSpec, SaliencyChoice, Views
 from saccade.pipeline.models.loading import fingerprint, load_model
 from saccade.pipeline.models.tissue import Tissue
 from saccade.pipeline.models.wrap import TorchModel
@@ -39,6 +39,7 @@ class Choice:
     scale: float | None = None
     guidance: bool | None = None
     context: tuple[float, ...] | None = None
+    saliency: SaliencyChoice | None = None
 
 
 MODELS = """

@@ -186,3 +186,44 @@ def test_no_gradient_is_kept() -> None:
     module = nn.Conv2d(3, 2, 1)
     answer = TorchModel(module, ModelSpec(("a", "b"), activation="sigmoid"))(Views(pixels()))
     assert not answer.scores.requires_grad
+
+
+EXTRAS = {"saliency": True, "confidence": True, "features": (3, 4)}
+
+
+def extras_of(x: Tensor) -> dict[str, Tensor]:
+    plane = x[:, :1]
+    features = torch.nn.functional.avg_pool2d(x, 4)
+    return {"scores": x[:, :2], "saliency": plane, "confidence": plane, "features": features}
+
+
+def test_what_is_declared_besides_scores_is_answered() -> None:
+    answer = wrap(extras_of, **EXTRAS)(Views(pixels()))
+    assert answer.features is not None
+    assert answer.features.shape == (2, 3, 3, 5)
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+@pytest.mark.parametrize("change", [None, lambda x: x[..., 1:]])
+def test_a_declared_part_that_is_missing_or_of_another_shape_is_refused(
+    name: str, change: Callable[[Tensor], Tensor] | None
+) -> None:
+    def answer(x: Tensor) -> dict[str, Tensor]:
+        parts = extras_of(x)
+        part = parts.pop(name)
+        return parts if change is None else parts | {name: change(part)}
+
+    with pytest.raises(ModelContract, match=rf"^{name} of shape .* because the model declares"):
+        wrap(answer, **EXTRAS)(Views(pixels()))
+
+
+def test_features_of_tiles_lie_beside_those_of_their_neighbours() -> None:
+    def classify(x: Tensor) -> dict[str, Tensor]:
+        features = torch.nn.functional.avg_pool2d(x, 2)
+        return {"scores": x.mean((2, 3))[:, :2], "features": features}
+
+    spec = ModelSpec(("a", "b"), stride=4, multiple=4, features=(3, 2))
+    model, views = TorchModel(Calls(classify), spec, per_tile=True), Views(pixels())
+    found = model(views).features
+    assert found is not None
+    assert torch.equal(found, torch.nn.functional.avg_pool2d(views.pixels, 2))

@@ -104,7 +104,9 @@ def test_what_was_not_computed_has_no_signal(signal: str, classes: tuple[str, ..
 
 
 def test_an_unknown_signal_names_those_there_are() -> None:
-    with pytest.raises(RecipeError, match=r"saliency, margin, entropy, tumour; found 'tumor'"):
+    with pytest.raises(
+        RecipeError, match=r"saliency, margin, entropy, doubt, tumour; found 'tumor'"
+    ):
         signal_map("tumor", np.zeros((1, 1, 1), np.float32), ("tumour",))
 
 

@@ -12,21 +12,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.pipeline.choosing import best_first, dilate
 from saccade.pipeline.errors import RecipeError
+from saccade.pipeline.gain import GainCurve
 from saccade.pipeline.geometry import Grid
 from saccade.pipeline.saliency import Column, TileTable, needed_columns
-from saccade.pipeline.selection import FORCED, Selection, dilate, select
+from saccade.pipeline.selection import FORCED, Selection, select
 from saccade.pipeline.selectors import (
     AllTiles,
     Budget,
     Dilate,
+    Escalate,
     Foreground,
+    Proposals,
     Selector,
     Threshold,
     TopFraction,
     TopK,
     Uncertainty,
     Union,
+    When,
 )
 
 GRID = Grid((5 * 7, 11 * 7), 7)
@@ -351,3 +356,164 @@ def test_more_reasons_than_a_byte_counts_are_refused() -> None:
     grid = Grid((1, 307), 1)
     with pytest.raises(RecipeError, match="at most 256 parts; found 301"):
         choose(tree, np.linspace(0, 1, 307), grid=grid)
+
+
+# Bounds on a threshold, and escalation
+
+
+@given(scores_with_ties(), masks(), FRACTIONS, FRACTIONS, FRACTIONS)
+def test_a_threshold_bounded_by_shares_takes_the_best_and_no_more_nor_fewer(
+    scores: list[float], candidates: np.ndarray, at_least: float, a: float, b: float
+) -> None:
+    least, most = sorted((a, b))
+    bounded = Threshold(at_least=at_least, least=least, most=most)
+    found = choose(bounded, scores, candidates=candidates).tiles
+    free = choose(Threshold(at_least=at_least), scores, candidates=candidates).tiles
+    low, high = (ceil(Fraction(repr(share)) * int(candidates.sum())) for share in (least, most))
+    valid = int((candidates & ~np.isnan(scores)).sum())
+    assert len(found) == min(max(len(free), low), high, valid)
+    assert found == choose(TopK(k=len(found)), scores, candidates=candidates).tiles
+
+
+def test_the_record_says_which_bound_decided() -> None:
+    scores = np.linspace(0, 1, N)
+    raised = choose(Threshold(at_least=1, least=0.1), scores)
+    assert len(raised.tiles) == 6
+    assert raised.thresholds["threshold"] == pytest.approx(scores[-6])
+    assert "at least a share of 0.1: score >=" in raised.reasons[0]
+    cut = choose(Threshold(at_least=0, most=0.1), scores)
+    assert cut.tiles == raised.tiles
+    assert "at most a share of 0.1: score >=" in cut.reasons[0]
+    free = choose(Threshold(at_least=0.5, least=0.1, most=0.9), scores)
+    assert free.thresholds["threshold"] == 0.5
+
+
+def test_a_share_at_least_that_is_above_the_share_at_most_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"least 0.5, most 0.3; swap them"):
+        Threshold(at_least=0.5, least=0.5, most=0.3)
+
+
+def escalating(above: float) -> Escalate:
+    when = When(signal="entropy", statistic="mean", above=above)
+    return Escalate(of=TopK(k=2), to=TopFraction(fraction=0.5), when=when)
+
+
+def test_an_unsure_image_is_given_to_the_other_selector_and_says_so() -> None:
+    scores = np.linspace(0, 1, N)
+    found = choose(escalating(0.3), scores)
+    assert found.tiles == choose(TopFraction(fraction=0.5), scores).tiles
+    assert found.thresholds["escalate.when"] == pytest.approx(0.5)
+    assert found.thresholds["escalate.to.top_fraction"] == pytest.approx(0.5)
+    (reason,) = found.reasons
+    assert reason.startswith("escalated: mean entropy 0.5 above 0.3; top_fraction 0.5 of saliency")
+    sure = choose(escalating(0.7), scores)
+    assert sure.tiles == (N - 2, N - 1)
+    assert sure.thresholds["escalate.when"] == pytest.approx(0.5)
+    assert "escalated" not in sure.reasons[0]
+
+
+@given(scores_with_ties(), masks(), FRACTIONS)
+def test_an_image_is_escalated_by_the_mean_of_its_candidates_alone(
+    scores: list[float], candidates: np.ndarray, above: float
+) -> None:
+    known = [s for s, may in zip(scores, candidates, strict=True) if may and s == s]
+    mean = float(np.mean(np.float32(known))) if known else 0.0
+    if abs(mean - above) < 1e-6:
+        return
+    chosen = TopFraction(fraction=0.5) if mean > above else TopK(k=2)
+    expected = choose(chosen, scores, candidates=candidates).tiles
+    assert choose(escalating(above), scores, candidates=candidates).tiles == expected
+
+
+def test_what_escalates_needs_the_columns_of_all_its_parts() -> None:
+    assert needed_columns(escalating(0.5)) == (
+        Column("entropy", "mean"),
+        SALIENCY,
+    )
+
+
+# Gains
+
+
+def test_a_calibrated_threshold_is_stated_in_gains() -> None:
+    curve = GainCurve(scores=(0.2, 0.6), gains=(0.01, 0.09))
+    scores = np.linspace(0, 1, N)
+    found = choose(Threshold(at_least=0.05, calibration=curve), scores)
+    assert list(found.tiles) == [i for i in range(N) if scores[i] >= 0.4]
+    assert found.reasons == ("threshold of saliency: gain >= 0.05",)
+
+
+def test_a_calibrated_budget_buys_gains() -> None:
+    grid = Grid((1, 3), 1)
+    scores, costs = [0.5, 0.6, 0.9], np.array([1, 1, 4])
+    assert choose(Budget(pixels=1), scores, grid=grid, cost_px=costs).tiles == (1,)
+    worth = GainCurve(scores=(0.6, 0.9), gains=(0.0, 0.9))
+    found = choose(Budget(pixels=4, calibration=worth), scores, grid=grid, cost_px=costs)
+    assert found.tiles == (2,)
+
+
+# Direction
+
+
+def judging(room: int) -> list[Selector]:
+    """One of each selector that judges by score, with room for a few tiles of many."""
+    share = room / N
+    top = TopK(k=room)
+    return [
+        TopFraction(fraction=share),
+        top,
+        Threshold(at_least=0.9),
+        Threshold(at_least=0.99, least=share),
+        Threshold(at_least=0.01, most=share),
+        Threshold(at_least=0.9, calibration=GainCurve(scores=(0, 1), gains=(0, 1))),
+        Budget(pixels=49 * room),
+        Budget(share=share),
+        Uncertainty(fraction=share),
+        Uncertainty(fraction=share, measure="doubt"),
+        Proposals(alpha=1.5, cells=1, min_area=1),
+        Foreground(share=0.9),
+        Dilate(of=top),
+        Union(of=(top, TopK(k=0))),
+        Escalate(of=TopK(k=0), to=top, when=When(above=0.01)),
+        Escalate(of=top, to=TopK(k=0), when=When(above=0.99)),
+    ]
+
+
+def finds_what_was_planted(selector: Selector, planted: int, scores: np.ndarray) -> bool:
+    tiles = choose(selector, scores).tiles
+    return planted in tiles and len(tiles) < N / 2
+
+
+def planted_scores(planted: int) -> np.ndarray:
+    scores = np.random.default_rng(planted).uniform(0.1, 0.3, N)
+    scores[planted] = 0.95
+    scores[(planted + N // 2) % N] = 0.01  # what ascending order would take first, far away
+    return scores
+
+
+@pytest.mark.parametrize("planted", [0, 17, N - 1])
+@pytest.mark.parametrize("selector", judging(3), ids=lambda s: s.by)
+def test_a_planted_salient_tile_is_chosen_by_every_judging_selector(
+    selector: Selector, planted: int
+) -> None:
+    assert finds_what_was_planted(selector, planted, planted_scores(planted))
+
+
+@pytest.mark.parametrize("selector", judging(1), ids=lambda s: s.by)
+def test_the_rule_above_fails_where_the_order_is_ascending(selector: Selector) -> None:
+    # the mirror image of the scores orders tiles the other way round, for thresholds as well
+    mirrored = 1.05 - planted_scores(17)
+    assert not finds_what_was_planted(selector, 17, mirrored)
+
+
+def test_the_rule_above_fails_where_best_first_sorts_ascending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def worst_first(scores: np.ndarray, pool: np.ndarray) -> np.ndarray:
+        return best_first(-scores, pool)
+
+    monkeypatch.setattr("saccade.pipeline.judging.best_first", worst_first)
+    ranking = [s for s in judging(3) if isinstance(s, TopK | TopFraction | Uncertainty)]
+    ranking += [Budget(share=0.05), Budget(pixels=49 * 3), Threshold(at_least=0.99, least=0.05)]
+    for selector in ranking:
+        assert not finds_what_was_planted(selector, 17, planted_scores(17)), selector

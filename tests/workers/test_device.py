@@ -10,7 +10,7 @@ import pytest
 import torch
 from fakes import noise, plane_spec
 
-from saccade.pipeline.errors import UnitTooLarge
+from saccade.pipeline.errors import ModelContract, UnitTooLarge
 from saccade.pipeline.layout import lay_out
 from saccade.pipeline.models.base import ModelForm, ModelSpec, PassModel, Prediction, Views
 from saccade.pipeline.models.casting import in_form
@@ -64,9 +64,7 @@ def test_out_of_memory_halves_the_batch_until_it_fits_and_is_counted(
     whole = predictor(recording([], 7, error))(batch)
     assert whole.splits == 0
     np.testing.assert_array_equal(answer.scores, whole.scores)
-    assert answer.saliency is not None
-    assert whole.saliency is not None
-    np.testing.assert_array_equal(answer.saliency, whole.saliency)
+    np.testing.assert_array_equal(answer.planes["saliency"], whole.planes["saliency"])
 
 
 def test_a_single_window_that_does_not_fit_says_what_to_make_smaller() -> None:
@@ -136,6 +134,14 @@ def test_mixed_precision_reaches_the_model_and_scores_come_back_as_float32() -> 
     converted = in_form(model, ModelForm("bfloat16"))
     assert predictor(converted)(windows(1)).scores.dtype == np.float32
     assert seen == [torch.bfloat16]
+
+
+@pytest.mark.parametrize("name", ["saliency", "confidence"])
+def test_a_declared_part_that_a_model_does_not_answer_is_named(name: str) -> None:
+    spec = ModelSpec(("it",)).with_(**{name: True})
+    model = fake_models.Answering(spec, lambda views: Prediction(views.pixels[:, :1]))
+    with pytest.raises(ModelContract, match=rf"'one': its model declares '{name}' and answered"):
+        predictor(model)(windows(1))
 
 
 def test_one_thread_holds_for_a_while_and_no_longer() -> None:

@@ -14,7 +14,7 @@ from saccade.pipeline.layout import lay_out
 from saccade.pipeline.models.base import ModelSpec, PassModel, Prediction, Views
 from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.workers.device import Predictor
-from saccade.workers.device_graphs import SHAPES_MOST, Graphs
+from saccade.workers.device_graphs import SHAPES_MOST, Graphs, kept
 from saccade.workers.reading import WindowPixels
 
 
@@ -29,9 +29,8 @@ class FakeGraph:
     def replay(self) -> None:
         self.replays += 1
         found = self._model(self._views)
-        self.answer.scores.copy_(found.scores)
-        if self.answer.saliency is not None and found.saliency is not None:
-            self.answer.saliency.copy_(found.saliency)
+        for name, part in kept(found).items():
+            kept(self.answer)[name].copy_(part)
 
 
 class WrongGraph(FakeGraph):
@@ -117,6 +116,8 @@ def mask(value: bool) -> Tensor:
         replace(views(1), guidance=torch.zeros(2, 1, 7, 7)),
         replace(views(1), context=(torch.zeros(2, 3, 7, 7),)),
         replace(views(1), pixel_size_um=0.25),
+        replace(views(1), downsample=2.0),
+        replace(views(1), features=torch.zeros(2, 5, 3, 3)),
         replace(views(1), pixels=views(1).pixels.double()),
     ],
 )
@@ -133,6 +134,21 @@ def test_all_that_a_model_sees_reaches_its_graph() -> None:
     for value in (True, False, True):
         found = graphs(replace(views(1), valid=mask(value)))
         assert torch.equal(found.scores, mask(value).float())
+
+
+def test_features_reach_a_graph_and_all_that_a_run_stores_comes_back_from_it() -> None:
+    def answer(views: Views) -> Prediction:
+        assert views.features is not None
+        red = views.pixels[:, :1]
+        return Prediction(red, red / 2, red / 3, views.features * 2)
+
+    graphs = Graphs(fake_models.Answering(ModelSpec(("it",)), answer), Made())
+    answers = []
+    for value in (1.0, 2.0, 3.0):
+        given = replace(views(1), features=torch.full((2, 5, 3, 3), value))
+        answers.append(graphs(given).features)
+    assert [float(one.mean()) for one in answers if one is not None] == [2, 4, 6]
+    assert set(kept(graphs(given))) == {"scores", "saliency", "confidence", "features"}
 
 
 def test_a_graph_that_answers_otherwise_by_a_bit_is_refused_and_the_model_answers() -> None:

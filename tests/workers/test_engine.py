@@ -19,8 +19,9 @@ from saccade.pipeline.geometry import Box
 from saccade.pipeline.plan import Unit, single_unit
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.store import ImageStore
+from saccade.workers.answer import Answer
 from saccade.workers.context import ImageContext
-from saccade.workers.device import Answer, Predictor
+from saccade.workers.device import Predictor
 from saccade.workers.engine import Engine
 from saccade.workers.lanes import LaneClosed
 from saccade.workers.local import outcome_of

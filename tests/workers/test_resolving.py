@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import Lab, noise, one_pass, pass_of, several_passes
+from fakes import FakeSource, Lab, noise, one_pass, pass_of, several_passes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,11 +14,14 @@ from saccade.jobs.status import as_json, as_page, read_tally
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.layout import Capacity, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
-from saccade.pipeline.recipe import Output, PassRecipe
+from saccade.pipeline.recipe import Output, PassRecipe, Recipe
 from saccade.pipeline.result import open_result
+from saccade.workers.context import WorkerContext
 from saccade.workers.device_simulated import simulated_memory
 from saccade.workers.folder import RunFolder
 from saccade.workers.memory_size import MemoryLimit
+from saccade.workers.resolving import nbytes_per_px, probe_case
+from saccade.workers.tasks import WorkerSpec
 
 MIB = 2**20
 
@@ -196,3 +200,29 @@ def test_a_run_goes_on_with_the_layout_it_began_with(lab: Lab) -> None:
     frozen = sorted(p.name for p in (summary.folder / "memory").iterdir())
     assert len(frozen) == 2
     assert sum(name.startswith("budget-") for name in frozen) == 1
+
+
+def test_features_are_probed_with_and_counted_in_what_lanes_hold(lab: Lab) -> None:
+    def resolved(**details: Any) -> Any:
+        passes = [pass_of("first", "encoder", 1, tile=64, options={"channels": 64})]
+        options = {"channels": 64}
+        passes.append(pass_of("second", "echo_features", 1, tile=64, options=options, **details))
+        recipe = Recipe.model_validate(several_passes(passes))
+        spec = WorkerSpec(lab.folder / "run", recipe.canonical_json(), lab.models)
+        entry = lab.entry("one", noise(256, 256))
+        return WorkerContext(spec).resolve(entry, cache=None)
+
+    given = resolved(features=True)
+    first, second = given.plan.passes
+    assert first.unit_nbytes(4) - replace(first, gives=None).unit_nbytes(4) == (
+        first.region_px**2 * 64 * 2 // 16
+    )
+    source = FakeSource(noise(256, 256))
+    extra = nbytes_per_px(given.plan, second, source) - nbytes_per_px(
+        given.plan, replace(second, takes=None), source
+    )
+    assert extra == 64 * 4 // 16
+    one = PassRecipe.model_validate(pass_of("second", "echo_features", 1))
+    blank = probe_case(one, given.plan, second, source).blank(1, (64, 80))[0]
+    assert blank.features is not None
+    assert blank.features.shape == (64, 16, 20)

@@ -15,6 +15,7 @@ from saccade.pipeline.plan import Unit, plan_sweep
 from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.pipeline.sources.base import Identity
 from saccade.pipeline.store import ImageStore
+from saccade.workers.answer import Said
 from saccade.workers.reading import WindowPixels
 from saccade.workers.sweep import SweepJob
 
@@ -58,7 +59,7 @@ def swept(plan: ImagePlan, store: ImageStore, lost: Box | None = None) -> list[S
             answer = NUMBERS[window.read.slices].copy()
             if bad and lost is not None and window.core.overlaps(lost):
                 answer[...] = 99
-            job.place(window, read, answer[None], answer)
+            job.place(window, read, Said(answer[None], {"saliency": answer}))
         job.write(store)
         jobs.append(job)
     return jobs
@@ -109,8 +110,9 @@ def test_tiles_that_were_not_asked_for_stay_fill(make_store: Any) -> None:
     (unit,) = plan_sweep("image", layout, chosen)
     job = SweepJob(plan, layout, unit)
     (window,) = unit.windows
-    ones = np.ones((1, *window.read.shape), np.float32)
-    job.place(window, WindowPixels(np.zeros((*window.read.shape, 3))), ones, None)
+    ones = np.ones(window.read.shape, np.float32)
+    said = Said(ones[None], {"saliency": ones})
+    job.place(window, WindowPixels(np.zeros((*window.read.shape, 3))), said)
     store = make_store(plan)
     job.write(store)
     scores = store.read("0", Box(0, 0, HEIGHT, WIDTH))[0]

@@ -1,0 +1,1 @@
+"""Vision transformers of the literature as models that a recipe can name."""

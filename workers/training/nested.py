@@ -72,36 +72,36 @@ def pool(
         ``(K, H, W)``, and ``(H, W)`` bool: coarse pixels all of whose fine ones are in the box;
         what is not whole is 0.
     """
-    rows, whole_rows = _cells(fine_box.y0, fine_box.y1, ratio, coarse_box.y0, coarse_box.y1)
-    columns, whole_columns = _cells(fine_box.x0, fine_box.x1, ratio, coarse_box.x0, coarse_box.x1)
-    pooled = _gathered(
-        _gathered(fine, 1, rows, coarse_box.height, how), 2, columns, coarse_box.width, how
-    )
-    whole = (whole_rows[:, None] & whole_columns[None, :]).to(fine.device)
+    rows = _cells(fine_box.y0, fine_box.y1, ratio, coarse_box.y0, coarse_box.y1)
+    columns = _cells(fine_box.x0, fine_box.x1, ratio, coarse_box.x0, coarse_box.x1)
+    pooled = _gathered(_gathered(fine, 1, *rows[:2], how), 2, *columns[:2], how)
+    whole = (rows[2][:, None] & columns[2][None, :]).to(fine.device)
     return pooled * whole, whole
 
 
-def _cells(start: int, stop: int, ratio: float, first: int, end: int) -> tuple[Tensor, Tensor]:
-    """Per fine position its cell counted from ``first`` (-1 outside), and which cells are whole."""
-    centres = (torch.arange(start, stop, dtype=torch.float64) + 0.5) / ratio
-    cells = centres.floor().long()
-    inside = (cells >= first) & (cells < end)
-    edges = [math.ceil(cell * ratio - 0.5) for cell in range(first, end + 1)]
-    whole = [edges[i] >= start and edges[i + 1] <= stop for i in range(end - first)]
-    return torch.where(inside, cells - first, -1), torch.tensor(whole, dtype=torch.bool)
+def _cells(
+    start: int, stop: int, ratio: float, first: int, end: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per coarse pixel its first fine one and one past its last, counted from ``start``.
+
+    Both are held inside the fine box; the third says where nothing had to be.
+    """
+    edges = torch.tensor([math.ceil(cell * ratio - 0.5) for cell in range(first, end + 1)])
+    whole = (edges[:-1] >= start) & (edges[1:] <= stop)
+    begin = (edges[:-1] - start).clamp(0, stop - start - 1)
+    return begin, torch.maximum((edges[1:] - start).clamp(max=stop - start), begin + 1), whole
 
 
 def _gathered(
-    fine: Tensor, axis: int, cells: Tensor, length: int, how: Literal["max", "mean"]
+    fine: Tensor, axis: int, begin: Tensor, end: Tensor, how: Literal["max", "mean"]
 ) -> Tensor:
-    used = (cells >= 0).nonzero()[:, 0]
-    index = cells[used].to(fine.device)
-    part = fine.index_select(axis, used.to(fine.device))
-    shape = list(fine.shape)
-    shape[axis] = length
-    out = fine.new_zeros(shape)
-    if how == "max":
-        return out.index_reduce_(axis, index, part, "amax")
-    counts = torch.bincount(index, minlength=length).clamp(min=1).to(fine.dtype)
-    total = out.index_add_(axis, index, part)
-    return total / counts.view([-1 if i == axis else 1 for i in range(fine.ndim)])
+    """The highest or the mean of ``begin`` to ``end`` along an axis."""
+    shape = [-1 if i == axis else 1 for i in range(fine.ndim)]
+    out = fine.index_select(axis, begin.to(fine.device))
+    for tap in range(1, int((end - begin).max())):
+        more = fine.index_select(axis, torch.minimum(begin + tap, end - 1).to(fine.device))
+        if how == "max":
+            out = torch.maximum(out, more)
+        else:
+            out = out + more * (begin + tap < end).view(shape).to(more)
+    return out if how == "max" else out / (end - begin).view(shape).to(out)

@@ -14,10 +14,12 @@ from saccade.jobs.manifest import find_images
 from saccade.jobs.options import RunOptions
 from saccade.jobs.training import gather, line_of, train
 from saccade.pipeline.errors import ManifestError, RecipeError, ResumeRefused
-from saccade.pipeline.recipe_file import load_recipe
+from saccade.pipeline.recipe_file import load_recipe, load_tree
 from saccade.pipeline.result import open_result
+from saccade.workers.training.config import TrainRecipe
 from saccade.workers.training.trainer import Moment
 
+ROOT = Path(__file__).parents[2]
 ALL = ["glance", "focus", "refine"]
 
 
@@ -108,6 +110,11 @@ def test_a_run_of_several_passes_teaches_a_single_one(images: Path, tmp_path: Pa
     train(student)
     lines = (tmp_path / "student" / "log.jsonl").read_text().splitlines()
     assert all("glance/teacher" in json.loads(line)["losses"] for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "training").glob("*.yaml")))
+def test_the_examples_are_valid_configurations(path: Path) -> None:
+    assert load_tree(path, TrainRecipe).passes
 
 
 def test_progress_says_how_long_it_takes_yet() -> None:

@@ -28,6 +28,18 @@ def test_a_benchmark_runs_and_prints_its_tables(script: str) -> None:
     assert "a window is too large" in said.stdout
 
 
+@pytest.mark.slow
+def test_further_passes_hold_no_more_tensors_than_twice_those_of_one() -> None:
+    command = [sys.executable, str(SCRIPTS / "sequential.py"), "--side", "1024", "--repeats", "1"]
+    passes = ("--passes", "1", "2", "3")
+    said = subprocess.run([*command, *passes], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    rows = [line.split("|")[1:-1] for line in said.stdout.splitlines() if line.startswith("| ")]
+    ratios = {row[0].strip(): float(row[2]) for row in rows[1:]}
+    assert set(ratios) == {"1", "2", "3"}
+    assert max(ratios.values()) <= 2
+
+
 def test_the_engine_and_the_driver_stand_without_ray_and_the_readers_of_slides() -> None:
     heavy = ("ray", "openslide", "tifffile", "imagecodecs", "rich")
     code = (

@@ -307,6 +307,22 @@ def test_the_next_pass_looks_where_the_model_is_least_confident(lab: Lab) -> Non
     assert np.argwhere(result.passes["look"].status).tolist() == [[1, 2]]
 
 
+def test_saliency_by_attention_is_stored_at_the_scores_places(lab: Lab) -> None:
+    """One map per window, 1 at the place that most of the answer goes back to."""
+    options = {"reach": "window", "attention": True}
+    attentive = network("glance", 1, 2, options=options, tile=64, halo=0)
+    attentive["model"]["saliency"] = "attention"
+    result = lab.run(several_passes([attentive], chunk=32, shard=32), noise(128, 192))
+    saliency = result.passes["glance"].saliency
+    assert saliency is not None
+    found = np.asarray(saliency)
+    assert found.shape == (64, 96)
+    windows = found.reshape(2, 32, 3, 32).max((1, 3))
+    assert (windows == 255).all()
+    tokens = found.reshape(16, 4, 24, 4)
+    assert (tokens == tokens[:, :1, :, :1]).all()
+
+
 def test_features_are_measured_with_where_settings_are_left_to_measurement(lab: Lab) -> None:
     first = network("first", 2, 1)
     second = network("second", 1, 1, options={"features": True}, tile=64)

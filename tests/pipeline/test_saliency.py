@@ -285,3 +285,33 @@ def test_a_tree_of_selectors_needs_each_column_once() -> None:
 def test_above_goes_with_share_and_nothing_else(statistic: str, above: float | None) -> None:
     with pytest.raises(ValueError, match="goes with the statistic 'share'"):
         Column("saliency", statistic, above)  # type: ignore[arg-type]
+
+
+# Signals that are read on their own
+
+
+def test_a_signal_that_is_read_on_its_own_wins_and_scores_are_read_only_where_needed() -> None:
+    reads = []
+
+    def read_strip(box: Box) -> tuple[np.ndarray, None]:
+        reads.append(box)
+        return np.full((1, *box.shape), 0.5, np.float32), None
+
+    def doubt(box: Box) -> np.ndarray:
+        return np.full(box.shape, 0.125, np.float32)
+
+    arguments = Grid((64, 64), 16), 4.0, (16, 16), read_strip, ("a",)
+    unsure, margin = Column("doubt", "mean"), Column("margin", "mean")
+    own = score_tiles([unsure], *arguments, own={"doubt": doubt})
+    assert (own[unsure] == 0.125).all()
+    assert reads == []
+    both = score_tiles([unsure, margin], *arguments, own={"doubt": doubt})
+    assert (both[unsure] == 0.125).all()
+    assert (both[margin] == 1).all()
+    assert len(reads) == 1
+
+
+def test_without_a_confidence_of_the_models_own_doubt_is_the_margin() -> None:
+    scores = softmaxed(7, 3, (3, 5))
+    margin = signal_map("margin", scores, CLASSES)
+    assert (signal_map("doubt", scores, CLASSES) == margin).all()

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from saccade.pipeline.models.base import Views
+from saccade.pipeline.models.base import ModelForm, Views
+from saccade.pipeline.models.casting import in_form
 from saccade.pipeline.models.loading import load_model
 from saccade.pipeline.models.vision_transformers.blocks import Block
 from saccade.pipeline.models.vision_transformers.coarse_fine import CoarseFineViT, moving_average
@@ -24,6 +25,7 @@ from saccade.pipeline.models.vision_transformers.evit import EViT, reorganised
 from saccade.pipeline.models.vision_transformers.plain import DenseViT, TileViT, ViTFeatures
 from saccade.pipeline.models.vision_transformers.scales import S2, ScaledFeatures
 from saccade.pipeline.models.vision_transformers.tiny_drop import TinyDrop
+from saccade.pipeline.models.wrap import TorchModel
 from saccade.pipeline.recipe import ModelRecipe
 
 PACKAGE = "saccade.pipeline.models.vision_transformers"
@@ -368,7 +370,7 @@ def test_an_exported_model_answers_as_the_one_it_was_made_from(
     tmp_path: Path, name: str, side: int, given: dict[str, Any]
 ) -> None:
     module, factory = name.split(":")
-    options = SMALL | ({"tile": 16} if side == 16 else {})
+    options = SMALL | {"depth": 2} | ({"tile": 16} if side == 16 else {})
     model = getattr(import_module(f"{PACKAGE}.{module}"), factory)(**options).eval()
     export(model, noise(2, 3, side, side), given, tmp_path / "m.pt2", model.saccade)
     read = load_model(ModelRecipe(source="m.pt2"), base_folder=tmp_path)
@@ -381,7 +383,7 @@ def test_an_exported_model_answers_as_the_one_it_was_made_from(
 
 
 def test_an_exported_s2_takes_windows_of_two_bases_or_more(tmp_path: Path) -> None:
-    model = S2(base=16, options=SMALL).eval()
+    model = S2(base=16, options=SMALL | {"depth": 1}).eval()
     declared = model.saccade | {"multiple": 32}
     export(model, noise(2, 3, 32, 64), {}, tmp_path / "m.pt2", declared)
     read = load_model(ModelRecipe(source="m.pt2"), base_folder=tmp_path)
@@ -420,3 +422,26 @@ def test_a_recipe_names_it_and_needs_nothing_else(name: str, stride: int, local:
     answer = model(Views(noise(1, 3, 128, 128), guidance=noise(1, 1, 128, 128)))
     assert answer.scores.shape == (1, 1, 128 // stride, 128 // stride)
     assert (answer.saliency is not None) == model.spec.saliency
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain:RolloutViT",
+        "coarse_fine:CoarseFineViT",
+        "cross:CrossViT",
+        "evit:EViT",
+        "tiny_drop:TinyDrop",
+        "cropr:Cropr",
+        "scales:S2",
+    ],
+)
+def test_half_the_bits_give_nearly_the_same_answer(name: str) -> None:
+    model = load_model(ModelRecipe(source=f"{PACKAGE}.{name}"), base_folder=Path())
+    halved = in_form(model, ModelForm("bfloat16"))
+    assert isinstance(halved, TorchModel)
+    assert halved.dtype == torch.bfloat16
+    x = noise(2, 3, 64, 64)
+    views = Views(x, guidance=noise(2, 1, 64, 64), context=(x,) if "Cross" in name else ())
+    difference = (halved(views).scores - model(views).scores).abs()
+    assert float(difference.max()) < 0.05

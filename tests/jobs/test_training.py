@@ -49,6 +49,14 @@ def test_what_is_left_behind_is_weights_a_card_and_a_recipe_that_runs_them(
     assert fused.any()
 
 
+def test_the_recipe_hands_features_on_where_the_model_takes_them(images: Path) -> None:
+    model = {"source": "net.py:tiny", "options": {"takes": True}}
+    out = train(write_config(images, model=model, schedule=[{"steps": 1, "train": ALL}]))
+    passes = load_recipe(out / "recipe.yaml").passes
+    assert [one.features for one in passes] == [False, True, True]
+    assert [one.guidance for one in passes] == [False, True, True]
+
+
 def test_the_same_command_again_trains_nothing_again(images: Path) -> None:
     out = train(write_config(images))
     before = (out / "weights.safetensors").read_bytes()

@@ -153,7 +153,7 @@ def _metric_lines(tree: Mapping[str, Any]) -> list[str]:
 
 def recipe_of_weights(job: TrainJob, learners: Learners, files: Mapping[str, str]) -> Recipe:
     """A recipe that runs the weights on all tiles of every pass, from the folder they are in."""
-    passes = []
+    passes: list[PassRecipe] = []
     for one, learner in zip(job.config.passes, learners, strict=True):
         model = _moved(recipe_of(job.config, one), job.model_folder, job.out)
         stated = {"weights": files[one.name], "guidance": learner.guided}
@@ -163,6 +163,7 @@ def recipe_of_weights(job: TrainJob, learners: Learners, files: Mapping[str, str
                 resolution=one.resolution,
                 model=model.model_copy(update=stated),
                 guidance=learner.guided,
+                features=bool(passes) and bool(learner.spec.takes_features),
                 context=learner.spec.context,
             )
         )

@@ -272,6 +272,27 @@ def tune_command(
         screen.print(part, highlight=False)
 
 
+@app.command("train")
+def train_command(
+    config: Annotated[Path, typer.Argument(help="What to train on what (YAML).")],
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster to train on, data-parallel.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option(help="Start over what was trained with another configuration.")
+    ] = False,
+) -> None:
+    """Train a model of several passes. The same command again goes on where it stopped."""
+    from saccade.jobs.stopping import StopSignal, heeding_signals
+    from saccade.jobs.training import train
+
+    with heeding_signals(StopSignal()) as stop:
+        folder = train(
+            config, force=force, address=address, console=screen, stop=lambda: stop.requested
+        )
+    screen.print(f"weights, card and recipe in {folder}", highlight=False, soft_wrap=True)
+
+
 @app.command("evaluate")
 def evaluate_command(
     folder: RunPath,

@@ -57,8 +57,12 @@ class RunIdentity:
 
     def differences(self, other: RunIdentity) -> tuple[str, ...]:
         """One line per value in which two identities differ: ``place: then -> now``."""
-        then, now = asdict(self), asdict(other)
-        return tuple(_differences("", then, now))
+        return differences(asdict(self), asdict(other))
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """One line per value in which two trees differ: ``place: then -> now``."""
+    return tuple(_differences("", then, now))
 
 
 def _differences(place: str, then: Any, now: Any) -> Iterator[str]:

@@ -69,7 +69,7 @@ class ClassTruth(Node):
         one = samples[:, :, self.channel]
         mask: np.ndarray
         if self.bit is not None:
-            mask = (one.astype(np.int64) & self.bit) != 0
+            mask = (one & one.dtype.type(self.bit & int(np.iinfo(one.dtype).max))) != 0
         elif self.value is not None:
             mask = one == self.value
         else:

@@ -12,7 +12,12 @@ import pytest
 LAYERS = ("pipeline", "workers", "jobs")  # each may import itself and those before it
 
 CONFINED = {
-    "ray": ("workers/actor.py", "workers/ray_start.py", "jobs/submit.py"),
+    "ray": (
+        "workers/actor.py",
+        "workers/ray_start.py",
+        "workers/training/ray_train.py",
+        "jobs/submit.py",
+    ),
     "zarr": (
         "pipeline/store.py",
         "pipeline/store_*.py",
@@ -27,6 +32,7 @@ CONFINED = {
         "workers/engine.py",
         "workers/memory.py",
         "workers/device*.py",
+        "workers/training/*",
     ),
 }
 

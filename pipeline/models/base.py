@@ -114,6 +114,8 @@ class Views:
     features: Tensor | None = None
     """``(N, F, H / s, W / s)`` float: the previous pass's features on the model's own grid of
     stride s; 0 where that pass did not answer."""
+    pixel_sizes: Tensor | None = None
+    """``(N,)`` float, in the unit that the model wants, where the windows of a batch differ."""
 
 
 @dataclass(frozen=True, slots=True)

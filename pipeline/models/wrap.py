@@ -118,6 +118,8 @@ def normalised(pixels: Tensor, spec: ModelSpec) -> Tensor:
 
 def _pixel_sizes(views: Views, spec: ModelSpec) -> Tensor:
     """``(N,)`` float32: the size of every window's pixels, in the unit that the model wants."""
+    if views.pixel_sizes is not None:
+        return views.pixel_sizes
     size = views.pixel_size_um if spec.pixel_size == "um" else views.downsample
     if size is None:
         raise ModelContract(

@@ -1,0 +1,225 @@
+"""Crops of an image as training sees them: pixels, truth and what counts. Knows no thread.
+
+Pixels are read through the same planes as in a run, truth is max-pooled on the grid of the scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.recipe import Resolution
+from saccade.pipeline.resolve import locate_resolution
+from saccade.pipeline.sources import open_source
+from saccade.pipeline.sources.base import Source
+from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
+from saccade.pipeline.truth import TruthRecipe, open_truth
+from saccade.workers.reading import centred, context_spec, pad_to, without_nan
+from saccade.workers.tasks import ImageEntry
+from saccade.workers.training.groups import (
+    Crop,
+    CropPlace,
+    Draw,
+    Group,
+    Visit,
+    check_nested,
+    place_crop,
+)
+from saccade.workers.training.teaching import TaughtImage
+
+LEAST_DOWNSAMPLE = 1.0
+"""An image is never magnified."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassSight:
+    """What reading needs to know of a pass."""
+
+    name: str
+    """Of the pass."""
+    resolution: Resolution
+    """How finely it looks."""
+    crop_px: int
+    """Side of its crops."""
+    multiple: int
+    """Crops begin and end at multiples of this."""
+    stride: int
+    """Input pixels per score."""
+    classes: tuple[str, ...]
+    """Of its scores."""
+    context: tuple[float, ...] = ()
+    """Extra fields of view, each so many times coarser."""
+
+    @property
+    def crop_scores(self) -> int:
+        """Scores of a whole crop."""
+        return (self.crop_px // self.stride) ** 2
+
+
+class TrainingImage:
+    """One image with its truth, open for reading crops."""
+
+    def __init__(
+        self,
+        entry: ImageEntry,
+        truth: TruthRecipe,
+        sights: Sequence[PassSight],
+        scale: float = 1.0,
+        teacher: Path | None = None,
+    ) -> None:
+        """Open an image and its truth.
+
+        Args:
+            entry: as the manifest names it.
+            truth: where its truth lies.
+            sights: of all passes, from coarse to fine.
+            scale: factor on the pixel size of every pass.
+            teacher: a run whose answers are soft truth, where there is one.
+
+        Raises:
+            SourceError: the image or its truth can't be opened.
+            TruthError: the truth does not lie over the image.
+            PlanError: crops do not nest.
+        """
+        self.sights = tuple(sights)
+        self.source = open_source(entry.uri)
+        self.truth = open_truth(truth, entry.name)
+        shape = self.source.levels[0].shape
+        self.truth.check_over(shape, entry.name)
+        self._teacher = TaughtImage(teacher, entry.name, shape) if teacher else None
+        self.asked = planes_of(self.source, entry, sights)
+        self.planes = self.asked if scale == 1 else scaled(self.source, self.asked, scale)
+        extents = tuple(s.crop_px * p.downsample for s, p in zip(sights, self.planes, strict=True))
+        check_nested(shape, extents, tuple(sight.name for sight in sights))
+        self._whole: dict[int, np.ndarray] = {}
+        self._whole_truth: dict[int, np.ndarray] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.source.close()
+        self.truth.close()
+
+    def keep_whole(self, crops: int) -> None:
+        """Read planes once and whole, where so many crops would read more than that."""
+        for index, (sight, plane) in enumerate(zip(self.sights, self.planes, strict=True)):
+            if plane.shape[0] * plane.shape[1] <= crops * sight.crop_px**2:
+                self._whole[index] = Plane(self.source, plane).read(Box.of(plane.shape))
+                scores = self._place(index, (0.0, 0.0)).scores
+                self._whole_truth[index] = self._pooled(index, scores, Box.of(scores.shape))
+
+    def group(self, draw: Draw, passes: int) -> Group:
+        """The crops of the first so many passes."""
+        return Group(draw, tuple(self.crop(index, draw) for index in range(passes)))
+
+    def crop(self, index: int, draw: Draw) -> Crop:
+        """The crop of one pass."""
+        sight, place = self.sights[index], self._place(index, draw.centre)
+        inside = place.box.clip(place.plane.shape)
+        raw = pad_to(self._pixels(index, inside), inside, place.box)
+        valid = _valid(raw, self.source.nodata)
+        scored = place.score_box.clip(place.scores.shape)
+        teacher = None
+        if self._teacher is not None:
+            soft = self._teacher.on(place.scores, scored, sight.classes)
+            teacher = _filled(soft, scored, place.score_box)
+        return Crop(
+            place=place,
+            pixels=without_nan(raw),
+            valid=valid,
+            context=tuple(self._context(index, place, factor) for factor in sight.context),
+            truth=_filled(self._marked(index, place, scored), scored, place.score_box),
+            counts=_counting(valid, scored, place),
+            teacher=teacher,
+        )
+
+    def _place(self, index: int, centre: tuple[float, float]) -> CropPlace:
+        sight, plane, asked = self.sights[index], self.planes[index], self.asked[index]
+        return place_crop(plane, centre, sight.crop_px, sight.multiple, sight.stride, asked)
+
+    def _pixels(self, index: int, box: Box) -> np.ndarray:
+        if index in self._whole:
+            return self._whole[index][box.slices]
+        return Plane(self.source, self.planes[index]).read(box)
+
+    def _marked(self, index: int, place: CropPlace, scored: Box) -> np.ndarray:
+        if index in self._whole_truth:
+            return self._whole_truth[index][(slice(None), *scored.slices)]
+        return self._pooled(index, place.scores, scored)
+
+    def _pooled(self, index: int, scores: PlaneSpec, box: Box) -> np.ndarray:
+        known = self.truth.on(scores, box, "max")
+        which = [self.truth.classes.index(name) for name in self.sights[index].classes]
+        chosen: np.ndarray = known[which]
+        return chosen
+
+    def _context(self, index: int, place: CropPlace, factor: float) -> np.ndarray:
+        plane = Plane(self.source, self.planes[index])
+        wide = Plane(self.source, context_spec(plane, factor))
+        want = centred(place.box, wide.spec.downsample / plane.spec.downsample)
+        have = want.clip(wide.spec.shape)
+        return without_nan(pad_to(wide.read(have), have, want))
+
+
+def planes_of(
+    source: Source, entry: ImageEntry, sights: Sequence[PassSight]
+) -> tuple[PlaneSpec, ...]:
+    """The image at every pass's resolution."""
+    return tuple(locate_resolution(source, one.resolution, entry.pixel_size) for one in sights)
+
+
+def scaled(source: Source, asked: Sequence[PlaneSpec], scale: float) -> tuple[PlaneSpec, ...]:
+    """The same planes, all of them coarser by ``scale``, but none finer than the image."""
+    factor = max(scale, LEAST_DOWNSAMPLE / min(one.downsample for one in asked))
+    return tuple(locate(source, downsample=one.downsample * factor, tolerance=0) for one in asked)
+
+
+def read_visit(image: TrainingImage, visit: Visit, passes: Sequence[int]) -> Iterator[Group]:
+    """The groups of a visit, in order; ``passes`` says per draw how many, 0 leaves it out."""
+    image.keep_whole(sum(count > 0 for count in passes))
+    for draw, count in zip(visit.draws, passes, strict=True):
+        if count:
+            yield image.group(draw, count)
+
+
+def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
+    """Where any channel holds data; None when that is everywhere."""
+    if nodata is None and pixels.dtype.kind != "f":
+        return None
+    absent: np.ndarray = np.zeros(pixels.shape, bool)
+    if nodata is not None:
+        absent = np.asarray(pixels == nodata)
+    if pixels.dtype.kind == "f":
+        absent = np.logical_or(absent, np.isnan(pixels))
+    valid: np.ndarray = np.logical_not(absent.all(axis=-1))
+    return None if valid.all() else valid
+
+
+def _counting(valid: np.ndarray | None, scored: Box, place: CropPlace) -> np.ndarray:
+    """Scores of a crop that lie on the image and wholly on data."""
+    counts = np.zeros(place.score_box.shape, bool)
+    counts[scored.relative_to(place.score_box).slices] = True
+    if valid is not None:
+        rows, columns = counts.shape
+        cells = valid.reshape(rows, place.stride, columns, place.stride)
+        counts &= cells.all(axis=(1, 3))
+    return counts
+
+
+def _filled(part: np.ndarray, have: Box, want: Box) -> np.ndarray:
+    """``(K, ...)`` of one box inside a larger one, 0 around."""
+    whole = np.zeros((len(part), *want.shape), part.dtype)
+    whole[(slice(None), *have.relative_to(want).slices)] = part
+    return whole

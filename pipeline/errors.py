@@ -3,6 +3,7 @@
     SaccadeError
     ├── UsageError             what was asked for can't be done as asked (exit code 2)
     │   ├── RecipeError            the recipe is wrong: unknown key, wrong value
+    │   ├── TruthError             the truth is wrong: not over its image, no such class or part
     │   ├── ManifestError          the list of images is wrong: missing file, duplicate name
     │   └── ResumeRefused          the run folder belongs to another recipe, weights or image
     ├── SourceError            one image is at fault; the others go on
@@ -41,6 +42,10 @@ class UsageError(SaccadeError):
 
 class RecipeError(UsageError):
     """The recipe is wrong."""
+
+
+class TruthError(UsageError):
+    """The truth does not fit what it is compared with."""
 
 
 class ManifestError(UsageError):

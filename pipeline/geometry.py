@@ -97,6 +97,14 @@ class Box:
         """The part of this box that lies inside an array of this shape."""
         return self.intersect(Box.of(shape))
 
+    def halves(self) -> tuple[Box, Box]:
+        """The two parts of this box, cut across its longer side."""
+        if self.height >= self.width:
+            y = (self.y0 + self.y1) // 2
+            return Box(self.y0, self.x0, y, self.x1), Box(y, self.x0, self.y1, self.x1)
+        x = (self.x0 + self.x1) // 2
+        return Box(self.y0, self.x0, self.y1, x), Box(self.y0, x, self.y1, self.x1)
+
     def overlaps(self, other: Box) -> bool:
         """Whether the two share a pixel."""
         return self.intersect(other).area > 0

@@ -1,4 +1,7 @@
-"""Recipes as YAML files: safe loading, and errors that name the line and the nearest known key."""
+"""Recipes as YAML files: safe loading, and errors that name the line and the nearest known key.
+
+Any other frozen tree of settings (``Node``) is read by the same rules.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +19,7 @@ from saccade.pipeline.errors import RecipeError
 from saccade.pipeline.recipe import Recipe
 
 Path_ = tuple[str | int, ...]
+Tree = TypeVar("Tree", bound=BaseModel)
 
 MAX_PLACES = 10_000
 """A recipe holds at most this many values; an aliased value counts each time it is used."""
@@ -29,6 +33,20 @@ def load_recipe(path: Path | str) -> Recipe:
     Raises:
         RecipeError: no such file, not YAML, or not a valid recipe; the message names each place.
     """
+    return load_tree(path, Recipe)
+
+
+def parse_recipe(text: str, name: str = "recipe") -> Recipe:
+    """The recipe in a YAML text; ``name`` stands for it in messages."""
+    return parse_tree(text, Recipe, name)
+
+
+def load_tree(path: Path | str, root: type[Tree]) -> Tree:
+    """A tree of settings in a YAML (or JSON) file.
+
+    Raises:
+        RecipeError: as ``load_recipe``.
+    """
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
@@ -36,11 +54,11 @@ def load_recipe(path: Path | str) -> Recipe:
         raise RecipeError(f"{file}: the recipe can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file}: a recipe is text in UTF-8; found {error.reason}") from error
-    return parse_recipe(text, name=str(file))
+    return parse_tree(text, root, str(file))
 
 
-def parse_recipe(text: str, name: str = "recipe") -> Recipe:
-    """The recipe in a YAML text; ``name`` stands for it in messages."""
+def parse_tree(text: str, root: type[Tree], name: str) -> Tree:
+    """A tree of settings in a YAML text; ``name`` stands for it in messages."""
     try:
         # Places are counted first: aliases and merge keys can stand for more than memory holds.
         lines = _places(yaml.compose(text, Loader=yaml.SafeLoader), name)
@@ -50,13 +68,14 @@ def parse_recipe(text: str, name: str = "recipe") -> Recipe:
     except RecursionError as error:
         raise RecipeError(f"{name}: {_TOO_LARGE}") from error
     if not isinstance(tree, dict):
+        first = next(key for key, field in root.model_fields.items() if field.is_required())
         raise RecipeError(
-            f"{name}: a recipe is a mapping with 'passes'; found {type(tree).__name__}"
+            f"{name}: a recipe is a mapping with {first!r}; found {type(tree).__name__}"
         )
     try:
-        return Recipe.model_validate(tree)
+        return root.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(explain(error, name, lines)) from error
+        raise RecipeError(explain(error, name, lines, root)) from error
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -71,9 +90,14 @@ def recipe_schema() -> str:
     return json.dumps(schema | Recipe.model_json_schema(), indent=2)
 
 
-def explain(error: ValidationError, name: str, lines: dict[Path_, int] | None = None) -> str:
+def explain(
+    error: ValidationError,
+    name: str,
+    lines: dict[Path_, int] | None = None,
+    root: type[BaseModel] = Recipe,
+) -> str:
     """A validation error as one line per mistake: where, what was expected, what was found."""
-    return "\n".join(_explain_one(item, name, lines or {}) for item in _root_causes(error))
+    return "\n".join(_explain_one(item, name, lines or {}, root) for item in _root_causes(error))
 
 
 def _root_causes(error: ValidationError) -> Iterator[ErrorDetails]:
@@ -85,16 +109,18 @@ def _root_causes(error: ValidationError) -> Iterator[ErrorDetails]:
             yield item
 
 
-def _explain_one(item: ErrorDetails, name: str, lines: dict[Path_, int]) -> str:
+def _explain_one(
+    item: ErrorDetails, name: str, lines: dict[Path_, int], root: type[BaseModel]
+) -> str:
     path = _path_in_file(item["loc"], lines)
     line = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None)
     where = f"{name}:{line}" if line else name
-    return f"{where}: {_dotted(path)}: {_reason(item)}"
+    return f"{where}: {_dotted(path)}: {_reason(item, root)}"
 
 
-def _reason(item: ErrorDetails) -> str:
+def _reason(item: ErrorDetails, root: type[BaseModel]) -> str:
     if item["type"] == "extra_forbidden":
-        key, known = str(item["loc"][-1]), sorted(_known_keys(item["loc"][:-1]))
+        key, known = str(item["loc"][-1]), sorted(_known_keys(item["loc"][:-1], root))
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {key!r}; {hint}"
@@ -154,9 +180,9 @@ def _lines(node: yaml.Node | None, path: Path_) -> Iterator[tuple[Path_, int]]:
             yield from _lines(value, (*path, index))
 
 
-def _known_keys(loc: Path_) -> set[str]:
-    """Fields that the recipe has at a location."""
-    nodes: set[type[BaseModel]] = {Recipe}
+def _known_keys(loc: Path_, root: type[BaseModel]) -> set[str]:
+    """Fields that a tree has at a location."""
+    nodes: set[type[BaseModel]] = {root}
     for part in loc:
         tagged = {n for n in nodes if _tag(n) == part}
         fields = [n.model_fields[part].annotation for n in nodes if part in n.model_fields]

@@ -205,13 +205,5 @@ class Plane:
         if nbytes <= MAX_READ_NBYTES or box.area == 1:
             yield box
             return
-        for half in _halves(box):
+        for half in box.halves():
             yield from self._parts(half)
-
-
-def _halves(box: Box) -> tuple[Box, Box]:
-    if box.height >= box.width:
-        middle = (box.y0 + box.y1) // 2
-        return Box(box.y0, box.x0, middle, box.x1), Box(middle, box.x0, box.y1, box.x1)
-    middle = (box.x0 + box.x1) // 2
-    return Box(box.y0, box.x0, box.y1, middle), Box(box.y0, middle, box.y1, box.x1)

@@ -225,7 +225,7 @@ def _any_along(
         return masks
     spans = [source_span(i, i + 1, downsample, length) for i in range(start, stop)]
     first, last = np.array(spans).T - spans[0][0]
-    out = masks.take(first, axis=axis)
+    out: np.ndarray = masks.take(first, axis=axis)
     for tap in range(1, int((last - first).max())):
         out |= masks.take(np.minimum(first + tap, last - 1), axis=axis)
     return out

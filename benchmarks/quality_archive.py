@@ -62,9 +62,7 @@ def rule_of(
     return Rule(share, float(every[wanted - 1]), float(np.percentile(unsure, UNSURE_PERCENT)))
 
 
-def counts_of(
-    rule: Rule, scores: np.ndarray, foreground: int, unsure: float
-) -> Mapping[str, int]:
+def counts_of(rule: Rule, scores: np.ndarray, foreground: int, unsure: float) -> Mapping[str, int]:
     """Tiles of the last pass that one image gets, by way."""
     above = int((scores >= np.float32(rule.threshold)).sum())
     least = max(above, math.ceil(rule.share * LEAST * foreground))

@@ -88,9 +88,7 @@ class Foreground:
         seen = dequantise(found.fused())[0] > FIELD_ABOVE
         return cls(
             {
-                p.index: foreground_tiles(
-                    seen, look.score_downsample, p.tiles, p.plane.downsample
-                )
+                p.index: foreground_tiles(seen, look.score_downsample, p.tiles, p.plane.downsample)
                 for p in plan.passes[1:]
             }
         )

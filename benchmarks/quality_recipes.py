@@ -68,9 +68,7 @@ def ratios(recipe: Recipe) -> tuple[float, ...]:
     return (*(max(1.0, ratio) for ratio in found), 1.0)
 
 
-def counts_at(
-    share: float, foreground: Sequence[int], ratios_: Sequence[float]
-) -> tuple[int, ...]:
+def counts_at(share: float, foreground: Sequence[int], ratios_: Sequence[float]) -> tuple[int, ...]:
     """Tiles per later pass, where the last visits a share of the foreground's tiles."""
     return tuple(
         math.ceil(round(min(1.0, share * ratio) * count, 9))
@@ -93,12 +91,12 @@ def single(recipe: Recipe) -> PassRecipe:
     return recipe.passes[-1].model_copy(update=plain)
 
 
-def tiled_dense(recipe: Recipe, field: float) -> Recipe:
+def tiled_dense(recipe: Recipe, foreground: str, downsample: float) -> Recipe:
     """The ordinary way: find the foreground cheaply, then the finest pass over all of it."""
     finder = PassRecipe(
         name="foreground",
-        resolution=Resolution(downsample=field),
-        model=ModelRecipe(source="builtin:field"),
+        resolution=Resolution(downsample=downsample),
+        model=ModelRecipe(source=foreground),
     )
     one = single(recipe).model_copy(update={"select": Foreground(above=0.5, share=0.0001)})
     return recipe.model_copy(update={"passes": (finder, one), "fuse": "finest"})

@@ -57,7 +57,9 @@ class Stored:
         return self.whole(array)[(..., *box.slices)].copy()
 
     def whole(self, array: str) -> np.ndarray:
-        """All of an array; not to be written to."""
+        """All of an array; not to be written to. A single pass's scores are the result's own."""
+        if len(self.plan.passes) == 1 and array == pass_path(self.plan.last.name, "scores"):
+            array = "0"
         if array not in self._arrays:
             self._arrays[array] = self._store.read(array, self._store.spec(array).area)
         return self._arrays[array]
@@ -154,9 +156,7 @@ def choose(
     return masks
 
 
-def best(
-    layout: PassLayout, scores: np.ndarray, candidates: np.ndarray, count: int
-) -> np.ndarray:
+def best(layout: PassLayout, scores: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:
     """The ``count`` candidates of the highest scores, as the library selects."""
     column = Column("saliency", "max")
     found: Selection = select(

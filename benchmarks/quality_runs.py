@@ -33,6 +33,8 @@ class Job:
     """Rows of a manifest: image, name, and changes to the recipe."""
     workers: str = "local"
     """Of the run."""
+    models: tuple[str, ...] = ()
+    """Hashes of the models and their weights, so that others are not taken for these."""
 
 
 @dataclass(frozen=True, slots=True)

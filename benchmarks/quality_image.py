@@ -117,7 +117,7 @@ def scored_rows(work: Work) -> dict[str, Scored]:
     """Every row of one image; those already in its file are read."""
     if work.out.is_file():
         with np.load(work.out) as stored:
-            return restored({k: stored[k] for k in stored.files if k != "check"})
+            return restored({key: stored[key] for key in stored.files})
     rows = dict(_Image(work).rows())
     arrays: dict[str, np.ndarray] = {}
     for row, scored in rows.items():

@@ -1,4 +1,4 @@
-"""Line plots side by side in one PNG, drawn with Pillow alone. Knows points and labels, no run."""
+"""Line plots in one PNG, two in a row, drawn with Pillow alone. Knows points, not runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 SCALE = 3
 """Drawn so many times larger and reduced, so that lines are smooth."""
-WIDTH, HEIGHT = 560, 430
+SHOWN = 2
+"""Pixels of the file per unit in which everything is placed."""
+COLUMNS, WIDTH, HEIGHT, LEGEND = 2, 560, 400, 34
 LEFT, RIGHT, TOP, BOTTOM = 66, 18, 44, 52
 INK, GRID, PAPER = "#222222", "#e3e3e3", "#ffffff"
+Place = tuple[float, float]
+"""x and y."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -50,17 +54,19 @@ class Panel:
     """Drawn in order."""
     targets: tuple[tuple[float, float], ...] = ()
     """Marked with a cross: what is aimed at."""
-    legend: str = "lower right"
-    """Its corner: 'lower right' or 'upper right'."""
 
 
 def draw(path: Path, panels: Sequence[Panel]) -> None:
-    """Write the panels, side by side."""
-    size = (WIDTH * len(panels) * SCALE, HEIGHT * SCALE)
-    canvas = Image.new("RGB", size, PAPER)
+    """Write the panels, two in a row, and one legend for all of them below."""
+    columns = min(COLUMNS, len(panels))
+    width, height = WIDTH * columns, HEIGHT * -(-len(panels) // columns)
+    canvas = Image.new("RGB", (width * SCALE, (height + LEGEND) * SCALE), PAPER)
+    pen = ImageDraw.Draw(canvas)
     for index, panel in enumerate(panels):
-        _Drawing(ImageDraw.Draw(canvas), index * WIDTH, panel).all()
-    reduced = canvas.resize((size[0] // SCALE * 2, size[1] // SCALE * 2), Image.Resampling.LANCZOS)
+        _Drawing(pen, index % columns * WIDTH, index // columns * HEIGHT, panel).all()
+    _legend(pen, panels, height)
+    size = (width * SHOWN, (height + LEGEND) * SHOWN)
+    reduced = canvas.resize(size, Image.Resampling.LANCZOS)
     path.parent.mkdir(parents=True, exist_ok=True)
     reduced.save(path, optimize=True)
 
@@ -85,30 +91,29 @@ def limits(values: Sequence[float]) -> tuple[float, float]:
 class _Drawing:
     """One panel on the canvas; positions in unscaled pixels."""
 
-    def __init__(self, on: ImageDraw.ImageDraw, left: int, panel: Panel) -> None:
-        self.on, self.left, self.panel = on, left, panel
+    def __init__(self, on: ImageDraw.ImageDraw, left: int, top: int, panel: Panel) -> None:
+        self.on, self.left, self.top, self.panel = on, left, top, panel
         xs = [x for line in panel.lines for x, _ in line.points] + [x for x, _ in panel.targets]
         ys = [y for line in panel.lines for _, y in line.points] + [y for _, y in panel.targets]
         ys += [end for line in panel.lines for band in line.band for end in band]
         self.xs, self.ys = limits([0.0, *xs]), limits(ys)
 
     def all(self) -> None:
-        """Axes, lines, targets, legend."""
+        """Axes, lines, targets."""
         self._axes()
         for line in self.panel.lines:
             self._band(line)
         for line in self.panel.lines:
             self._line(line)
         for target in self.panel.targets:
-            self._cross(*self._place(*target))
-        self._legend()
+            _cross(self.on, *self._place(*target))
 
-    def _place(self, x: float, y: float) -> tuple[float, float]:
+    def _place(self, x: float, y: float) -> Place:
         across = (x - self.xs[0]) / (self.xs[1] - self.xs[0])
         up = (y - self.ys[0]) / (self.ys[1] - self.ys[0])
         return (
             self.left + LEFT + across * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM),
+            self.top + HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM),
         )
 
     def _axes(self) -> None:
@@ -123,10 +128,10 @@ class _Drawing:
         corner = self._place(self.xs[0], self.ys[0])
         self._stroke([corner, self._place(self.xs[1], self.ys[0])], INK, 1)
         self._stroke([corner, self._place(self.xs[0], self.ys[1])], INK, 1)
-        self._text((self.left + LEFT, 14), self.panel.title, "lm", 14)
-        self._text((self.left + LEFT, 32), self.panel.y, "lm", 11)
+        self._text((self.left + LEFT, self.top + 14), self.panel.title, "lm", 14)
+        self._text((self.left + LEFT, self.top + 32), self.panel.y, "lm", 11)
         middle = self.left + LEFT + (WIDTH - LEFT - RIGHT) / 2
-        self._text((middle, HEIGHT - 16), self.panel.x, "mm", 12)
+        self._text((middle, self.top + HEIGHT - 18), self.panel.x, "mm", 12)
 
     def _band(self, line: Line) -> None:
         if not line.band or len(line.points) < 2:
@@ -142,41 +147,50 @@ class _Drawing:
             for piece in _dashes(places) if line.dashed else [places]:
                 self._stroke(piece, line.colour, 2)
         for x, y in places:
-            self._dot(x, y, line.colour)
+            _dot(self.on, x, y, line.colour)
 
-    def _dot(self, x: float, y: float, colour: str) -> None:
-        corners = [_scaled((x - 3.2, y - 3.2)), _scaled((x + 3.2, y + 3.2))]
-        self.on.ellipse(corners, fill=colour)
+    def _stroke(self, places: Sequence[Place], colour: str, width: float) -> None:
+        _stroke(self.on, places, colour, width)
 
-    def _cross(self, x: float, y: float) -> None:
-        self._stroke([(x - 6, y - 6), (x + 6, y + 6)], INK, 1.5)
-        self._stroke([(x - 6, y + 6), (x + 6, y - 6)], INK, 1.5)
-
-    def _legend(self) -> None:
-        shown = [(line.label, line.colour) for line in self.panel.lines if line.label]
-        shown += [("target", "")] if self.panel.targets else []
-        height = 17 * len(shown)
-        top = TOP + 12 if self.panel.legend == "upper right" else HEIGHT - BOTTOM - height - 8
-        right = self.left + WIDTH - RIGHT - 8
-        for index, (label, colour) in enumerate(shown):
-            y = top + 17 * index + 8
-            if colour:
-                self._dot(right - 5, y, colour)
-            else:
-                self._cross(right - 5, y)
-            self._text((right - 16, y), label, "rm", 11)
-
-    def _stroke(self, places: Sequence[tuple[float, float]], colour: str, width: float) -> None:
-        if len(places) > 1:
-            points = [_scaled(place) for place in places]
-            self.on.line(points, fill=colour, width=round(width * SCALE), joint="curve")
-
-    def _text(self, at: tuple[float, float], text: str, anchor: str, size: int) -> None:
-        font: Font = ImageFont.load_default(size * SCALE)
-        self.on.text(_scaled(at), text, fill=INK, font=font, anchor=anchor)
+    def _text(self, at: Place, text: str, anchor: str, size: int) -> None:
+        _text(self.on, at, text, anchor, size)
 
 
-def _scaled(place: tuple[float, float]) -> tuple[float, float]:
+def _legend(pen: ImageDraw.ImageDraw, panels: Sequence[Panel], top: int) -> None:
+    """Every label once, in the order of the panels, and what a cross means."""
+    shown = dict.fromkeys((one.label, one.colour) for panel in panels for one in panel.lines)
+    x, y = float(LEFT), top + LEGEND / 2 - 4
+    for label, colour in [*shown, *([("target", "")] if any(p.targets for p in panels) else [])]:
+        if colour:
+            _dot(pen, x, y, colour)
+        else:
+            _cross(pen, x, y)
+        x += 14 + _text(pen, (x + 11, y), label, "lm", 12) + 24
+
+
+def _dot(pen: ImageDraw.ImageDraw, x: float, y: float, colour: str) -> None:
+    pen.ellipse([_scaled((x - 3.2, y - 3.2)), _scaled((x + 3.2, y + 3.2))], fill=colour)
+
+
+def _cross(pen: ImageDraw.ImageDraw, x: float, y: float) -> None:
+    _stroke(pen, [(x - 6, y - 6), (x + 6, y + 6)], INK, 1.5)
+    _stroke(pen, [(x - 6, y + 6), (x + 6, y - 6)], INK, 1.5)
+
+
+def _stroke(pen: ImageDraw.ImageDraw, places: Sequence[Place], colour: str, width: float) -> None:
+    if len(places) > 1:
+        points = [_scaled(place) for place in places]
+        pen.line(points, fill=colour, width=round(width * SCALE), joint="curve")
+
+
+def _text(pen: ImageDraw.ImageDraw, at: Place, text: str, anchor: str, size: int) -> float:
+    """Write, and say how wide it is."""
+    font: Font = ImageFont.load_default(size * SCALE)
+    pen.text(_scaled(at), text, fill=INK, font=font, anchor=anchor)
+    return float(pen.textlength(text, font=font)) / SCALE
+
+
+def _scaled(place: Place) -> Place:
     return place[0] * SCALE, place[1] * SCALE
 
 
@@ -185,9 +199,7 @@ def _paler(colour: str, share: float = 0.22) -> str:
     return "#" + "".join(f"{round(255 - share * (255 - part)):02x}" for part in parts)
 
 
-def _dashes(
-    places: Sequence[tuple[float, float]], dash: float = 6.0
-) -> Iterator[list[tuple[float, float]]]:
+def _dashes(places: Sequence[Place], dash: float = 6.0) -> Iterator[list[Place]]:
     """A broken line, as pieces."""
     for (x0, y0), (x1, y1) in itertools.pairwise(places):
         count = max(1, round(math.hypot(x1 - x0, y1 - y0) / dash))

@@ -46,10 +46,11 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def judge(one: PassRecipe) -> TopK:
-    """A pass's signal and statistic, as a selector of the best 0 tiles."""
+    """How a pass judges tiles, and within which, as a selector of the best 0 of them."""
     node = judging_node(one.select)
     signal = node.get("measure") or node["signal"]
-    return TopK(k=0, signal=signal, statistic=node["statistic"])
+    tree = {"k": 0, "signal": signal, "statistic": node["statistic"], "within": node["within"]}
+    return TopK.model_validate(tree)
 
 
 def by_count(recipe: Recipe, counts: Sequence[int]) -> dict[str, Any]:
@@ -74,6 +75,11 @@ def counts_at(share: float, foreground: Sequence[int], ratios_: Sequence[float])
         math.ceil(round(min(1.0, share * ratio) * count, 9))
         for ratio, count in zip(ratios_, foreground, strict=True)
     )
+
+
+def keeping_all(recipe: Recipe) -> Recipe:
+    """The recipe with the arrays of all its passes kept, for replays to read."""
+    return recipe.model_copy(update={"output": recipe.output.model_copy(update={"keep": "all"})})
 
 
 def dense(recipe: Recipe) -> Recipe:
@@ -130,10 +136,12 @@ def with_weights(recipe: Recipe, weights: str | None) -> Recipe:
     return recipe.model_copy(update={"passes": passes})
 
 
-def fed_forward(recipe: Recipe) -> list[str]:
-    """What makes a pass's answer depend on where the one before looked; empty if nothing does."""
-    found = []
-    for one in recipe.passes[1:]:
+def dependences(recipe: Recipe) -> list[str]:
+    """Why a tile's answer may not be the dense run's to the bit; empty where it must be."""
+    found = ["precision: auto"] if recipe.precision == "auto" else []
+    for one in recipe.passes:
         tree: Mapping[str, Any] = one.model_dump()
-        found += [f"{one.name}: {key}" for key in ("guidance", "features") if tree.get(key)]
+        fed = [key for key in ("guidance", "features", "exit") if tree.get(key)]
+        found += [f"{one.name}: {key}" for key in fed]
+        found += [f"{one.name}: hann"] if one.blend == "hann" else []
     return found

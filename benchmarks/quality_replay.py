@@ -17,13 +17,13 @@ import numpy as np
 from saccade.pipeline.answers import read_answers
 from saccade.pipeline.compose import FusedRegion, compose_region
 from saccade.pipeline.coverage import ANSWERED
-from saccade.pipeline.geometry import Box
+from saccade.pipeline.geometry import Box, Grid
 from saccade.pipeline.image_plan import STATUS_NONE, ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.nesting import tiles_touching
 from saccade.pipeline.saliency import Column, TileTable, needed_columns, score_tiles
 from saccade.pipeline.selection import Selection, select
-from saccade.pipeline.selectors import Statistic, TopK
+from saccade.pipeline.selectors import Selector, Statistic, TopK
 from saccade.pipeline.store import ImageStore
 from saccade.pipeline.store_layout import pass_path
 from saccade.workers.folder import RunFolder
@@ -126,15 +126,21 @@ def tile_scores(
     store: Hidden | Stored, before: PassLayout, following: PassLayout, selector: TopK
 ) -> np.ndarray:
     """``(ntiles,)`` float32 of a pass, by the signal of another one."""
+    grid = following.tiles
     table = score_tiles(
         needed_columns(selector),
-        grid=following.tiles,
+        grid=grid,
         ratio=before.score_downsample / following.plane.downsample,
         coarse_shape=before.score_shape,
         read_strip=lambda box: read_answers(store, before, box)[:2],
         classes=before.classes,
     )
-    return table[Column.of(selector)]
+    scores = table[Column.of(selector)]
+    if selector.within is None:
+        return scores
+    inside = _selected(selector.within, table, grid, np.ones(len(grid), bool)).mask(grid).ravel()
+    kept: np.ndarray = np.where(inside, scores, np.float32(np.nan))
+    return kept
 
 
 def choose(
@@ -159,15 +165,17 @@ def choose(
 def best(layout: PassLayout, scores: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:
     """The ``count`` candidates of the highest scores, as the library selects."""
     column = Column("saliency", "max")
-    found: Selection = select(
-        TopK(k=count, signal=column.signal, statistic="max"),
-        TileTable({column: scores.astype(np.float32)}),
-        grid=layout.tiles,
-        cost_px=layout.tiles.areas().ravel(),
-        candidates=candidates.ravel(),
-        forced=np.zeros(len(layout.tiles), bool),
-    )
-    return found.mask(layout.tiles)
+    selector = TopK(k=count, signal=column.signal, statistic="max")
+    table = TileTable({column: scores.astype(np.float32)})
+    return _selected(selector, table, layout.tiles, candidates.ravel()).mask(layout.tiles)
+
+
+def _selected(
+    selector: Selector, table: TileTable, grid: Grid, candidates: np.ndarray
+) -> Selection:
+    none = np.zeros(len(grid), bool)
+    cost_px = grid.areas().ravel()
+    return select(selector, table, grid=grid, cost_px=cost_px, candidates=candidates, forced=none)
 
 
 def within(scores: TileScores, foreground: Mapping[int, np.ndarray]) -> TileScores:

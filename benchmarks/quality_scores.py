@@ -113,8 +113,7 @@ def _of_classes(masks: np.ndarray, known: Sequence[str], wanted: Sequence[str]) 
     if set(wanted) <= set(known):
         return masks[[known.index(name) for name in wanted]]
     if len(wanted) == 1:
-        union: np.ndarray = masks.any(axis=0, keepdims=True)
-        return union
+        return np.asarray(masks.any(axis=0, keepdims=True))
     raise SystemExit(f"classes of the truth expected ({', '.join(known)}); found {wanted}")
 
 

@@ -38,16 +38,25 @@ class Basis:
 
     classes: tuple[str, ...]
     """Of the result."""
-    thresholds: tuple[float, ...]
-    """Per class, chosen on validation images."""
+    thresholds: Mapping[str, tuple[float, ...]]
+    """By row, one per class, chosen on validation images; of rows that were not run there, those
+    of the dense run."""
     dense: Images
     """Every tile."""
     foreground: Mapping[str, int]
     """Per image, tiles of the last pass."""
     whole_px: Mapping[str, int]
     """Per image, pixels of the whole plane of the last pass."""
-    flops_per_px: tuple[float, ...]
-    """Per pass."""
+    flops_per_px: Mapping[str, tuple[float, ...]]
+    """By row, per pass; of other rows those of the dense run."""
+
+    def at(self, row: str) -> tuple[float, ...]:
+        """Thresholds of a row."""
+        return self.thresholds.get(row, self.thresholds["dense"])
+
+    def flops(self, row: str) -> tuple[float, ...]:
+        """Operations per pixel of a row's passes."""
+        return self.flops_per_px.get(row, self.flops_per_px["dense"])
 
 
 def thresholds(images: Images, classes: int) -> tuple[float, ...]:
@@ -83,13 +92,23 @@ def gate_of(dense: Images, glance: Images) -> Gate:
     return gate(per_image(dense), per_image(glance))
 
 
-def cells(images: Images, basis: Basis, open_gate: bool) -> Iterator[Cell]:
+def gate_cells(verdict: Gate) -> list[Cell]:
+    """What the gate found, as numbers of the dense row."""
+    gain = verdict.gain
+    return [
+        Cell("gate, gain over glance", "mean", gain.mean),
+        Cell("gate, gain over glance", "low", gain.low),
+        Cell("gate, gain over glance", "high", gain.high),
+    ]
+
+
+def cells(row: str, images: Images, basis: Basis, open_gate: bool) -> Iterator[Cell]:
     """Every number of one row."""
     every = pooled(images.values())
     yield from _quality(every, images, basis, open_gate)
+    yield from _labelled(every, images, basis, basis.at(row))
     yield from _coverage(every, images, basis)
-    yield from _objects(every, images, basis)
-    yield from _costs(every, images, basis)
+    yield from _costs(every, images, basis, basis.flops(row))
     yield Cell("labels equal", "", every.agrees.labels_equal)
     yield Cell("mean |dp|", "", every.agrees.mean_difference)
 
@@ -106,14 +125,26 @@ def _quality(every: Scored, images: Images, basis: Basis, open_gate: bool) -> It
     before = per_image(basis.dense)
     lost = {name: value - before[name] for name, value in per_image(images).items()}
     yield from _spread("AP of an image gained", spread(lost))
+
+
+def _labelled(every: Scored, images: Images, basis: Basis, at: Sequence[float]) -> Iterator[Cell]:
+    """What depends on thresholds: Dice, and the objects that are found."""
     counts = every.counts
     found = [
-        dice(counts.negatives[k], counts.positives[k], counts.scores, at)
-        for k, at in enumerate(basis.thresholds)
+        dice(counts.negatives[k], counts.positives[k], counts.scores, one)
+        for k, one in enumerate(at)
     ]
     for name, value in zip(basis.classes, found, strict=True):
         yield Cell("Dice", name, value)
     yield Cell("Dice", "", float(np.nanmean(found)))
+    yield Cell("object recall", "", recall(every, at))
+    of = recall_by_size(pooled(basis.dense.values()), basis.at("dense"))
+    for size, part in recall_by_size(every, at).items():
+        yield Cell("object recall", f"{size} px", part)
+        yield Cell("object recall kept", f"{size} px", _ratio(part, of[size]))
+    before = {n: recall(s, basis.at("dense")) for n, s in basis.dense.items()}
+    gained = {n: recall(s, at) - before[n] for n, s in images.items()}
+    yield from _spread("object recall of an image gained", spread(gained))
 
 
 def _coverage(every: Scored, images: Images, basis: Basis) -> Iterator[Cell]:
@@ -122,21 +153,10 @@ def _coverage(every: Scored, images: Images, basis: Basis) -> Iterator[Cell]:
         yield Cell("lesion pixels covered", "" if name == ANY else name, _ratio(covered, has))
     one = {n: _ratio(s.covered_px[-1], s.lesion_px[-1]) for n, s in images.items()}
     yield from _spread("lesion pixels covered of an image", spread(one))
-
-
-def _objects(every: Scored, images: Images, basis: Basis) -> Iterator[Cell]:
     yield Cell("objects covered", "", every.objects().seen_share)
     for size, part in every.objects().by_size().items():
         yield Cell("objects covered", f"{size} px", part.seen_share)
         yield Cell("objects", f"{size} px", float(len(part)))
-    yield Cell("object recall", "", recall(every, basis.thresholds))
-    dense = pooled(basis.dense.values())
-    for size, (of, part) in _by_size(every, dense, basis.thresholds).items():
-        yield Cell("object recall", f"{size} px", part)
-        yield Cell("object recall kept", f"{size} px", _ratio(part, of))
-    before = {n: recall(s, basis.thresholds) for n, s in basis.dense.items()}
-    gained = {n: recall(s, basis.thresholds) - before[n] for n, s in images.items()}
-    yield from _spread("object recall of an image gained", spread(gained))
 
 
 def recall(one: Scored, at: Sequence[float]) -> float:
@@ -151,19 +171,15 @@ def _is_found(one: Scored, at: Sequence[float]) -> np.ndarray:
     return found
 
 
-def _by_size(one: Scored, dense: Scored, at: Sequence[float]) -> dict[str, tuple[float, float]]:
-    """Per bin of sizes, recall of the dense run and of this one."""
-
-    def recalls(scored: Scored) -> dict[str, float]:
-        found = _is_found(scored, at).astype(np.float32)
-        marked = Objects(scored.area, found, scored.seen)
-        return {size: part.recall(1.0) for size, part in marked.by_size().items()}
-
-    before = recalls(dense)
-    return {size: (before[size], value) for size, value in recalls(one).items()}
+def recall_by_size(one: Scored, at: Sequence[float]) -> dict[str, float]:
+    """Recall in every bin of sizes."""
+    marked = Objects(one.area, _is_found(one, at).astype(np.float32), one.seen)
+    return {size: part.recall(1.0) for size, part in marked.by_size().items()}
 
 
-def _costs(every: Scored, images: Images, basis: Basis) -> Iterator[Cell]:
+def _costs(
+    every: Scored, images: Images, basis: Basis, flops_per_px: Sequence[float]
+) -> Iterator[Cell]:
     names = list(images)
     foreground = sum(basis.foreground[name] for name in names)
     whole = sum(basis.whole_px[name] for name in names)
@@ -176,10 +192,10 @@ def _costs(every: Scored, images: Images, basis: Basis) -> Iterator[Cell]:
         yield Cell("MP of pass", str(index), pixels / 1e6)
     yield Cell("MP", "", every.pixels.sum() / 1e6)
     yield Cell("whole-image passes", "", every.pixels.sum() / whole)
-    if len(basis.flops_per_px) == len(every.pixels):
-        flops = float(np.array(basis.flops_per_px) @ every.pixels)
-        yield Cell("TFLOP", "", flops / 1e12)
-        yield Cell("whole-image passes, by FLOP", "", flops / (basis.flops_per_px[-1] * whole))
+    flops = float(np.array(flops_per_px) @ every.pixels)
+    yield Cell("TFLOP", "", flops / 1e12)
+    fine = basis.flops("dense")[-1] * whole  # 0 where the model is not made of counted operations
+    yield Cell("whole-image passes, by FLOP", "", _ratio(flops, fine))
     yield Cell("MB decoded", "", every.decoded[0] / 1e6)
 
 
@@ -243,9 +259,9 @@ class Table:
 
 
 def shown(values: Sequence[float], text: str = "{:.3f}") -> str:
-    """Mean over seeds, and between which values they lie; '-' where nothing is defined."""
+    """Mean over seeds, and half of their range; '-' where nothing is defined."""
     if not values:
         return "-"
+    half = text.replace("+", "").format((max(values) - min(values)) / 2)
     mean = text.format(float(np.mean(values)))
-    low, high = (text.format(end) for end in (min(values), max(values)))
-    return mean if low == high else f"{mean} ({low} to {high})"
+    return mean if not float(half.rstrip("%")) else f"{mean} ±{half}"

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saccade.jobs.driver import RunSummary, run
+    from saccade.jobs.evaluating import Evaluation, evaluate
     from saccade.jobs.options import RunOptions
 
-__all__ = ["RunOptions", "RunSummary", "run"]
+__all__ = ["Evaluation", "RunOptions", "RunSummary", "evaluate", "run"]
 
 _HOMES = {
+    "Evaluation": "saccade.jobs.evaluating",
+    "evaluate": "saccade.jobs.evaluating",
     "RunOptions": "saccade.jobs.options",
     "RunSummary": "saccade.jobs.driver",
     "run": "saccade.jobs.driver",

@@ -43,6 +43,10 @@ class ScoreCounts:
         scores: np.ndarray = np.arange(steps) / (steps - 1)
         return scores
 
+    def only(self, index: int) -> ScoreCounts:
+        """The counts of one class."""
+        return ScoreCounts(self.negatives[[index]], self.positives[[index]])
+
     def __add__(self, other: ScoreCounts) -> ScoreCounts:
         if self.positives.shape != other.positives.shape:
             raise ValueError(

@@ -84,17 +84,20 @@ def keeping_all(recipe: Recipe) -> Recipe:
 
 def dense(recipe: Recipe) -> Recipe:
     """Every pass over every tile: what all answers are compared with."""
-    first, *later = recipe.passes
-    every = [one.model_copy(update={"select": AllTiles()}) for one in later]
-    return recipe.model_copy(update={"passes": (first, *every)})
+    changes = {"select": AllTiles(), **_known({"exit": None})}
+    passes = tuple(one.model_copy(update=changes) for one in recipe.passes)
+    return recipe.model_copy(update={"passes": passes})
 
 
 def single(recipe: Recipe) -> PassRecipe:
     """The last pass on its own, given nothing by a pass before."""
-    plain = {"guidance": False, "select": AllTiles()}
-    if "features" in PassRecipe.model_fields:
-        plain["features"] = False
+    plain = {"guidance": False, "select": AllTiles(), **_known({"features": False, "exit": None})}
     return recipe.passes[-1].model_copy(update=plain)
+
+
+def _known(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes to what a pass of this version has."""
+    return {key: value for key, value in changes.items() if key in PassRecipe.model_fields}
 
 
 def tiled_dense(recipe: Recipe, foreground: str, downsample: float) -> Recipe:

@@ -9,12 +9,19 @@ from typing import Any
 
 from saccade.pipeline.errors import ModelContract, ModelNotFound
 from saccade.pipeline.models.base import PassModel
+from saccade.pipeline.models.contrast import Contrast
+from saccade.pipeline.models.field import Field
 from saccade.pipeline.models.hematoxylin import Hematoxylin
 from saccade.pipeline.models.tissue import Tissue
 
 VERSION = 1
 """Goes up when any built-in model would answer differently."""
-BUILTINS: Mapping[str, Callable[..., PassModel]] = {"hematoxylin": Hematoxylin, "tissue": Tissue}
+BUILTINS: Mapping[str, Callable[..., PassModel]] = {
+    "contrast": Contrast,
+    "field": Field,
+    "hematoxylin": Hematoxylin,
+    "tissue": Tissue,
+}
 """Constructors by name, as in ``builtin:tissue``."""
 
 

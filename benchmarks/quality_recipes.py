@@ -91,8 +91,11 @@ def dense(recipe: Recipe) -> Recipe:
 
 def single(recipe: Recipe) -> PassRecipe:
     """The last pass on its own, given nothing by a pass before."""
+    last = recipe.passes[-1]
     plain = {"guidance": False, "select": AllTiles(), **_known({"features": False, "exit": None})}
-    return recipe.passes[-1].model_copy(update=plain)
+    if last.guidance:
+        plain["model"] = last.model.model_copy(update={"guidance": False})
+    return last.model_copy(update=plain)
 
 
 def _known(changes: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Report:
 
 
 def measured(job: Job, folder: Path) -> Report:
-    """The run of a job, made now or found complete.
+    """The run of a job, found complete or made now, from the beginning.
 
     Raises:
         SystemExit: it failed.
@@ -69,8 +69,9 @@ def measured(job: Job, folder: Path) -> Report:
         found = json.loads(said.read_text(encoding="utf-8"))
         if found["job"] == text:
             return report_of(folder, found)
-        shutil.rmtree(folder)  # of another recipe, other weights or images
-    folder.mkdir(parents=True, exist_ok=True)
+    # of another recipe, other weights or images; or unfinished: half a run would be half its seconds
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     (folder / "job.json").write_text(text, encoding="utf-8")
     command = [sys.executable, __file__, str(folder / "job.json")]
     ended = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)

@@ -14,11 +14,11 @@ from torch import Tensor
 from saccade.pipeline.errors import ModelContract, ModelNotFound
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.models.base import PassModel, Views
-from saccade.pipeline.models.builtin import BUILTINS, builtin_model
+from saccade.pipeline.models.builtin import BUILTIN_WEIGHTS, BUILTINS, builtin_model
 from saccade.pipeline.models.filters import box_mean, box_std, ramp
 from saccade.pipeline.models.hematoxylin import EOSIN, HEMATOXYLIN, unmixing_row
 
-NAMES = sorted(BUILTINS)
+NAMES = sorted(set(BUILTINS) - set(BUILTIN_WEIGHTS))  # networks have tests of their own
 BRIGHT_FIELD = ["hematoxylin", "tissue"]
 GLASS = 243 / 255
 CORES = [Box(0, 0, 61, 67), Box(37, 41, 101, 103), Box(90, 97, 131, 157), Box(0, 97, 29, 157)]

@@ -7,6 +7,7 @@ on cell borders and the reach of the convolutions is inside. Knows no pass, reci
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -109,9 +110,15 @@ class Guide(nn.Module):
 
 def edges(scores: Tensor) -> Tensor:
     """Morphological gradient, 3 x 3: highest minus lowest score around; zero where it is flat."""
-    highest = functional.max_pool2d(scores, 3, 1, 1)
-    lowest = -functional.max_pool2d(-scores, 3, 1, 1)
-    return highest - lowest
+    around = functional.pad(scores, (1, 1, 1, 1), mode="replicate")
+    # slices: several times as fast on a CPU as pooling
+    return _over_three(torch.maximum, around) - _over_three(torch.minimum, around)
+
+
+def _over_three(which: Callable[[Tensor, Tensor], Tensor], around: Tensor) -> Tensor:
+    """``which`` of three rows, then of three columns: ``(.., h + 2, w + 2)`` -> ``(.., h, w)``."""
+    rows = which(which(around[..., :-2, :], around[..., 1:-1, :]), around[..., 2:, :])
+    return which(which(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
 
 
 def to_cells(maps: Tensor, cell: int) -> Tensor:

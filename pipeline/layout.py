@@ -170,23 +170,14 @@ class PassLayout:
         return self.plane.downsample * self.stride
 
     @property
-    def score_plane(self) -> PlaneSpec:
-        """The image at the resolution of the scores: one pixel per score."""
-        if self.stride == 1:
-            return self.plane
-        size = self.plane.pixel_size
-        return replace(
-            self.plane,
-            factor=self.plane.factor * self.stride,
-            shape=self.score_shape,
-            downsample=self.score_downsample,
-            pixel_size=None if size is None else size.times(self.stride),
-        )
-
-    @property
     def planes(self) -> tuple[str, ...]:
         """What else the model says of every score and the pass stores, as bytes."""
         return tuple(name for name in ("saliency", "confidence") if getattr(self, name))
+
+    @property
+    def score_plane(self) -> PlaneSpec:
+        """The image at the resolution of the scores: one pixel per score."""
+        return self.plane.coarser(self.stride)
 
     @property
     def region_px(self) -> int:

@@ -36,17 +36,6 @@ def load_recipe(path: Path | str) -> Recipe:
     return load_tree(path, Recipe)
 
 
-def parse_recipe(text: str, name: str = "recipe", folder: Path | None = None) -> Recipe:
-    """The recipe in a YAML text.
-
-    Args:
-        text: the YAML.
-        name: stands for it in messages.
-        folder: where files that it takes over are; None takes over none.
-    """
-    return parse_tree(text, Recipe, name, folder)
-
-
 def load_tree(path: Path | str, root: type[Tree]) -> Tree:
     """A tree of settings in a YAML (or JSON) file.
 
@@ -63,8 +52,20 @@ def load_tree(path: Path | str, root: type[Tree]) -> Tree:
     return parse_tree(text, root, str(file), file.parent)
 
 
+def parse_recipe(text: str, name: str = "recipe", folder: Path | None = None) -> Recipe:
+    """The recipe in a YAML text; ``parse_tree`` says of what."""
+    return parse_tree(text, Recipe, name, folder)
+
+
 def parse_tree(text: str, root: type[Tree], name: str, folder: Path | None = None) -> Tree:
-    """A tree of settings in a YAML text; arguments as of ``parse_recipe``."""
+    """A tree of settings in a YAML text.
+
+    Args:
+        text: the YAML.
+        root: what the tree is.
+        name: stands for it in messages.
+        folder: where files that it takes over are; None takes over none.
+    """
     try:
         # Places are counted first: aliases and merge keys can stand for more than memory holds.
         lines = _places(yaml.compose(text, Loader=yaml.SafeLoader), name)

@@ -163,6 +163,13 @@ class Result:
             return self._stored_levels(labels_path, halve_mode)
         return self._composed_levels(labels_path, lambda region: region.labels, halve_mode)
 
+    def region(self, box: Box) -> FusedRegion:
+        """Scores and labels of one box of the finest level, read at once: no graph, no threads."""
+        store = self._store
+        if not self._stored:
+            return compose_region(store, self.plan, box)
+        return FusedRegion(store.read(scores_path(0), box), store.read(labels_path(0), box))
+
     @property
     def _stored(self) -> bool:
         """Whether the fused arrays themselves are the best there is."""

@@ -189,3 +189,9 @@ def scaled(factor: float) -> Answering:
     """The first channel of the pixels, so many times as bright."""
     spec = ModelSpec(("it",), channels=None)
     return Answering(spec, lambda views: Prediction(views.pixels[:, :1] * factor))
+
+
+def with_confidence() -> Answering:
+    """Red as the score, green as the confidence."""
+    spec = ModelSpec(("red",), channels=None, confidence=True)
+    return Answering(spec, lambda v: Prediction(v.pixels[:, :1], confidence=v.pixels[:, 1:2]))

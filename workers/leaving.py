@@ -57,7 +57,7 @@ def leaving_after(
 def own_signals(store: ImageStore, plan: ImagePlan, layout: PassLayout) -> Mapping[str, ReadSignal]:
     """The signals of a pass that its scores alone do not give."""
     signals: dict[str, ReadSignal] = {}
-    if read_confidence(store, layout, Box(0, 0, 1, 1)) is not None:
+    if layout.confidence:
         signals[DOUBT] = lambda box: _doubt(store, layout, box)
     if layout.index:
         before = plan.passes[layout.index - 1]

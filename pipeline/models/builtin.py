@@ -12,6 +12,8 @@ from torch import nn
 
 from saccade.pipeline.errors import ModelContract, ModelNotFound
 from saccade.pipeline.models.base import PassModel
+from saccade.pipeline.models.contrast import Contrast
+from saccade.pipeline.models.field import Field
 from saccade.pipeline.models.hematoxylin import Hematoxylin
 from saccade.pipeline.models.retina import WEIGHTS, retina_lesions
 from saccade.pipeline.models.tissue import Tissue
@@ -19,6 +21,8 @@ from saccade.pipeline.models.tissue import Tissue
 VERSION = 1
 """Goes up when any built-in model would answer differently."""
 BUILTINS: Mapping[str, Callable[..., PassModel | nn.Module]] = {
+    "contrast": Contrast,
+    "field": Field,
     "hematoxylin": Hematoxylin,
     "retina-lesions": retina_lesions,
     "tissue": Tissue,

@@ -20,12 +20,15 @@ from saccade.pipeline.models.onnx_file import SUFFIX as ONNX
 from saccade.pipeline.models.onnx_file import external_files
 
 BLOCK_BYTES = 1 << 20
+OURS = "saccade."
+"""How a source begins that names a network of this package."""
 
 
 def fingerprint(choice: ModelChoice, base_folder: Path) -> str:
     """Hash of a model's name, options, overrides, code file and weights: 32 hex digits.
 
-    Modules that the code file imports are not followed.
+    Modules that a user's code file imports are not followed; of a network that ships, all modules
+    beside it count.
 
     Args:
         choice: what the recipe says about the model.
@@ -61,8 +64,10 @@ def _files(choice: ModelChoice, base_folder: Path) -> list[Path]:
         return _onnx_files(base_folder / choice.source)
     if choice.source.startswith(PREFIXES):
         return borrowed_files(choice, base_folder)
-    code = code_file(choice.source, base_folder)
-    return [code] if choice.weights is None else [code, base_folder / choice.weights]
+    code = [code_file(choice.source, base_folder)]
+    if choice.source.startswith(OURS):
+        code = sorted(Path(__file__).parent.rglob("*.py"))
+    return code if choice.weights is None else [*code, base_folder / choice.weights]
 
 
 def _onnx_files(path: Path) -> list[Path]:

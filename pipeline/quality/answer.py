@@ -74,10 +74,8 @@ class Answer:
         return quantise(fine, self._type), there
 
     def _stored(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        rows, columns = box.slices
-        scores = np.asarray(self._result.fused[:, rows, columns])
-        labels = np.asarray(self._result.labels[rows, columns])
-        return scores, labels != LABEL_UNKNOWN
+        region = self._result.region(box)
+        return region.scores, region.labels != LABEL_UNKNOWN
 
     def label(self, scores: np.ndarray) -> np.ndarray:
         """The class of every pixel, as the run labels them: ``(h, w)`` uint8."""

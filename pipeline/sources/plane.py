@@ -42,6 +42,16 @@ class PlaneSpec:
         if self.level < 0 or self.factor < 1 or min(self.shape) < 1:
             raise ValueError(f"level >= 0, factor >= 1 and a positive shape expected; found {self}")
 
+    def coarser(self, factor: int) -> PlaneSpec:
+        """The plane whose pixels are each ``factor`` by ``factor`` of this one's."""
+        if factor == 1:
+            return self
+        height, width = (-(-side // factor) for side in self.shape)
+        size = None if self.pixel_size is None else self.pixel_size.times(factor)
+        return PlaneSpec(
+            self.level, self.factor * factor, (height, width), self.downsample * factor, size
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; ``from_dict`` is the way back."""
         return asdict(self)

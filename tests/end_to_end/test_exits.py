@@ -151,3 +151,18 @@ def test_exits_take_tiles_away_and_add_none(lab: Lab) -> None:
         free = lab.run(recipe({}, judged, judged), image)
         for name in ("look", "stare"):
             assert not (visited(found, name) & ~visited(free, name)).any()
+
+
+def test_a_pass_leaves_by_its_models_own_confidence_where_it_states_one(lab: Lab) -> None:
+    image = blocks()
+    image[..., 1] = np.kron(np.arange(16).reshape(4, 4) * 17, np.ones((BLOCK, BLOCK)))
+    tree = recipe({"exit": CONFIDENT}, {}, {})
+    tree["passes"][0]["model"] = {"source": "fake_models.py:with_confidence"}
+    doubted = {"by": "uncertainty", "measure": "doubt", "statistic": "mean", "fraction": 0.5}
+    found = lab.run(tree, image)
+    sure = np.arange(16).reshape(4, 4) * 17 / 255 >= 0.9
+    assert (visited(found, "look") == ~sure).all()
+    del tree["passes"][0]["exit"]
+    tree["passes"][1]["select"] = doubted
+    found = lab.run(tree, image)
+    assert (visited(found, "look") == (np.arange(16).reshape(4, 4) < 8)).all()

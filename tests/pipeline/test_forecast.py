@@ -14,7 +14,7 @@ from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.plan import plan_sweep
 from saccade.pipeline.recipe import Output, PassRecipe
-from saccade.pipeline.saliency import needed_columns
+from saccade.pipeline.saliency import cell_grid, cells_per_tile, needed_columns
 from saccade.pipeline.selection import select
 from saccade.pipeline.selectors import Selector
 
@@ -25,6 +25,8 @@ simple = st.one_of(
     st.builds(lambda f: {"by": "top_fraction", "fraction": f}, shares),
     st.builds(lambda k: {"by": "top_k", "k": k}, st.integers(0, 97)),
     st.builds(lambda v: {"by": "threshold", "at_least": v}, shares),
+    st.builds(lambda v: {"by": "threshold", "at_least": 0.5, "least": v, "most": v}, shares),
+    st.just({"by": "proposals", "min_area": 0}),
     st.builds(lambda p: {"by": "budget", "pixels": p}, st.integers(0, 31 * 16**2)),
     st.builds(lambda s: {"by": "budget", "share": s}, shares),
     st.builds(lambda f: {"by": "uncertainty", "fraction": f}, shares),
@@ -34,6 +36,11 @@ selectors: st.SearchStrategy[dict[str, Any]] = st.recursive(
     lambda inner: st.one_of(
         st.builds(lambda of: {"by": "union", "of": of}, st.lists(inner, min_size=1, max_size=3)),
         st.builds(lambda of: {"by": "dilate", "of": of, "tiles": 1}, inner),
+        st.builds(
+            lambda of, to: {"by": "escalate", "of": of, "to": to, "when": {"above": 0.5}},
+            inner,
+            inner,
+        ),
         st.builds(lambda w: {"by": "top_fraction", "fraction": 0.3, "within": w}, inner),
     ),
     max_leaves=4,
@@ -53,7 +60,12 @@ def test_no_selection_chooses_more_tiles_than_were_forecast(
     selector = TypeAdapter(Selector).validate_python(tree)
     made = layout(height // 16 * 16 + 16, width // 16 * 16 + 16)
     count, random = len(made.tiles), np.random.default_rng(seed)
-    table = {c: random.random(count, np.float32) for c in needed_columns(selector)}
+    table = {
+        c: random.random(
+            len(cell_grid(made.tiles, cells_per_tile(made.tiles, c.cells))), np.float32
+        )
+        for c in needed_columns(selector)
+    }
     chosen = select(
         selector,
         table,

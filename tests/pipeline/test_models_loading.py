@@ -360,6 +360,18 @@ def test_a_fingerprint_reads_the_file_of_a_module_and_misses_no_file(folder: Pat
             fingerprint(choice, folder)
 
 
+def test_a_network_that_ships_is_known_by_all_modules_beside_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saccade.pipeline.models import fingerprint as module
+
+    read: list[str] = []
+    digest = module._file_digest
+    monkeypatch.setattr(module, "_file_digest", lambda p: (read.append(p.name), digest(p))[1])
+    fingerprint(Choice("saccade.pipeline.models.multipass:MultiPassNet"), folder)
+    assert {"multipass.py", "multipass_parts.py", "points.py", "blocks.py"} <= set(read)
+
+
 def test_a_field_is_measured_once_per_module(monkeypatch: pytest.MonkeyPatch) -> None:
     from saccade.pipeline.models import adopting
 

@@ -64,6 +64,12 @@ def test_with_all_passes_in_the_unfinished_view_equals_the_finished_result(
     for stored, composed in pairs:
         assert (stored.shape, stored.dtype) == (composed.shape, composed.dtype)
         np.testing.assert_array_equal(stored.compute(), composed.compute())
+    height, width = finished.plan.shape
+    box = Box(1, 2, height - 3, width)
+    for result in (finished, unfinished):
+        region = result.region(box)
+        np.testing.assert_array_equal(region.scores, finished.fused[:, *box.slices].compute())
+        np.testing.assert_array_equal(region.labels, finished.labels[box.slices].compute())
     np.testing.assert_array_equal(finished.coverage, unfinished.coverage)
     np.testing.assert_array_equal(finished.status, unfinished.status)
 

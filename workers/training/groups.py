@@ -72,7 +72,7 @@ class CropPlace:
     @property
     def scores(self) -> PlaneSpec:
         """The image at the resolution of the scores."""
-        return coarser(self.plane, self.stride)
+        return self.plane.coarser(self.stride)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,15 +156,6 @@ def _inside(
 ) -> bool:
     _, y, x = place
     return seen is not None and seen[0] <= y < seen[2] and seen[1] <= x < seen[3]
-
-
-def coarser(plane: PlaneSpec, factor: int) -> PlaneSpec:
-    """The plane whose pixels are each ``factor`` by ``factor`` of this one's."""
-    height, width = (-(-side // factor) for side in plane.shape)
-    size = None if plane.pixel_size is None else plane.pixel_size.times(factor)
-    return PlaneSpec(
-        plane.level, plane.factor * factor, (height, width), plane.downsample * factor, size
-    )
 
 
 def place_crop(

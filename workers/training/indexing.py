@@ -21,7 +21,6 @@ from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.plane import Plane
 from saccade.pipeline.truth import NAME, TruthRecipe
 from saccade.workers.tasks import ImageEntry
-from saccade.workers.training.groups import coarser
 from saccade.workers.training.reading import PassSight, TrainingImage, planes_of
 from saccade.workers.training.sampling import ImageIndex
 
@@ -59,7 +58,7 @@ def index_image(entry: ImageEntry, truth: TruthRecipe, sights: Sequence[PassSigh
     with TrainingImage(entry, truth, sights) as image:
         plane = image.planes[0]
         shrink = -(-max(plane.shape) // LONGEST)
-        grid = coarser(plane, shrink)
+        grid = plane.coarser(shrink)
         whole = Box.of(grid.shape)
         pixels = Plane(image.source, grid).read(whole)
         marked = image.truth.on(grid, whole, "max")

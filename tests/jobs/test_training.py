@@ -132,8 +132,10 @@ def test_progress_says_how_long_it_takes_yet() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray Train's own
 def test_two_processes_on_ray_train_the_same_twice(images: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pandas", reason="Ray Train needs the extra 'train'")
+    reason = "Ray Train needs the extra 'train'"
+    pytest.importorskip("ray.train", reason=reason, exc_type=ImportError)
     found = []
     for name in ("a", "b"):
         output = {"folder": str(tmp_path / name)}

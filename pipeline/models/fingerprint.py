@@ -57,7 +57,8 @@ def _stated(choice: ModelChoice) -> dict[str, Any]:
 def _files(choice: ModelChoice, base_folder: Path) -> list[Path]:
     if choice.source.startswith(BUILTIN):
         own = BUILTIN_WEIGHTS.get(choice.source.removeprefix(BUILTIN))
-        return [] if own is None else [own]
+        stated = None if choice.weights is None else base_folder / choice.weights
+        return [path for path in (stated or own,) if path is not None]
     if choice.source.endswith(ARCHIVE_SUFFIXES):
         return [base_folder / choice.source]
     if choice.source.endswith(ONNX):

@@ -48,9 +48,8 @@ def load_model(choice: ModelChoice, *, base_folder: Path, device: str = "cpu") -
 def _loaded(choice: ModelChoice, base_folder: Path, device: str) -> PassModel:
     stated = overrides(choice)
     if choice.source.startswith(BUILTIN):
-        _refuse_weights(choice, "a built-in model has none, or its own")
         model = builtin_model(choice.source.removeprefix(BUILTIN), choice.options)
-        return _as_pass_model(choice, model, stated, device)
+        return _with_weights(choice, model, stated, base_folder, device)
     if choice.source.endswith(ARCHIVE_SUFFIXES):
         _refuse_weights(choice, "an archive brings its own")
         module, declaration = read_archive(base_folder / choice.source, device)
@@ -71,20 +70,19 @@ def _from_factory(
     choice: ModelChoice, stated: dict[str, Any], base_folder: Path, device: str
 ) -> PassModel:
     built = build(choice.source, choice.options, base_folder)
+    return _with_weights(choice, built, stated, base_folder, device)
+
+
+def _with_weights(
+    choice: ModelChoice, built: Any, stated: dict[str, Any], base_folder: Path, device: str
+) -> PassModel:
+    """What a factory gave, with its weights, on its device and behind the protocol."""
     if isinstance(built, nn.Module):
         if choice.weights is not None:
             load_weights(built, base_folder / choice.weights)
-    elif choice.weights is not None:
-        _refuse_weights(choice, f"{choice.source} gave a {type(built).__name__}, no torch module")
-    return _as_pass_model(choice, built, stated, device)
-
-
-def _as_pass_model(
-    choice: ModelChoice, built: Any, stated: dict[str, Any], device: str
-) -> PassModel:
-    """What a factory gave, on its device and behind the protocol."""
-    if isinstance(built, nn.Module):
         built.eval().requires_grad_(False).to(device)
+    else:
+        _refuse_weights(choice, f"{choice.source} gave a {type(built).__name__}, no torch module")
     if isinstance(getattr(built, "spec", None), ModelSpec) and isinstance(built, PassModel):
         return redeclared(built, stated)
     if isinstance(built, nn.Module):

@@ -8,13 +8,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from saccade.pipeline.models.base import PassModel, Views
 from saccade.pipeline.models.choice import OVERRIDES, ModelChoice
 from saccade.pipeline.models.fingerprint import fingerprint
 from saccade.pipeline.models.loading import load_model
-from saccade.pipeline.models.retina import CLASSES, WEIGHTS
+from saccade.pipeline.models.multipass import MultiPassNet
+from saccade.pipeline.models.retina import BLOCKS, CLASSES, WEIGHTS, WIDTH
 
 MOST_NBYTES = 5_000_000
 HERE = Path(__file__).parent
@@ -63,6 +65,17 @@ def test_guidance_is_an_option_and_changes_what_it_says() -> None:
     alone = plain(views).scores
     given = guided(replace(views, guidance=torch.ones(1, len(CLASSES), 64, 64))).scores
     assert (alone != given).any()
+
+
+def test_other_weights_of_the_same_network_may_be_named(tmp_path: Path) -> None:
+    other = MultiPassNet(CLASSES, width=WIDTH, blocks=BLOCKS, depth=BLOCKS, guidance=len(CLASSES))
+    save_file(other.state_dict(), tmp_path / "other.safetensors")
+    stated = choice()
+    stated.weights = "other.safetensors"  # type: ignore[misc]
+    views = Views(pixels(64, 64), downsample=2.0)
+    answer = load_model(stated, base_folder=tmp_path)(views).scores
+    assert (answer != loaded()(views).scores).any()
+    assert fingerprint(stated, tmp_path) != fingerprint(choice(), tmp_path)
 
 
 def test_its_weights_are_part_of_a_run_s_identity() -> None:

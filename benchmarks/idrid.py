@@ -32,7 +32,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-CLASSES = {"microaneurysm": 1, "haemorrhage": 2, "hard_exudate": 4, "soft_exudate": 8}
+CLASSES = {"lesion": 15, "microaneurysm": 1, "haemorrhage": 2, "hard_exudate": 4, "soft_exudate": 8}
+"""Bits of each class; a lesion is any of the four kinds."""
 PUBLISHED_MASKS = {
     "MA": ("1. Microaneurysms", 1),
     "HE": ("2. Haemorrhages", 2),

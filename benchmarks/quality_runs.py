@@ -69,7 +69,7 @@ def measured(job: Job, folder: Path) -> Report:
         found = json.loads(said.read_text(encoding="utf-8"))
         if found["job"] == text:
             return report_of(folder, found)
-    # of another recipe, weights or images; or unfinished: half a run would be half its seconds
+    # of other inputs, or unfinished: half a run would say half its seconds
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "job.json").write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ NAME_truth.yaml. At most one row of photographs is in memory; coarser levels wai
 file beside the result.
 
     python benchmarks/idrid.py FOLDER -o idrid
-    python benchmarks/mosaic.py idrid -o mosaic/mosaic.tif    # 0.9 gigapixels, about two minutes
+    python benchmarks/mosaic.py idrid -o mosaic/mosaic.tif    # 0.9 gigapixels, a minute
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ def by_count(recipe: Recipe, counts: Sequence[int]) -> dict[str, Any]:
 
 def ratios(recipe: Recipe) -> tuple[float, ...]:
     """Per later pass, the share of tiles it visits, in shares of the last one's; at least 1."""
-    fractions = [judging_node(one.select).get("fraction") for one in recipe.passes[1:]]
+    nodes = [judging_node(one.select) for one in recipe.passes[1:]]
+    fractions = [node.get("fraction") or node.get("share") for node in nodes]
     last = fractions[-1] if fractions else None
     found = [f / last if f and last else USUAL_RATIO for f in fractions[:-1]]
     return (*(max(1.0, ratio) for ratio in found), 1.0)

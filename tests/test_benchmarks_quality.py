@@ -105,6 +105,10 @@ def test_passes_before_the_last_visit_more_tiles_as_the_recipe_s_fractions_have_
 
     recipe = parse_recipe(RECIPE)
     assert recipes.ratios(recipe) == (2.0, 1.0)
+    budget = parse_recipe(
+        RECIPE.replace("by: top_fraction, fraction: 0.3", "by: budget, share: 0.15")
+    )
+    assert recipes.ratios(budget) == (4.0, 1.0)
     assert recipes.counts_at(0.1, (50, 700), recipes.ratios(recipe)) == (10, 70)
     assert recipes.counts_at(0.7, (50, 700), recipes.ratios(recipe)) == (50, 490)
     told = recipes.by_count(recipe, (10, 70))

@@ -23,6 +23,7 @@ from saccade.jobs.progress import duration
 from saccade.pipeline.errors import Interrupted, ManifestError, ResumeRefused, StoreError
 from saccade.pipeline.recipe_file import load_tree
 from saccade.pipeline.truth import TruthRecipe, load_truth, read_split
+from saccade.workers.allocator import keep_large_blocks
 from saccade.workers.folder import write_whole
 from saccade.workers.tasks import ImageEntry
 from saccade.workers.training.config import RayRecipe, TrainRecipe
@@ -186,6 +187,7 @@ def _train(
     from saccade.workers.training.card import Facts, leave_behind
     from saccade.workers.training.trainer import Trainer
 
+    keep_large_blocks()
     config = materials.config
     job = job_of(materials, choose_device(config.device, gpu_count()))
     counts = {name: len(images) for name, images in materials.parts.items()}

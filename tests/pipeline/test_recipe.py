@@ -381,7 +381,7 @@ def test_the_schema_knows_every_fuser_and_selector() -> None:
 def test_the_examples_are_valid_recipes_and_fit_the_schema() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     folder = Path(__file__).parents[2] / "examples"
-    files = sorted(folder.rglob("*.yaml"))
+    files = [path for path in sorted(folder.rglob("*.yaml")) if path.parent.name != "training"]
     if not files:
         pytest.skip(f"no recipes in {folder}")
     for file in files:

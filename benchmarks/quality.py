@@ -180,7 +180,7 @@ def mosaic(bench: Bench) -> str:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="that idrid.py made")
-    parser.add_argument("--recipe", type=Path, default=ROOT / "examples" / "retina-lesions.yaml")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "benchmarks" / "quality.yaml")
     parser.add_argument("--weights", type=Path, nargs="*", default=[], help="one file per seed")
     parser.add_argument("--distilled", type=Path, nargs="*", default=[], help="one per seed")
     parser.add_argument("-o", "--out", type=Path, default=Path("quality"))

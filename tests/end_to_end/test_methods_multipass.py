@@ -113,6 +113,6 @@ def test_the_weights_that_ship_find_lesions_that_they_have_not_seen(
     bits = piece(data, "IDRiD_61_bits.png") & 15
     truth = bits.reshape(SIDE // 4, 4, SIDE // 4, 4).max((1, 3)) > 0
     lesion = np.asarray(result.fused[result.classes.index("lesion")], np.float32) / 255
-    refined = visited(result, "refine", 64)
+    refined = visited(result, "refine", 128)
     assert lesion[truth & refined].mean() > 2 * lesion[~truth & refined].mean()
     assert truth[refined].mean() > 2 * truth[~refined].mean()

@@ -19,7 +19,8 @@ from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.quality.agreement import Agreement
 from saccade.pipeline.quality.counting import ScoreCounts
 from saccade.pipeline.quality.objects import ObjectFinder, Objects
-from saccade.pipeline.quality.runs import Runs, grid_pixel, highest_under
+from saccade.pipeline.quality.runs import grid_pixel, highest_under
+from saccade.pipeline.regions import Runs
 from saccade.pipeline.scores import dequantise
 from saccade.pipeline.sources.plane import PlaneSpec
 from saccade.pipeline.truth import Truth

@@ -17,8 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from saccade.jobs.records import (
     Record,
@@ -29,13 +27,14 @@ from saccade.jobs.records import (
     read_header,
 )
 from saccade.jobs.replay import Replay, read_records, replay
+from saccade.pipeline.closing import Closing
 from saccade.pipeline.errors import Fenced, StoreError
 from saccade.pipeline.store_shelf import FULL
 
 __all__ = ["Journal", "Record", "Replay", "read_records", "replay"]
 
 
-class Journal:
+class Journal(Closing):
     """One epoch's file, open for appending. Made by ``Journal.open``; for one thread."""
 
     def __init__(self, folder: Path, epoch: int, descriptor: int) -> None:
@@ -90,17 +89,6 @@ class Journal:
         with suppress(Fenced, StoreError):
             self.append({"kind": "closed"})
         self._release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _begin(self) -> None:
         try:

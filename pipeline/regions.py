@@ -1,14 +1,100 @@
-"""Regions of a mask: cells that touch, with their areas and bounding boxes. Pure numpy.
+"""Regions of a mask: pixels that touch, as runs in rows, with their areas and bounding boxes.
 
-Works on runs of cells along rows, so that its memory follows the outlines of the regions and not
-their areas. Knows no tile and no signal.
+A region costs memory by the length of its outline, not by its area, so that those of a gigapixel
+image can be held while its pixels can't. Pure numpy; knows no tile, no class and no signal.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Unbroken runs of set pixels, ordered by row and then by column."""
+
+    row: np.ndarray
+    """``(n,)`` int64."""
+    start: np.ndarray
+    """``(n,)`` int64: first column."""
+    stop: np.ndarray
+    """``(n,)`` int64: one past the last column."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def of(cls, mask: np.ndarray, top: int = 0) -> Runs:
+        """The runs of a mask ``(h, w)`` bool, whose first row is row ``top`` of the image."""
+        padded = np.zeros((mask.shape[0], mask.shape[1] + 2), bool)
+        padded[:, 1:-1] = mask
+        row, column = np.nonzero(padded[:, 1:] != padded[:, :-1])
+        # beginnings and ends take turns
+        return cls(row[::2] + top, column[::2], column[1::2])
+
+    @classmethod
+    def joined(cls, parts: Iterable[Runs]) -> Runs:
+        """Runs of strips that follow one another from top to bottom."""
+        rows, starts, stops = (
+            [np.empty(0, np.int64)],
+            [np.empty(0, np.int64)],
+            [np.empty(0, np.int64)],
+        )
+        for part in parts:
+            rows.append(part.row)
+            starts.append(part.start)
+            stops.append(part.stop)
+        return cls(np.concatenate(rows), np.concatenate(starts), np.concatenate(stops))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """``(n,)`` int64: pixels of each run."""
+        lengths: np.ndarray = self.stop - self.start
+        return lengths
+
+
+def regions(runs: Runs) -> np.ndarray:
+    """Which region each run belongs to; pixels that touch, also at corners, are of one region.
+
+    Returns:
+        ``(n,)`` int64, numbered from 0 in the order in which the regions begin.
+    """
+    above, below = _touching(runs)
+    parent = _united(len(runs), above, below)
+    roots, number = np.unique(parent, return_inverse=True)
+    del roots  # a region's root is its first run, so numbers rise with it
+    return number.astype(np.int64)
+
+
+def _touching(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of runs in neighbouring rows that touch: indices of the upper and of the lower one."""
+    if not len(runs):
+        return runs.row, runs.row
+    width = int(runs.stop.max()) + 2
+    starts, stops = runs.row * width + runs.start, runs.row * width + runs.stop
+    first = np.searchsorted(stops, starts - width, "left")
+    last = np.searchsorted(starts, stops - width, "right")
+    count = np.maximum(last - first, 0)
+    below = np.repeat(np.arange(len(runs)), count)
+    offset = np.arange(len(below)) - np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(first, count) + offset, below
+
+
+def _united(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """For each of ``count`` items, the first item that it is connected with by pairs."""
+    parent = np.arange(count)
+    while True:
+        a, b = parent[one], parent[other]
+        apart = a != b
+        if not apart.any():
+            return parent
+        one, other, a, b = one[apart], other[apart], a[apart], b[apart]
+        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(shorter := parent[parent], parent):
+            parent = shorter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,54 +113,16 @@ def regions_of(mask: np.ndarray) -> Regions:
     Args:
         mask: ``(rows, columns)`` bool.
     """
-    rows, starts, stops = _runs(mask)
-    roots = _roots(len(rows), *_touching(rows, starts, stops, mask.shape[1]))
-    _, region = np.unique(roots, return_inverse=True)
+    runs = Runs.of(mask)
+    region = regions(runs)
     count = int(region.max(initial=-1)) + 1
     boxes = np.empty((count, 4), np.int64)
     boxes[:, :2] = np.iinfo(np.int64).max
     boxes[:, 2:] = 0
-    np.minimum.at(boxes[:, 0], region, rows)
-    np.minimum.at(boxes[:, 1], region, starts)
-    np.maximum.at(boxes[:, 2], region, rows + 1)
-    np.maximum.at(boxes[:, 3], region, stops)
+    np.minimum.at(boxes[:, 0], region, runs.row)
+    np.minimum.at(boxes[:, 1], region, runs.start)
+    np.maximum.at(boxes[:, 2], region, runs.row + 1)
+    np.maximum.at(boxes[:, 3], region, runs.stop)
     areas = np.zeros(count, np.int64)
-    np.add.at(areas, region, stops - starts)
+    np.add.at(areas, region, runs.lengths)
     return Regions(boxes, areas)
-
-
-def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, first and one past last column of every run of marked cells, row by row."""
-    padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
-    padded[:, 1:-1] = mask
-    steps = np.diff(padded, axis=1)
-    rows, starts = np.nonzero(steps == 1)
-    _, stops = np.nonzero(steps == -1)
-    return rows, starts, stops
-
-
-def _touching(
-    rows: np.ndarray, starts: np.ndarray, stops: np.ndarray, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of runs in successive rows that touch: numbers of the lower and of the upper ones."""
-    # One key per place, rows far enough apart that a corner never reaches into another row.
-    step = width + 2
-    above = (rows - 1) * step
-    first = np.searchsorted(rows * step + stops, above + starts, side="left")
-    last = np.searchsorted(rows * step + starts, above + stops, side="right")
-    counts = last - first
-    lower = np.repeat(np.arange(len(rows)), counts)
-    offsets = np.arange(len(lower)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return lower, first[lower] + offsets
-
-
-def _roots(count: int, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """For each run the lowest number of its region: hooks and short cuts until nothing changes."""
-    root = np.arange(count)
-    while (root[lower] != root[upper]).any():
-        least = np.minimum(root[lower], root[upper])
-        np.minimum.at(root, root[lower], least)
-        np.minimum.at(root, root[upper], least)
-        while (root[root] != root).any():
-            root = root[root]
-    return root

@@ -10,12 +10,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from saccade.pipeline.closing import Closing
 from saccade.pipeline.errors import TruthError
 from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.recipe import Node
@@ -111,7 +111,7 @@ def open_truth(recipe: TruthRecipe, name: str) -> Truth:
         raise
 
 
-class Truth:
+class Truth(Closing):
     """Masks of all classes over one image; reads boxes only. Safe to share between threads."""
 
     def __init__(self, source: Source, recipe: TruthRecipe) -> None:
@@ -121,17 +121,6 @@ class Truth:
         self.shape: Shape = source.levels[0].shape
         """Of level 0."""
         _check_samples(source, recipe)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the file."""

@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from saccade.pipeline.quality.runs import Runs, regions
+from saccade.pipeline.regions import Runs, regions
 
 SIZE_EDGES = (0, 100, 400, 1600, 6400)
 """Smallest area of each bin of sizes, in pixels of level 0."""

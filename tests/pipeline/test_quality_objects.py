@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from saccade.pipeline.quality.image import add_per_tile
 from saccade.pipeline.quality.objects import ObjectFinder, Objects
-from saccade.pipeline.quality.runs import Runs, highest_under, regions
+from saccade.pipeline.quality.runs import highest_under
+from saccade.pipeline.regions import Runs, regions
 
 MASKS = st.tuples(st.integers(1, 14), st.integers(1, 17)).flatmap(lambda s: arrays(bool, s))
 

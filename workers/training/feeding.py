@@ -10,9 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
+from saccade.pipeline.closing import Closing
 from saccade.workers.training.groups import Group, Visit
 
 Key = tuple[int, int]
@@ -39,7 +38,7 @@ class Errand:
 Read = Callable[[Visit, Sequence[int]], Iterable[Group]]
 
 
-class Feeder:
+class Feeder(Closing):
     """Reads visits in the order in which they are submitted."""
 
     def __init__(self, read: Read, most: int, threads: int) -> None:
@@ -114,17 +113,6 @@ class Feeder:
             with self._changed:
                 self._error = self._error or error
                 self._changed.notify_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Read nothing more; what is being read is waited for."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
+
+from saccade.pipeline.closing import Closing
 
 
-class StepLog:
+class StepLog(Closing):
     """A file of JSON lines that holds every step once."""
 
     def __init__(self, path: Path, step: int, writes: bool = True) -> None:
@@ -31,15 +32,8 @@ class StepLog:
             self._file.write(json.dumps(facts) + "\n")
             self._file.flush()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Write nothing more."""
         if self._file is not None:
             self._file.close()
 

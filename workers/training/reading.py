@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
+from saccade.pipeline.closing import Closing
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.recipe import Resolution
 from saccade.pipeline.resolve import locate_resolution
@@ -62,7 +61,7 @@ class PassSight:
         return (self.crop_px // self.stride) ** 2
 
 
-class TrainingImage:
+class TrainingImage(Closing):
     """One image with its truth, open for reading crops."""
 
     def __init__(
@@ -100,15 +99,8 @@ class TrainingImage:
         self._whole: dict[int, np.ndarray] = {}
         self._whole_truth: dict[int, np.ndarray] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Release the image and its truth."""
         self.source.close()
         self.truth.close()
 

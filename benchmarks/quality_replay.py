@@ -16,7 +16,7 @@ import numpy as np
 
 from saccade.pipeline.answers import read_answers
 from saccade.pipeline.compose import FusedRegion, compose_region
-from saccade.pipeline.coverage import ANSWERED
+from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.geometry import Box, Grid
 from saccade.pipeline.image_plan import STATUS_NONE, ImagePlan
 from saccade.pipeline.layout import PassLayout
@@ -71,7 +71,7 @@ class Stored:
     def chosen(self) -> Masks:
         """The tiles that each later pass answered."""
         return tuple(
-            np.isin(self.whole(pass_path(layout.name, "status")), ANSWERED)
+            was_answered(self.whole(pass_path(layout.name, "status")))
             for layout in self.plan.passes[1:]
         )
 
@@ -104,7 +104,7 @@ class Hidden:
         """Tiles of a pass on ground that the pass before it answered."""
         before = self.dense.plan.passes[index - 1]
         status = self.read(pass_path(before.name, "status"), cells_of(before))
-        return tiles_touching(before, self.dense.plan.passes[index], np.isin(status, ANSWERED))
+        return tiles_touching(before, self.dense.plan.passes[index], was_answered(status))
 
 
 def cells_of(layout: PassLayout) -> Box:

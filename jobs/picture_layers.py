@@ -13,7 +13,7 @@ import dask.array as da
 import numpy as np
 from PIL import Image
 
-from saccade.pipeline.coverage import ANSWERED
+from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.fusion import dequantise, map_classes
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.image_plan import ImagePlan
@@ -202,4 +202,4 @@ def tile_rows(plan: ImagePlan, layout: PassLayout, shape: Shape, axis: int) -> n
 
 
 def _answered(plan: ImagePlan, one: PassResult, shape: Shape) -> np.ndarray:
-    return at_tiles(np.isin(one.status, ANSWERED), plan, one.layout, shape)
+    return at_tiles(was_answered(one.status), plan, one.layout, shape)

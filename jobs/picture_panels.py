@@ -25,7 +25,7 @@ from saccade.jobs.picture_colours import (
 )
 from saccade.jobs.picture_layers import answers, at_tiles, glance_saliency, tile_rows
 from saccade.jobs.picture_words import percent, resolution
-from saccade.pipeline.coverage import ANSWERED
+from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.image_plan import COVERAGE_FAILED, STATUS_FAILED, STATUS_NONE, ImagePlan
 from saccade.pipeline.layout import PassLayout
@@ -175,7 +175,7 @@ def finest_answer(scene: Scene) -> np.ndarray:
     coverage = np.where(scene.result.coverage == COVERAGE_FAILED, 0, scene.result.coverage)
     finest = at_tiles(coverage.astype(np.int64), scene.plan, scene.plan.last, scene.shape)
     for one in scene.result.passes.values():
-        here = at_tiles(np.isin(one.status, ANSWERED), scene.plan, one.layout, scene.shape)
+        here = at_tiles(was_answered(one.status), scene.plan, one.layout, scene.shape)
         finest = np.maximum(finest, np.where(here, one.layout.index + 1, 0))
     return finest
 

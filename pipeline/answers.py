@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from saccade.pipeline.compose import Reads
-from saccade.pipeline.coverage import ANSWERED
+from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.scores import dequantise
@@ -71,7 +71,7 @@ def answered_pixels(
     """
     step = stride or layout.stride
     cells = layout.tiles.cells_touching(box.scale(step))
-    answered = np.isin(store.read(pass_path(layout.name, "status"), cells), ANSWERED)
+    answered = was_answered(store.read(pass_path(layout.name, "status"), cells))
     # beyond the image's edge lie places only where a side was rounded up to whole windows
     last_row, last_column = cells.height - 1, cells.width - 1
     rows = np.minimum(np.arange(box.y0, box.y1) * step // layout.tile_px - cells.y0, last_row)

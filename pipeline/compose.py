@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from saccade.pipeline.coverage import ANSWERED, StatusPart, cells_below, coverage_of
+from saccade.pipeline.coverage import StatusPart, cells_below, coverage_of, was_answered
 from saccade.pipeline.fusion import (
     coarse_box_for,
     dequantise,
@@ -209,7 +209,7 @@ def _answer(store: Reads, plan: ImagePlan, layout: PassLayout, region: Box) -> _
     place = region if aligned else coarse_box_for(region, ratio, layout.score_shape)
     status = _status(store, layout, layout.tiles.cells_touching(place.scale(layout.stride)))
     stored = store.read(pass_path(layout.name, "scores"), place)
-    answered = np.isin(status.values, ANSWERED)
+    answered = was_answered(status.values)
     return _Answer(layout, ratio, aligned, place, stored, status.cells, answered)
 
 
@@ -225,7 +225,7 @@ def _last_answer(
         status = _status(store, plan.last, cells).values
     if scores is None:
         scores = store.read(pass_path(plan.last.name, "scores"), region)
-    return _Answer(plan.last, 1.0, True, region, scores, cells, np.isin(status, ANSWERED))
+    return _Answer(plan.last, 1.0, True, region, scores, cells, was_answered(status))
 
 
 def _status(store: Reads, layout: PassLayout, cells: Box) -> StatusPart:

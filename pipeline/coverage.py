@@ -24,7 +24,10 @@ from saccade.pipeline.image_plan import (
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.nesting import Spans, any_in, spans
 
-ANSWERED = (STATUS_DONE, STATUS_DEGRADED)
+
+def was_answered(status: np.ndarray) -> np.ndarray:
+    """Which tiles of a pass were answered, whole or in part, from their status."""
+    return np.isin(status, (STATUS_DONE, STATUS_DEGRADED))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +90,7 @@ def coverage_of(
             continue
         touch = _Touch(plan, layout, part, cells)
         failed = touch.any_of(part.values == STATUS_FAILED)
-        answers = waiting & ~touch.any_of(~np.isin(part.values, ANSWERED))
+        answers = waiting & ~touch.any_of(~was_answered(part.values))
         coverage[answers] = layout.index + 1
         degraded = touch.any_of(part.values == STATUS_DEGRADED)
         status[answers] = np.where(degraded, STATUS_DEGRADED, STATUS_DONE)[answers]

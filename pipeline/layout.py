@@ -254,9 +254,7 @@ def lay_out(
     if recipe.tile == "auto" and spec.local and not one_window:
         tile_px = _smaller_tile(tile_px, halo_px, multiple, capacity)
     _check_sizes(recipe, tile_px, multiple)
-    # Where a score stands for many pixels, a chunk of the usual side would be a whole image.
-    wanted_px = max(CHUNK_MIN_PX, min(output.chunk, REGION_PX // spec.stride))
-    chunk_px = _chunk(wanted_px, tile_px // spec.stride)
+    chunk_px = _chunk(output.chunk, tile_px, spec.stride)
     merge = _merges(recipe, spec)
     layout = PassLayout(
         name=recipe.name,
@@ -369,8 +367,11 @@ def _window_tiles(
     return tiles
 
 
-def _chunk(wanted_px: int, tile_scores: int) -> int:
-    """A side near the wanted one that nests with the tile, so that shards hold whole tiles."""
+def _chunk(stated_px: int, tile_px: int, stride: int) -> int:
+    """A side near the stated one that nests with the tile, so that shards hold whole tiles."""
+    # Where a score stands for many pixels, a chunk of the usual side would be a whole image.
+    wanted_px = max(CHUNK_MIN_PX, min(stated_px, REGION_PX // stride))
+    tile_scores = tile_px // stride
     if tile_scores >= wanted_px:
         return wanted_px if tile_scores % wanted_px == 0 else tile_scores
     return max(1, round(wanted_px / tile_scores)) * tile_scores

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.answers import read_answers
+from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.errors import TooManyBadTiles
 from saccade.pipeline.exits import ExitRecord, Leaving, left_before
 from saccade.pipeline.features import KEY
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
     STATUS_DEGRADED,
-    STATUS_DONE,
     STATUS_FAILED,
     STATUS_NONE,
     ImagePlan,
@@ -83,10 +83,10 @@ def select_next(
     status = read_status(store, previous)
     refuse_bad_image(store, plan, previous, recipe.max_bad_tiles)
     gone = left_earlier(folder, plan, previous)
-    left = _leaving(store, plan, recipe, previous, answered(status) & ~gone)
+    left = _leaving(store, plan, recipe, previous, was_answered(status) & ~gone)
     gone = gone if left is None else gone | left.left
     exits = ExitRecord(left_before(previous, following, gone), left)
-    selection = _select(store, recipe, plan, following, gone, seconds_per_pixel)
+    selection = _select(store, recipe, plan, following, status, gone, seconds_per_pixel)
     grid = following.tiles
     chosen = np.zeros(len(grid), bool)
     chosen[list(selection.tiles)] = True
@@ -98,11 +98,6 @@ def select_next(
         "tiles": {"selected": int(chosen.sum()), "of": len(grid)},
         "thresholds": selection.thresholds,
     } | ({} if left is None else {"exits": left.to_dict()})
-
-
-def answered(status: np.ndarray) -> np.ndarray:
-    """Tiles of a pass that were answered, whole or in part."""
-    return np.isin(status, (STATUS_DONE, STATUS_DEGRADED))
 
 
 def _leaving(
@@ -117,14 +112,14 @@ def _select(
     recipe: Recipe,
     plan: ImagePlan,
     following: PassLayout,
+    status: np.ndarray,
     gone: np.ndarray,
     seconds_per_pixel: float | None,
 ) -> Selection:
     """Choose among the tiles on ground that was answered and has not gone."""
     previous = plan.passes[following.index - 1]
     selector = recipe.passes[following.index].select
-    status = read_status(store, previous)
-    candidates = tiles_touching(previous, following, answered(status) & ~gone)
+    candidates = tiles_touching(previous, following, was_answered(status) & ~gone)
     table = score_tiles(
         needed_columns(selector),
         grid=following.tiles,
@@ -149,7 +144,7 @@ def _select(
 
 def read_status(store: ImageStore, layout: PassLayout) -> np.ndarray:
     """``(tile rows, tile columns)``: what became of each tile of a pass."""
-    return store.read(f"passes/{layout.name}/status", Box(0, 0, *grid_shape(layout)))
+    return store.read(pass_path(layout.name, "status"), Box(0, 0, *grid_shape(layout)))
 
 
 def grid_shape(layout: PassLayout) -> tuple[int, int]:

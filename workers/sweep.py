@@ -13,6 +13,7 @@ import numpy as np
 
 from saccade.pipeline.blending import Blend, hann_weights
 from saccade.pipeline.compose import compose_region, region_coverage
+from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.features import KEY
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
@@ -184,16 +185,16 @@ class SweepJob:
         if self.features is not None:
             written += store.write(pass_path(name, KEY), self._feature_region, self.features)
         if len(self.plan.passes) > 1:
-            written += store.write(f"passes/{name}/scores", region, self.scores, memo)
+            written += store.write(pass_path(name, "scores"), region, self.scores, memo)
         if self.layout.index == self.plan.last.index:
             written += self._write_fused(store, memo)
         # Last, so that whoever reads meanwhile never meets a tile that is answered and still fill.
-        written += store.write(f"passes/{name}/status", self.cells, self.status)
+        written += store.write(pass_path(name, "status"), self.cells, self.status)
         return written
 
     def _settle(self) -> None:
         """Turn blended sums into scores, and take back what tiles that failed were given."""
-        answered = np.isin(self.status, (STATUS_DONE, STATUS_DEGRADED))
+        answered = was_answered(self.status)
         if self._blend is not None:
             self.scores[...] = quantise(self._blend.result(), self.plan.scores)
         elif answered.all() or not (self.status == STATUS_FAILED).any():

@@ -23,6 +23,7 @@ from torch import nn
 from torch.export.passes import move_to_device_pass
 
 from saccade.pipeline.errors import ModelContract, ModelNotFound
+from saccade.pipeline.models.declaring import parsed_declaration
 
 DECLARATION = "saccade.json"
 """Extra file of an archive: the fields of its ``ModelSpec``."""
@@ -60,7 +61,7 @@ def read_archive(path: Path, device: str) -> tuple[nn.Module, dict[str, Any]]:
         raise ModelContract(
             f"{path}: a {kind} archive expected; it does not load: {_first_line(error)}"
         ) from error
-    return module, _declaration(path, declaration)
+    return module, parsed_declaration(declaration, f"{path}: {DECLARATION}")
 
 
 def _read_torchscript(path: Path, device: str) -> tuple[nn.Module, str | bytes]:
@@ -169,18 +170,6 @@ def _refuse_fixed_shape(path: Path, program: torch.export.ExportedProgram) -> No
                 f"{shape} are fixed: export with dynamic_shapes for axes 0, 2 and 3, from an "
                 "example with at least two images"
             )
-
-
-def _declaration(path: Path, text: str | bytes) -> dict[str, Any]:
-    if not text:
-        return {}
-    try:
-        declared = json.loads(text)
-    except ValueError as error:
-        raise ModelContract(f"{path}: {DECLARATION} is not JSON: {error}") from error
-    if not isinstance(declared, dict):
-        raise ModelContract(f"{path}: {DECLARATION} holds a {type(declared).__name__}, not fields")
-    return declared
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
@@ -38,6 +39,24 @@ def declared(declaration: Any) -> dict[str, Any]:
                 f"'saccade' of a module, or saccade.json of an archive: no field {name!r}{hint}"
             )
     return {k: tuple(v) if isinstance(v, list) else v for k, v in declaration.items()}
+
+
+def parsed_declaration(text: str | bytes, where: str) -> dict[str, Any]:
+    """The fields that a file states about its model, as JSON; an empty text states none.
+
+    Raises:
+        ModelContract: it is something else; ``where`` stands for the place in the message.
+    """
+    if not text:
+        return {}
+    try:
+        stated = json.loads(text)
+    except ValueError as error:
+        raise ModelContract(f"{where} is not JSON: {error}") from error
+    if not isinstance(stated, dict):
+        found = type(stated).__name__
+        raise ModelContract(f"{where} holds the fields of a declaration; found {found}")
+    return stated
 
 
 class Redeclared:

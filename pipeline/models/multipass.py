@@ -103,32 +103,18 @@ class MultiPassNet(nn.Module):
         _check(depth, blocks, start, features, attention, reach)
         self.depth, self.start, self.cell = depth, start, cell
         self.reach, self.attention = reach, attention
-        tokens, middle = 4 * width, 2 * width
+        tokens = 4 * width
         with seeded(seed):
-            self.stem1 = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
-            self.stem1_norm, self.stem1_act = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-            self.stem1_more = conv_norm_relu(width, width)
-            self.stem2 = nn.Sequential(
-                conv_norm_relu(width, middle, 2), conv_norm_relu(middle, middle)
-            )
-            self.stem3 = conv_norm_relu(middle, tokens, 2)
+            self._draw_stem(channels, width)
             self.scale = None if pixel_size == "none" else ScaleEmbedding(tokens)
             self.blocks = nn.ModuleList(Block(tokens, heads) for _ in range(blocks))
-            self.lateral2 = nn.Conv2d(tokens, middle, 1)
-            self.decode2 = conv_norm_relu(middle, middle)
-            self.lateral1 = nn.Conv2d(middle, width, 1)
-            self.decode1 = conv_norm_relu(width, width)
-            self.head = nn.Conv2d(width, len(classes), 1)
-            self.confidence = nn.Conv2d(width, 1, 1)
-            self.gain = nn.Conv2d(tokens, 1, 1)
+            self._draw_decoder(width, len(classes))
             self.guide = Guide(guidance, width, 2) if guidance else None
             self.reuse = nn.Conv2d(tokens, tokens, 1, bias=False) if features else None
             side = cell * TOKEN_PX // SCORE_PX
             self.points = PointRefinement(width, len(classes), points, side) if points else None
         if self.reuse is not None:
             nn.init.zeros_(self.reuse.weight)
-        if self.head.bias is not None:
-            nn.init.constant_(self.head.bias, -3.0)  # what is looked for is rare
         self.saccade: dict[str, Any] = {
             "classes": tuple(classes),
             "channels": channels,
@@ -140,6 +126,28 @@ class MultiPassNet(nn.Module):
             "confidence": confidence,
             **self._geometry(),
         }
+
+    def _draw_stem(self, channels: int, width: int) -> None:
+        """From pixels to maps at a half, a quarter and an eighth of their resolution."""
+        middle, tokens = 2 * width, 4 * width
+        self.stem1 = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
+        self.stem1_norm, self.stem1_act = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        self.stem1_more = conv_norm_relu(width, width)
+        self.stem2 = nn.Sequential(conv_norm_relu(width, middle, 2), conv_norm_relu(middle, middle))
+        self.stem3 = conv_norm_relu(middle, tokens, 2)
+
+    def _draw_decoder(self, width: int, classes: int) -> None:
+        """From tokens back to a half of the resolution, and what is said there."""
+        middle, tokens = 2 * width, 4 * width
+        self.lateral2 = nn.Conv2d(tokens, middle, 1)
+        self.decode2 = conv_norm_relu(middle, middle)
+        self.lateral1 = nn.Conv2d(middle, width, 1)
+        self.decode1 = conv_norm_relu(width, width)
+        self.head = nn.Conv2d(width, classes, 1)
+        if self.head.bias is not None:
+            nn.init.constant_(self.head.bias, -3.0)  # what is looked for is rare
+        self.confidence = nn.Conv2d(width, 1, 1)
+        self.gain = nn.Conv2d(tokens, 1, 1)
 
     def _geometry(self) -> dict[str, Any]:
         """What follows from the architecture, as a declaration has it."""

@@ -7,7 +7,6 @@ no recipe.
 
 from __future__ import annotations
 
-import json
 import mmap
 import re
 import threading
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from saccade.pipeline.errors import ModelContract, ModelNotFound
 from saccade.pipeline.models.cells import InCells
+from saccade.pipeline.models.declaring import parsed_declaration
 from saccade.pipeline.models.extras import imported
 
 SUFFIX = ".onnx"
@@ -244,19 +244,8 @@ def _shape_facts(module: OnnxModule, path: Path) -> dict[str, Any]:
 
 
 def _metadata(module: OnnxModule, path: Path) -> dict[str, Any]:
-    text = module.session().get_modelmeta().custom_metadata_map.get(METADATA)
-    if not text:
-        return {}
-    try:
-        stated = json.loads(text)
-    except ValueError as error:
-        raise ModelContract(f"{path}: metadata {METADATA!r} is not JSON: {error}") from error
-    if not isinstance(stated, dict):
-        raise ModelContract(
-            f"{path}: metadata {METADATA!r} holds the fields of a declaration; found "
-            f"{type(stated).__name__}"
-        )
-    return stated
+    text = module.session().get_modelmeta().custom_metadata_map.get(METADATA, "")
+    return parsed_declaration(text, f"{path}: metadata {METADATA!r}")
 
 
 # ---------------------------------------------------------------------------- files beside it

@@ -136,9 +136,11 @@ def claim(materials: Materials, force: bool) -> None:
     """
     path, now = materials.out / IDENTITY, materials.identity()
     then = _read(path)
-    if then is not None and then != now:
+    # a word that this version knows and an older one did not, left out, changes nothing
+    lines = differences(then, now) if then is not None else ()
+    if lines:
         if not force:
-            listed = "\n  ".join(list(differences(then, now))[:20])
+            listed = "\n  ".join(lines[:20])
             raise ResumeRefused(
                 f"{materials.out}: trained with another configuration:\n  {listed}\n"
                 "use another output.folder, put the old values back, or start over with --force"

@@ -12,7 +12,7 @@ from training import tree, write_config, write_set
 from saccade.jobs.driver import run
 from saccade.jobs.manifest import find_images
 from saccade.jobs.options import RunOptions
-from saccade.jobs.training import gather, line_of, train
+from saccade.jobs.training import IDENTITY, claim, gather, line_of, train
 from saccade.pipeline.errors import ManifestError, RecipeError, ResumeRefused
 from saccade.pipeline.recipe_file import load_recipe, load_tree
 from saccade.pipeline.result import open_result
@@ -73,6 +73,16 @@ def test_another_configuration_is_refused_and_every_difference_named(images: Pat
         train(other)
     out = train(other, force=True)
     assert json.loads((out / "card.json").read_text())["seed"] == 3
+
+
+def test_a_word_that_an_older_version_did_not_know_is_no_difference(images: Path) -> None:
+    materials = gather(write_config(images))
+    claim(materials, force=False)
+    path = materials.out / IDENTITY
+    then = json.loads(path.read_text())
+    del then["config"]["model"]["saliency"]
+    path.write_text(json.dumps(then))
+    claim(gather(write_config(images)), force=False)
 
 
 def test_an_unknown_key_names_the_nearest(images: Path) -> None:

@@ -1,0 +1,40 @@
+"""What verbs share: their arguments, the screen, how a program says that it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from saccade.workers.memory_size import MemoryLimit
+
+EXIT_COMPLETE, EXIT_ERROR, EXIT_USAGE, EXIT_QUARANTINED, EXIT_INTERRUPTED = 0, 1, 2, 3, 75
+
+screen = Console()
+complaints = Console(stderr=True, soft_wrap=True)
+
+Images = Annotated[
+    list[str], typer.Argument(help="Files, folders, globs, or a .csv or .jsonl manifest.")
+]
+RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
+Workers = Annotated[
+    str, typer.Option(help="'ray' (actors), 'local' (this process); a count: 'ray:4'.")
+]
+Device = Annotated[str, typer.Option(help="'cpu', 'cuda', 'cuda:1' or 'auto'.")]
+HostMemory = Annotated[
+    str | None, typer.Option("--memory", help="Of this host's, at most: '8GiB' or '70%'.")
+]
+GpuMemory = Annotated[
+    str | None, typer.Option("--gpu-memory", help="Of each GPU's, at most: '8GiB' or '70%'.")
+]
+RunPath = Annotated[Path, typer.Argument(help="A run's folder.")]
+
+
+def amount(text: str | None) -> MemoryLimit | None:
+    """An amount of memory as a person types it: '8GiB', '70%'."""
+    from saccade.workers.memory_size import MemoryLimit
+
+    return None if text is None else MemoryLimit.parse(text)

@@ -57,7 +57,7 @@ class Kubectl:
         return 0 if state == "done" else 1
 
     def stop(self, job: str) -> None:
-        """Suspend the RayJob: its pods end; the run resumes from its folder."""
+        """Suspend the RayJob: its pods end, and the next attempt repeats the units in flight."""
         patch = json.dumps({"spec": {"suspend": True}})
         self._call("patch", "rayjobs.ray.io", job, "--type=merge", "-p", patch)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 PATIENCE_SECONDS = 500
 OBJECT_STORE_NBYTES = 80_000_000
+JOIN_TRIES = 9
 PLENTY_NBYTES = 4 * 2**30
 
 
@@ -75,6 +76,16 @@ class Node:
         self._log.seek(0)
         return self._log.read().decode()
 
+    @property
+    def up(self) -> bool:
+        """Whether it has joined, or stands as the first."""
+        return "Ray runtime started" in self.said()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it gave up."""
+        return self._process.poll() is not None
+
     def processes(self, word: str) -> list[int]:
         """Ids of its processes with a word in their command line."""
         return [pid for pid, command in below(self._process.pid).items() if word in command]
@@ -114,8 +125,8 @@ class Nodes:
         others = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         mine = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "PATH": path}
         quiet = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-        # workers are not to starve where the machine has other things to do
-        quiet |= {"RAY_worker_niceness": "0"}
+        # where the machine has other things to do, workers are not to starve, and take their time
+        quiet |= {"RAY_worker_niceness": "0", "RAY_worker_register_timeout_seconds": "300"}
         # a node that is lost should be missed within seconds, not half a minute
         prompt = {
             "RAY_health_check_initial_delay_ms": "1000",
@@ -134,8 +145,15 @@ class Nodes:
         return node
 
     def add(self, cpus: int = 1) -> Node:
-        """One more node; it comes up while others go on."""
-        return self._start("--address", self.address, "--num-cpus", cpus)
+        """One more node, once it is up; Ray gives a node half a minute to join, a busy one more."""
+        for _ in range(JOIN_TRIES):
+            node = self._start("--address", self.address, "--num-cpus", cpus)
+            while not (node.up or node.ended):
+                time.sleep(0.2)
+            if node.up:
+                return node
+            self.kill(node)
+        raise AssertionError("no node comes up")
 
     def _wait_for(self, port: int) -> None:
         patience = time.monotonic() + PATIENCE_SECONDS

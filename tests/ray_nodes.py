@@ -98,17 +98,22 @@ class Node:
 
 
 class Nodes:
-    """The nodes of one Ray that asks for a token."""
+    """The nodes of one Ray that asks for a token.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where its processes meet; a short path.
+        jobs: whether it takes jobs, which costs a dashboard.
+    """
+
+    def __init__(self, folder: Path, *, jobs: bool) -> None:
         self.token = secrets.token_hex(32)
         self.port, self.dashboard_port = free_port(), free_port()
-        self._folder = folder
         self._nodes: list[Node] = []
-        ports = ["--port", self.port, "--dashboard-port", self.dashboard_port]
-        self.head = self._start("--head", "--num-cpus", 0, "--temp-dir", folder, *ports)
-        self._wait_for(self.port)
-        self._wait_for(self.dashboard_port)
+        words = ["--head", "--num-cpus", 0, "--temp-dir", folder, "--port", self.port]
+        dashboard = ["--dashboard-port", self.dashboard_port]
+        self.head = self._up(*words, *(dashboard if jobs else ["--include-dashboard=false"]))
+        if jobs:
+            self._wait_for(self.dashboard_port)
 
     @property
     def address(self) -> str:
@@ -144,16 +149,20 @@ class Nodes:
         self._nodes.append(node)
         return node
 
-    def add(self, cpus: int = 1) -> Node:
-        """One more node, once it is up; Ray gives a node half a minute to join, a busy one more."""
+    def _up(self, *arguments: object) -> Node:
+        """A node that is up; Ray gives it half a minute, not much on a busy machine."""
         for _ in range(JOIN_TRIES):
-            node = self._start("--address", self.address, "--num-cpus", cpus)
+            node = self._start(*arguments)
             while not (node.up or node.ended):
                 time.sleep(0.2)
             if node.up:
                 return node
             self.kill(node)
         raise AssertionError("no node comes up")
+
+    def add(self, cpus: int = 1) -> Node:
+        """One more node."""
+        return self._up("--address", self.address, "--num-cpus", cpus)
 
     def _wait_for(self, port: int) -> None:
         patience = time.monotonic() + PATIENCE_SECONDS
@@ -175,10 +184,10 @@ class Nodes:
 
 
 @contextmanager
-def ray_nodes() -> Iterator[Nodes]:
+def ray_nodes(*, jobs: bool = False) -> Iterator[Nodes]:
     """A head without processors for work, and whatever is added to it; everything ends with it."""
     folder = Path(tempfile.mkdtemp(prefix="sr", dir="/tmp"))  # paths of sockets are short
-    nodes = Nodes(folder)
+    nodes = Nodes(folder, jobs=jobs)
     try:
         yield nodes
     finally:

@@ -68,6 +68,13 @@ def nodes() -> Iterator[Nodes]:
 
 
 @pytest.fixture(scope="module")
+def office() -> Iterator[Nodes]:
+    """A Ray that takes jobs."""
+    with ray_nodes(jobs=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, make_image: Callable[..., Path]) -> Path:
     """A folder with ``model.py``, ``recipe.yaml`` and two images."""
     folder = tmp_path_factory.mktemp("desk")
@@ -183,27 +190,27 @@ def test_a_node_that_comes_is_given_work_and_one_that_is_lost_costs_only_what_wa
 
 
 @pytest.fixture
-def place(nodes: Nodes) -> Iterator[Node]:
+def place(office: Nodes) -> Iterator[Node]:
     """A node that carries two workers."""
-    node = nodes.add(cpus=2)
+    node = office.add(cpus=2)
     yield node
-    nodes.kill(node)
+    office.kill(node)
 
 
 def submitted(
-    nodes: Nodes, desk: Path, run: Path, *more: object
+    office: Nodes, desk: Path, run: Path, *more: object
 ) -> subprocess.CompletedProcess[str]:
     images = desk / "one.tif", desk / "two.tif"
     words = ("submit", desk / "recipe.yaml", *images, "-o", run, "--to", "ray", "--workers", 2)
-    return call(*words, "--address", nodes.job_address, *more, env=nodes.environment)
+    return call(*words, "--address", office.job_address, *more, env=office.environment)
 
 
-def job(nodes: Nodes, verb: str, *words: object) -> subprocess.CompletedProcess[str]:
-    return call("job", verb, *words, "--address", nodes.job_address, env=nodes.environment)
+def job(office: Nodes, verb: str, *words: object) -> subprocess.CompletedProcess[str]:
+    return call("job", verb, *words, "--address", office.job_address, env=office.environment)
 
 
 def test_a_job_outlives_its_driver_and_another_attempt_finds_everything_done(
-    nodes: Nodes,
+    office: Nodes,
     place: Node,
     desk: Path,
     brake: Brake,
@@ -212,25 +219,25 @@ def test_a_job_outlives_its_driver_and_another_attempt_finds_everything_done(
     tmp_path: Path,
 ) -> None:
     run = tmp_path / "killed"
-    done = submitted(nodes, desk, run)
+    done = submitted(office, desk, run)
     assert "killed-1 is handed over" in done.stdout, done.stderr
     until(lambda: receipts(run) >= 3, "no receipt")
     brake.hold()
-    (driver,) = nodes.head.processes(DRIVER)
+    (driver,) = office.head.processes(DRIVER)
     os.kill(driver, signal.SIGKILL)
     brake.release()
-    followed = job(nodes, "logs", run, "--follow")
+    followed = job(office, "logs", run, "--follow")
     assert followed.returncode == 0, followed.stdout + followed.stderr
     assert "ended by signal 9" in followed.stdout
     assert results(run) == alone
-    again = submitted(nodes, desk, run, "--follow")
+    again = submitted(office, desk, run, "--follow")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert job(nodes, "status", run).stdout == "killed-1\tdone\nkilled-2\tdone\n"
+    assert job(office, "status", run).stdout == "killed-1\tdone\nkilled-2\tdone\n"
     assert results(run) == alone
 
 
 def test_a_job_that_is_stopped_ends_in_order_and_the_next_attempt_goes_on(
-    nodes: Nodes,
+    office: Nodes,
     place: Node,
     desk: Path,
     brake: Brake,
@@ -239,17 +246,17 @@ def test_a_job_that_is_stopped_ends_in_order_and_the_next_attempt_goes_on(
     tmp_path: Path,
 ) -> None:
     run = tmp_path / "stopped"
-    assert submitted(nodes, desk, run, "--grace", 5).returncode == 0
+    assert submitted(office, desk, run, "--grace", 5).returncode == 0
     until(lambda: receipts(run) >= 3, "no receipt")
     brake.hold()
-    refused = submitted(nodes, desk, run)
+    refused = submitted(office, desk, run)
     assert refused.returncode == 2
     assert "stopped-1 is running" in refused.stderr
-    assert "asked to stop" in job(nodes, "stop", run).stdout
-    until(lambda: "stopped-1\tstopped" in job(nodes, "status", run).stdout, "it goes on")
-    assert "stopped on request" in job(nodes, "logs", run).stdout
+    assert "asked to stop" in job(office, "stop", run).stdout
+    until(lambda: "stopped-1\tstopped" in job(office, "status", run).stdout, "it goes on")
+    assert "stopped on request" in job(office, "logs", run).stdout
     brake.release()
-    again = submitted(nodes, desk, run, "--follow")
+    again = submitted(office, desk, run, "--follow")
     assert again.returncode == 0, again.stdout + again.stderr
     assert results(run) == alone
 
@@ -258,12 +265,12 @@ def test_a_job_that_is_stopped_ends_in_order_and_the_next_attempt_goes_on(
     ("token", "said"), [("0" * 64, "does not take the token"), ("", "does not take the token")]
 )
 def test_a_token_that_is_wrong_or_missing_is_said_to_be_so(
-    nodes: Nodes, desk: Path, tmp_path: Path, token: str, said: str
+    office: Nodes, desk: Path, tmp_path: Path, token: str, said: str
 ) -> None:
-    env = nodes.environment | {"RAY_AUTH_TOKEN": token, "HOME": str(tmp_path)}
+    env = office.environment | {"RAY_AUTH_TOKEN": token, "HOME": str(tmp_path)}
     if not token:
         del env["RAY_AUTH_TOKEN"], env["RAY_AUTH_MODE"]
-    done = call("job", "status", "any", "--address", nodes.job_address, env=env)
+    done = call("job", "status", "any", "--address", office.job_address, env=env)
     assert done.returncode == 1
     assert said in done.stderr
     assert "RAY_AUTH_TOKEN_PATH" in done.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
 
 from saccade.pipeline.errors import WorkerLost
 from saccade.workers import actor
@@ -106,7 +107,7 @@ def test_one_that_dies_is_replaced_by_one_that_waits_for_room(ray: FakeRay) -> N
     ray.answers[empty.made[0].begin] = 1
     assert workers.poll(0) == [WorkerJoined(f"actor-{actor.os.getpid()}-0", actor.SLOTS)]
     empty.carries = 0
-    ray.answers[empty.made[0].live] = actor.RayActorError()
+    ray.answers[empty.made[0].live] = RayActorError()
     (lost,) = workers.poll(0)
     assert isinstance(lost, Lost)
     assert len(empty.made) == 2
@@ -115,7 +116,7 @@ def test_one_that_dies_is_replaced_by_one_that_waits_for_room(ray: FakeRay) -> N
 def test_a_node_lost_with_many_that_were_starting_does_not_end_the_run(ray: FakeRay) -> None:
     empty = FakeEmpty(START_FAILURES + 4)
     workers = workers_on(empty)
-    ray.answers = {one.begin: actor.RayActorError() for one in empty.made}
+    ray.answers = {one.begin: RayActorError() for one in empty.made}
     assert workers.poll(0) == []
     assert len(empty.made) == 2 * (START_FAILURES + 4)
 
@@ -124,9 +125,9 @@ def test_workers_that_never_start_end_the_run(ray: FakeRay) -> None:
     empty = FakeEmpty(2)
     workers = workers_on(empty)
     for _ in range(START_FAILURES - 1):
-        ray.answers = {one.begin: actor.RayActorError() for one in empty.made}
+        ray.answers = {one.begin: RayActorError() for one in empty.made}
         workers.poll(0)
-    ray.answers = {one.begin: actor.RayActorError() for one in empty.made}
+    ray.answers = {one.begin: RayActorError() for one in empty.made}
     with pytest.raises(WorkerLost, match="workers do not start"):
         workers.poll(0)
     assert len(empty.made) == 2 * START_FAILURES
@@ -139,6 +140,6 @@ def test_a_place_that_fails_again_and_again_leaves_the_others_at_work(ray: FakeR
     ray.answers[empty.made[0].begin] = 1
     workers.poll(0)
     for _ in range(START_FAILURES):
-        ray.answers[empty.made[-1].begin] = actor.RayActorError()
+        ray.answers[empty.made[-1].begin] = RayActorError()
         workers.poll(0)
     assert len(empty.made) == 1 + START_FAILURES

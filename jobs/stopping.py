@@ -15,7 +15,7 @@ EXIT_INTERRUPTED = 75
 
 ASKED_AGAIN = signal.SIGUSR1
 """A wish to stop that may come twice: from who passes SIGTERM on and can't know whether it, too,
-reached this process."""
+reached this process. Whichever of the two comes first, together they are one wish."""
 
 
 class StopSignal:
@@ -37,15 +37,18 @@ class StopSignal:
 @contextmanager
 def heeding_signals(stop: StopSignal) -> Iterator[StopSignal]:
     """Turn SIGTERM and SIGINT into a wish to stop for the length of a block; so is ASKED_AGAIN."""
+    ends = [signal.SIGTERM, signal.SIGINT]
+    came = False
 
     def heed(number: int, frame: FrameType | None) -> None:
+        nonlocal came
         del frame
-        if stop.requested and number != ASKED_AGAIN:
+        if came and number in ends:
             os._exit(EXIT_INTERRUPTED)
+        came = came or number in ends
         stop.request()
 
-    heeded = (signal.SIGTERM, signal.SIGINT, ASKED_AGAIN)
-    before = {number: signal.signal(number, heed) for number in heeded}
+    before = {number: signal.signal(number, heed) for number in (*ends, ASKED_AGAIN)}
     try:
         yield stop
     finally:

@@ -81,7 +81,7 @@ class Guard:
     def _heed(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         # who signals a whole group has reached the command already: once more must do no harm
-        passed = signal.SIGTERM if self.stopping else ASKED_AGAIN
+        passed = signal.SIGKILL if self.stopping else ASKED_AGAIN
         self._asked.set()
         if self._process is not None:
             self._process.send_signal(passed)

@@ -1,8 +1,8 @@
-"""A list of images that stays on disk: what is held of each is where its line begins, and its name.
+"""A list of images that stays on disk; an entry is read when it is asked for.
 
-``RUN/images.jsonl`` is such a list, and so is what one call asks for: a private copy in the system's
-folder for temporary files (``TMPDIR``), which no other driver can change under it. 24 bytes an image
-are held in memory; an entry is read when it is asked for.
+``RUN/images.jsonl`` is such a list, and so is what one call asks for: a private copy in the folder
+for temporary files (``TMPDIR``), which no other driver can change under it. What is held in memory
+of an image is 24 bytes: where its line begins and ends, and where its name stands.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import tempfile
 import weakref
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
@@ -70,8 +70,12 @@ class Catalogue(Collection[ImageEntry]):
             return cls._indexed(_File(os.dup(file.fileno())))
 
     @classmethod
-    def opened(cls, path: Path) -> Catalogue:
+    def opened(cls, path: Path, told: int = TOLD) -> Catalogue:
         """The list in a file as it is now, also where it is replaced later; empty without a file.
+
+        Args:
+            path: of the file.
+            told: how many of the names are held as text too.
 
         Raises:
             StoreError: the file can't be read.
@@ -79,16 +83,16 @@ class Catalogue(Collection[ImageEntry]):
         if not path.exists():
             return cls.spooled(())
         with named_errors(path, "list of images"):
-            return cls._indexed(_File(os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+            return cls._indexed(_File(os.open(path, os.O_RDONLY | os.O_CLOEXEC)), told)
 
     @classmethod
-    def _indexed(cls, file: _File) -> Catalogue:
-        lengths, hashes, first = array("I"), array("Q"), []
+    def _indexed(cls, file: _File, told: int = TOLD) -> Catalogue:
+        lengths, hashes, first = array("I"), array("Q"), list[str]()
         for line in file.lines():
             name = json.loads(line)["name"]
             lengths.append(len(line))
             hashes.append(name_hash(name))
-            if len(first) < TOLD:
+            if len(first) < told:
                 first.append(name)
         nbytes = np.frombuffer(lengths, np.uint32)
         begins = np.cumsum(nbytes, dtype=np.uint64) - nbytes
@@ -106,9 +110,7 @@ class Catalogue(Collection[ImageEntry]):
 
     def line(self, place: int) -> bytes:
         """As written, with its end."""
-        return os.pread(
-            self._file.descriptor, int(self._nbytes[place]), int(self._begins[place])
-        )
+        return os.pread(self._file.descriptor, int(self._nbytes[place]), int(self._begins[place]))
 
     def entry(self, place: int) -> ImageEntry:
         """The image at a place."""
@@ -156,7 +158,7 @@ class Catalogue(Collection[ImageEntry]):
         new = known.names.places(self.names) < 0
         if new.any() or any(self.line(h) != known.line(k) for k, h in enumerate(here) if h >= 0):
             old = (self.line(h) if h >= 0 else known.line(k) for k, h in enumerate(here))
-            _write_lines(path, old, map(self.line, np.flatnonzero(new)))
+            _write_lines(path, old, map(self.line, np.flatnonzero(new).tolist()))
 
 
 def gather(images: Iterable[str | Path | ImageEntry], recipe: Recipe) -> Catalogue:
@@ -199,7 +201,9 @@ def _checked(entries: Iterator[ImageEntry], recipe: Recipe) -> Iterator[ImageEnt
 
 def _told_double(catalogue: Catalogue, one: int, other: int) -> str:
     a, b = catalogue.entry(one), catalogue.entry(other)
-    names = repr(a.name) if a.name == b.name else f"{a.name!r} and {b.name!r} (told apart by no hash)"
+    names = (
+        repr(a.name) if a.name == b.name else f"{a.name!r} and {b.name!r} (told apart by no hash)"
+    )
     return f"2 images would be named {names}: give each its own 'name' ({a.uri}, {b.uri})"
 
 
@@ -217,5 +221,3 @@ def _write_lines(path: Path, *parts: Iterable[bytes]) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-
-

@@ -98,7 +98,8 @@ class Journal(Closing):
 
     def _begin(self) -> None:
         try:
-            # held until the process ends, however it ends; without locks, others ask for the process
+            # held until the process ends, however it does; where nothing locks, `claiming` looks
+            # for the process instead
             with suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             _fsync_folder(self.folder)
@@ -192,9 +193,12 @@ def _header(folder: Path, epoch: int) -> Record:
 
 def _next_turn(folder: Path) -> int:
     """One more than that of every epoch that may speak of the same images."""
-    files = ((path, epoch) for _, path in journals(*shard_of(folder)) for epoch in epochs(path))
-    headers = (read_header(path, epoch) for path, epoch in files)
-    return 1 + max((turn_of(header) for header in headers if header), default=0)
+    return 1 + max(_last_turn(path) for _, path in journals(*shard_of(folder)))
+
+
+def _last_turn(folder: Path) -> int:
+    headers = (read_header(folder, epoch) for epoch in reversed(epochs(folder)))
+    return next((turn_of(header) for header in headers if header), 0)
 
 
 def _nbytes(path: Path) -> int:

@@ -38,12 +38,12 @@ class Names:
         self.first = tuple(first)
         self._sorted = np.asarray(hashes, np.uint64)[order]
         self._places = order.astype(np.uint32)
-        self._view = memoryview(self._sorted)
+        self._view = self._sorted.data
 
     @classmethod
     def of(cls, names: Iterable[str], told: int = TOLD) -> Names:
         """The places of these names."""
-        hashes, first = array("Q"), []
+        hashes, first = array("Q"), list[str]()
         for name in names:
             hashes.append(name_hash(name))
             if len(first) < told:
@@ -94,7 +94,7 @@ class NameSet:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._sorted = np.empty(0, np.uint64)
-        self._view = memoryview(self._sorted)
+        self._view = self._sorted.data
         self._recent: set[int] = set()
         self._gone: set[int] = set()
         for name in names:
@@ -141,7 +141,7 @@ class NameSet:
     def _settle(self) -> None:
         recent = np.fromiter(self._recent, np.uint64, len(self._recent))
         self._sorted = np.sort(np.concatenate([self._sorted, recent]))
-        self._view = memoryview(self._sorted)
+        self._view = self._sorted.data
         self._recent = set()
 
     def _hashes(self) -> set[int]:

@@ -54,8 +54,9 @@ class Replay:
     """Images with nothing left to do."""
     last_epoch: int = 0
     """The newest epoch; 0 where the run never started."""
-    _in_flight: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Per journal: units that its newest epoch started and did not answer for, with their image."""
+    _in_flight: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Units that the newest epoch of a journal started and did not answer for: each with its image
+    and the journal's label."""
     _units: dict[str, set[str]] = field(default_factory=dict)
     """Ids of all units that were named, per image that did not end."""
 
@@ -64,19 +65,16 @@ class Replay:
         _STEPS[record["kind"]](self, record)
 
     def _opened(self, record: Record) -> None:
-        label = record.get("shard", "")
-        left = self._in_flight.pop(label, {})
-        self.suspects |= left.keys()
-        if label == self.mine:
-            in_flight = [(image, unit) for unit, image in left.items()]
-            self.alone = in_flight[0] if len(in_flight) == 1 else None
+        left = self._left_in_flight(record)
+        self.suspects |= {unit for _, unit in left}
+        if record.get("shard", "") == self.mine:
+            self.alone = left[0] if len(left) == 1 else None
             self.last_epoch = record["epoch"]
 
     def _started(self, record: Record) -> None:
         unit = self._named_unit(record)
         if unit and unit not in self.done:
-            own = self._in_flight.setdefault(record.get("shard", ""), {})
-            own[unit] = record["image"]
+            self._in_flight[unit] = (record["image"], record.get("shard", ""))
 
     def _receipt(self, record: Record) -> None:
         if unit := self._named_unit(record):
@@ -85,7 +83,7 @@ class Replay:
 
     def _failure(self, record: Record) -> None:
         if unit := self._named_unit(record):
-            self._landed(unit)
+            self._in_flight.pop(unit, None)
             self.failures[unit] = self.failures.get(unit, 0) + 1
             self.reasons[unit] = str(record["reason"])
             self.tried.setdefault(record["image"], deque(maxlen=TRIED)).append(record)
@@ -93,7 +91,7 @@ class Replay:
     def _quarantine(self, record: Record) -> None:
         image = record["image"]
         for unit in self._units.get(image, ()):
-            self._landed(unit)
+            self._in_flight.pop(unit, None)
         self._forget(image)
         self.quarantined[image] = record
         self.times[image] = self.times.get(image, 0) + 1
@@ -111,15 +109,19 @@ class Replay:
         self._forget(image)
 
     def _closed(self, record: Record) -> None:
-        self._in_flight.pop(record.get("shard", ""), None)
+        self._left_in_flight(record)
+
+    def _left_in_flight(self, record: Record) -> list[tuple[str, str]]:
+        """Image and unit of what a journal has in flight when its epoch ends; forgotten here."""
+        label = record.get("shard", "")
+        left = [(image, unit) for unit, (image, of) in self._in_flight.items() if of == label]
+        for _, unit in left:
+            del self._in_flight[unit]
+        return left
 
     def _answered(self, unit: str) -> None:
-        self._landed(unit)
+        self._in_flight.pop(unit, None)
         self.suspects.discard(unit)
-
-    def _landed(self, unit: str) -> None:
-        for own in self._in_flight.values():
-            own.pop(unit, None)
 
     def _forget(self, image: str) -> None:
         self.tried.pop(image, None)
@@ -200,7 +202,7 @@ class Reading:
         """
         for file in sorted(self._files(), key=lambda file: file.turn):
             since = self._read.get(file.path, Place())
-            for place, line in _whole_lines(file.path, since, file.limit):
+            for place, line in whole_lines(file.path, since, file.limit):
                 self._read[file.path] = place
                 record = parse(line, file.path, place.lines)
                 if file.label:
@@ -259,7 +261,8 @@ def _settled_nbytes(headers: Mapping[int, Record | None]) -> dict[int, int]:
     return limits
 
 
-def _whole_lines(path: Path, since: Place, limit: int | None) -> Iterator[tuple[Place, bytes]]:
+def whole_lines(path: Path, since: Place, limit: int | None) -> Iterator[tuple[Place, bytes]]:
+    """Lines that end, with the place after each; from one place on, and up to so many bytes."""
     nbytes = since.nbytes
     with path.open("rb") as file:
         file.seek(nbytes)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from saccade.jobs import driver
+from saccade.jobs.catalogue import Catalogue
 from saccade.jobs.driver import RunLoop, RunSummary
 from saccade.jobs.folders import OpenRun
 from saccade.jobs.journal import Journal, read_records, replay
@@ -87,12 +88,12 @@ def opened(root: Path, workers: ScriptedWorkers, names: str = "a") -> Iterator[O
     folder = RunFolder(root)
     with Journal.open(folder.journal) as journal:
         known = replay(folder.journal)
-        tally = Tally.of(names)
+        asked = Catalogue.spooled(ImageEntry(name, f"/{name}") for name in names)
+        tally = Tally.of(asked.names)
         for record in read_records(folder.journal):
             tally.add(record)
-        over = known.complete | known.quarantined.keys()
-        left = tuple(ImageEntry(name, f"/{name}") for name in names if name not in over)
-        yield OpenRun(folder, RECIPE, journal, known, tally, left, workers)
+        left = asked.part(tally.unfinished())
+        yield OpenRun(folder, RECIPE, journal, known, tally, asked, left, workers)
 
 
 def drive(

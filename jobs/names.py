@@ -59,11 +59,11 @@ class Names:
 
     def places(self, others: Names) -> np.ndarray:
         """``(len(others),)`` int64: the place here of each name of another list; -1 without one."""
+        if not len(self):
+            return np.full(len(others), -1)
         wanted = others.hashes()
-        at = np.searchsorted(self._sorted, wanted)
-        at[at == len(self)] = 0
-        found = self._sorted[at] == wanted if len(self) else np.zeros(len(wanted), bool)
-        return np.where(found, self._places[at] if len(self) else 0, -1).astype(np.int64)
+        at = np.minimum(np.searchsorted(self._sorted, wanted), len(self) - 1)
+        return np.where(self._sorted[at] == wanted, self._places[at].astype(np.int64), -1)
 
     def hashes(self) -> np.ndarray:
         """``(len,)`` uint64, in the order of the list."""

@@ -45,10 +45,10 @@ class _File:
         weakref.finalize(self, os.close, descriptor)
 
     def lines(self) -> Iterator[bytes]:
-        """All whole lines, with their ends; safe to use beside other readers."""
+        """All lines, with their ends; safe to use beside other readers."""
         with open(os.dup(self.descriptor), "rb") as file:  # noqa: PTH123
             file.seek(0)
-            yield from (line for line in file if line.endswith(b"\n"))
+            yield from file
 
 
 class Catalogue(Collection[ImageEntry]):
@@ -87,16 +87,19 @@ class Catalogue(Collection[ImageEntry]):
 
     @classmethod
     def _indexed(cls, file: _File, told: int = TOLD) -> Catalogue:
-        lengths, hashes, first = array("I"), array("Q"), list[str]()
+        begins, lengths, hashes, first = array("Q"), array("I"), array("Q"), list[str]()
+        at = 0
         for line in file.lines():
-            name = json.loads(line)["name"]
-            lengths.append(len(line))
-            hashes.append(name_hash(name))
-            if len(first) < told:
-                first.append(name)
-        nbytes = np.frombuffer(lengths, np.uint32)
-        begins = np.cumsum(nbytes, dtype=np.uint64) - nbytes
-        return cls(file, begins, nbytes, Names(np.frombuffer(hashes, np.uint64), first))
+            if line.strip():
+                name = json.loads(line)["name"]
+                begins.append(at)
+                lengths.append(len(line))
+                hashes.append(name_hash(name))
+                if len(first) < told:
+                    first.append(name)
+            at += len(line)
+        names = Names(np.frombuffer(hashes, np.uint64), first)
+        return cls(file, np.frombuffer(begins, np.uint64), np.frombuffer(lengths, np.uint32), names)
 
     def __len__(self) -> int:
         return len(self._begins)
@@ -110,7 +113,8 @@ class Catalogue(Collection[ImageEntry]):
 
     def line(self, place: int) -> bytes:
         """As written, with its end."""
-        return os.pread(self._file.descriptor, int(self._nbytes[place]), int(self._begins[place]))
+        nbytes, begin = int(self._nbytes[place]), int(self._begins[place])
+        return os.pread(self._file.descriptor, nbytes, begin).rstrip(b"\r\n") + b"\n"
 
     def entry(self, place: int) -> ImageEntry:
         """The image at a place."""

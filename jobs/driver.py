@@ -215,7 +215,7 @@ class RunLoop:
             raise RunError(
                 f"{aside} of the {aside + complete} images that ended were set aside, more than "
                 f"the {limit} allowed; the last was {last.image}: {last.reason}. Mend what is "
-                "wrong with them and say saccade retry, or allow more"
+                "wrong with them and say saccade retry, or allow more with --max-quarantined"
             )
 
     # ------------------------------------------------------------------------ events, and after

@@ -24,6 +24,7 @@ Results = Callable[[Path], dict[str, bytes]]
 Saccade = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 
+IMAGES = 6
 RECIPE = """\
 version: 1
 passes:
@@ -44,11 +45,11 @@ output: {chunk: 32, shard: 64}
 def archive(
     tmp_path_factory: pytest.TempPathFactory, make_image: Callable[..., Path]
 ) -> tuple[Path, Path]:
-    """A recipe and a folder of nine images."""
+    """A recipe and a folder of six images."""
     folder = tmp_path_factory.mktemp("archive")
     (folder / "images").mkdir()
-    for number in range(9):
-        make_image(folder / "images" / f"slide-{number}.tif", 230, 290 + number, seed=number)
+    for number in range(IMAGES):
+        make_image(folder / "images" / f"slide-{number}.tif", 100, 130 + number, seed=number)
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder / "recipe.yaml", folder / "images"
 
@@ -98,11 +99,11 @@ def test_three_drivers_at_once_one_killed_and_run_again_leave_what_one_driver_le
         assert driver.returncode == 0, said
     again = saccade(*arguments(2))
     assert again.returncode == 0, again.stderr
-    assert ended(folder) == Counter(f"slide-{number}" for number in range(9))
-    assert read_tally(folder).count("complete") == 9
+    assert ended(folder) == Counter(f"slide-{number}" for number in range(IMAGES))
+    assert read_tally(folder).count("complete") == IMAGES
     assert results(folder) == whole
     names = [json.loads(line)["name"] for line in (folder / "images.jsonl").open()]
-    assert names == [f"slide-{number}" for number in range(9)]
+    assert names == [f"slide-{number}" for number in range(IMAGES)]
 
 
 def test_what_one_division_completed_is_complete_for_every_other(
@@ -114,7 +115,7 @@ def test_what_one_division_completed_is_complete_for_every_other(
     assert set(second.complete) <= set(first.complete)
     assert ended(tmp_path) == Counter(first.complete)
     rest = run(recipe, [images], tmp_path, options())
-    assert len(rest.complete) == 9
+    assert len(rest.complete) == IMAGES
     assert ended(tmp_path) == Counter(rest.complete)
     assert run(recipe, [images], tmp_path, options("2/5")).tally.count("waiting") == 0
     assert results(tmp_path) == whole

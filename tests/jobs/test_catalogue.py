@@ -71,9 +71,7 @@ def test_entries_are_taken_one_by_one_and_the_list_outlives_them() -> None:
 
     gathered = gather(entries(), RECIPE)
     assert (alive, len(gathered)) == (list(range(7)), 7)
-    assert gathered.shard(Shard(1, 3)).shard(Shard(1, 3)).names == gathered.shard(
-        Shard(1, 3)
-    ).names
+    assert gathered.shard(Shard(1, 3)).shard(Shard(1, 3)).names == gathered.shard(Shard(1, 3)).names
 
 
 def test_doubled_names_far_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,7 +260,9 @@ def test_an_image_set_aside_keeps_what_was_tried_where_and_how_often(tmp_path: P
 
 def test_a_run_stops_once_more_images_are_set_aside_than_allowed(tmp_path: Path) -> None:
     workers = ScriptedWorkers(failing("b00", "c00", "d00", "e00", hopeless=True))
-    with pytest.raises(RunError, match=r"2 of the \d images that ended .* it broke.* saccade retry"):
+    with pytest.raises(
+        RunError, match=r"2 of the \d images that ended .* it broke.* saccade retry"
+    ):
         drive(tmp_path, workers, "abcdef", max_quarantined=QuarantineLimit(1), images_open=1)
     assert "d00" not in workers.given
     assert drive(tmp_path, ScriptedWorkers(), "abcdef").complete == ("a", "d", "e", "f")

@@ -29,7 +29,9 @@ def test_every_image_is_of_exactly_one_part(names: list[str], count: int) -> Non
 @given(SHARDS, SHARDS)
 def test_parts_overlap_when_some_image_is_of_both(one: Shard, other: Shard) -> None:
     both = range(one.count * other.count)
-    common = any(n % one.count + 1 == one.index and n % other.count + 1 == other.index for n in both)
+    common = any(
+        n % one.count + 1 == one.index and n % other.count + 1 == other.index for n in both
+    )
     assert one.overlaps(other) == common
 
 

@@ -51,7 +51,8 @@ def test_less_than_the_floor_is_never_asked_and_the_floor_is_never_above_the_opt
 
 
 @pytest.mark.parametrize(
-    "other", [sweep(5, index=1), composing(5), Unit("s", "a", "select", 0), Unit("p", "a", "prepare", 0)]
+    "other",
+    [sweep(5, index=1), composing(5), Unit("s", "a", "select", 0), Unit("p", "a", "prepare", 0)],
 )
 def test_nothing_is_concluded_for_another_pass_or_another_kind_of_work(other: Unit) -> None:
     times = learned(2.0)

@@ -8,7 +8,6 @@ unit done, and leaves the folder in a state from which the same command goes on.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from saccade.jobs.manifest import check_names, check_overrides, find_images
 from saccade.jobs.options import RunOptions
 from saccade.jobs.stages import last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
+from saccade.jobs.taking_up import LargestFirst, images_in_flight
 from saccade.jobs.tally import Tally
 from saccade.pipeline.errors import Interrupted, WorkerLost
 from saccade.pipeline.plan import Unit
@@ -123,10 +123,10 @@ class RunLoop:
         self._stop = stop
         self._dispatcher = Dispatcher(options.max_failures)
         self._workers: Workers = opened.workers
-        self._waiting = deque(opened.unfinished)
+        self._waiting = LargestFirst(opened.unfinished)
         self._flying: dict[str, ImageInFlight] = {}
         self._commits: list[events.Commit] = []
-        self._deadlines: dict[str, tuple[float, events.Assign]] = {}
+        self._deadlines: dict[str, dict[int, tuple[float, events.Assign]]] = {}
         self._joined = 0
         self._drained = False
 
@@ -144,7 +144,9 @@ class RunLoop:
 
     def _turn(self) -> None:
         self._take_up_images()
-        self._handle_all(self._workers.poll(POLL_SECONDS))
+        happened = self._workers.poll(POLL_SECONDS)
+        self._handle(events.Tick(time.monotonic()))
+        self._handle_all(happened)
         self._end_overdue()
         self._heed_stop()
         self._observe(self._opened.tally, False)
@@ -163,7 +165,7 @@ class RunLoop:
 
     def _take_up_images(self) -> None:
         """Keep enough images in flight that no device waits at an image's border."""
-        limit = self._options.images_open or self._joined + 1
+        limit = self._options.images_open or images_in_flight(self._joined)
         while self._waiting and len(self._flying) < limit and not self._stop.requested:
             entry = self._waiting.popleft()
             # here and not for all images at first: an archive's results are hundreds of thousands
@@ -223,7 +225,9 @@ class RunLoop:
     def _commit(self) -> None:
         while self._commits:
             commits, self._commits = self._commits, []
-            records: list[Record] = [{"kind": "receipt", **c.receipt} for c in commits]
+            records: list[Record] = [
+                {"kind": "receipt", "worker": c.worker, **c.receipt} for c in commits
+            ]
             self._opened.journal.append(records)
             for record in records:
                 self._opened.tally.add(record)
@@ -231,8 +235,10 @@ class RunLoop:
                 self._handle(events.Committed(commit.unit))
 
     def _handle(self, event: events.Event) -> None:
-        if isinstance(event, events.UnitDone | events.UnitFailed):
+        if isinstance(event, events.UnitDone):
             self._deadlines.pop(event.unit, None)
+        elif isinstance(event, events.UnitFailed):
+            self._deadlines.get(event.unit, {}).pop(event.attempt, None)
         for instruction in self._dispatcher.handle(event):
             self._obey(instruction)
 
@@ -269,10 +275,8 @@ class RunLoop:
         flying = next(f for f in self._flying.values() if assign.unit in f.units)
         unit = flying.units[assign.unit]
         timing = self._timing(flying) if unit.kind == "finalise" else {}
-        self._deadlines[assign.unit] = (
-            time.monotonic() + self._options.unit_timeout_seconds,
-            assign,
-        )
+        deadline = time.monotonic() + self._options.unit_timeout_seconds
+        self._deadlines.setdefault(assign.unit, {})[assign.attempt] = (deadline, assign)
         self._opened.journal.note({"kind": "started", "image": unit.image, "unit": unit.id})
         self._workers.assign(assign.worker, Task(unit, assign.attempt, flying.entry, timing))
 
@@ -287,9 +291,9 @@ class RunLoop:
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
-        for deadline, assign in list(self._deadlines.values()):
+        for deadline, assign in [d for held in self._deadlines.values() for d in held.values()]:
             if deadline < now:
-                del self._deadlines[assign.unit]
+                self._deadlines.get(assign.unit, {}).pop(assign.attempt, None)
                 self._handle(events.UnitTimedOut(assign.worker, assign.unit, assign.attempt))
                 self._refuse_to_hang(assign)
 

@@ -19,9 +19,9 @@ PX_PER_BYTE = 4.0
 """Pixels that a byte of a file usually holds: of JPEG, as most large images are."""
 
 
-def images_in_flight(workers: int, each: int = 3) -> int:
+def images_in_flight(workers: int, each: float = 3) -> int:
     """Images that keep workers busy: one that is swept, one that is chosen from, one to come."""
-    return each * workers + 1
+    return int(each * workers) + 1
 
 
 def estimated_px(entry: ImageEntry) -> float | None:

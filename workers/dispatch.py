@@ -286,7 +286,7 @@ class Dispatcher:
         if self._draining or self._suspects.head() or self._lines.head():
             return
         idle = self._roster.empty()
-        for copy in self._roster.late(self._now_seconds, self._paces) if idle else ():
+        for copy in self._roster.worth_another(self._now_seconds, self._paces) if idle else ():
             if idle is None:
                 return
             if _may_be_backed_up(copy.entry):

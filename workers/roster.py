@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from saccade.workers.events import UnitRef, WorkerJoined
 from saccade.workers.ledger import Entry, Image
-from saccade.workers.straggling import Paces, is_late
+from saccade.workers.straggling import Paces, is_late, is_long
 
 IDLE_IMAGES = 2
 """Images that a worker is thought to keep open besides one per slot."""
@@ -35,6 +35,10 @@ class Copy:
     """When it was given away."""
     cancelled: bool = False
     """Whether it was told to stop, and has not answered."""
+
+    def counts_at(self, worker: str) -> bool:
+        """Whether it is an attempt that counts, on the worker that holds it."""
+        return self.entry.runs_as(worker, self.attempt)
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +82,7 @@ class Worker:
 
     def counting(self) -> list[Copy]:
         """Attempts here that count."""
-        return [c for c in self.copies.values() if c.entry.runs_as(self.name, c.attempt)]
+        return [copy for copy in self.copies.values() if copy.counts_at(self.name)]
 
     def seconds_of(self, copy: Copy, now_seconds: float) -> float:
         """For how long a unit has run, or has waited to be the first in turn here."""
@@ -86,12 +90,19 @@ class Worker:
 
     def late(self, now_seconds: float, paces: Paces) -> list[Copy]:
         """What runs here and counts, if the first of it is late."""
-        timed = [copy for copy in self.copies.values() if copy.entry.ref.family]
-        if not timed:
+        timed = self._timed()
+        expected_seconds = paces.expected_seconds(timed[0].entry.ref) if timed else None
+        if not timed or not is_late(self.seconds_of(timed[0], now_seconds), expected_seconds):
             return []
-        expected_seconds = paces.expected_seconds(timed[0].entry.ref)
-        late = is_late(self.seconds_of(timed[0], now_seconds), expected_seconds)
-        return [c for c in timed if late and c.entry.runs_as(self.name, c.attempt)]
+        return [copy for copy in timed if copy.counts_at(self.name)]
+
+    def queued(self, paces: Paces) -> list[Copy]:
+        """What counts, waits behind the first, and takes long enough to be worth taking over."""
+        behind = (copy for copy in self._timed()[1:] if copy.counts_at(self.name))
+        return [copy for copy in behind if is_long(paces.expected_seconds(copy.entry.ref))]
+
+    def _timed(self) -> list[Copy]:
+        return [copy for copy in self.copies.values() if copy.entry.ref.family]
 
     def open_image(self, image: Image) -> None:
         """It works on an image now; the one that it left the longest ago is closed for it."""
@@ -172,10 +183,13 @@ class Roster:
         """The first worker that holds nothing."""
         return next((worker for worker in self._workers.values() if not worker.copies), None)
 
-    def late(self, now_seconds: float, paces: Paces) -> list[Copy]:
-        """All that is late and counts, what was given away first being first."""
-        late = (copy for worker in self for copy in worker.late(now_seconds, paces))
-        return sorted(late, key=lambda copy: copy.since_seconds)
+    def worth_another(self, now_seconds: float, paces: Paces) -> list[Copy]:
+        """What an idle worker might do as well: what is late, then what was queued the latest."""
+        late = [copy for worker in self for copy in worker.late(now_seconds, paces)]
+        queued = [copy for worker in self for copy in worker.queued(paces)]
+        late.sort(key=lambda copy: copy.since_seconds)
+        queued.sort(key=lambda copy: -copy.since_seconds)
+        return late + queued
 
     def keep_for_suspects(self, suspects: int) -> None:
         """Keep a worker free of other units per suspect that waits, half of all workers at most.

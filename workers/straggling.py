@@ -16,6 +16,8 @@ REMEMBERED = 101
 """Times of a family that its median is taken of: the latest."""
 FEWEST = 5
 """Times that make a median."""
+LEAST_SECONDS = 2.0
+"""What takes less is not worth a second attempt."""
 
 
 @dataclass(slots=True)
@@ -60,7 +62,11 @@ class Paces:
 
 
 def is_late(
-    seconds: float, expected_seconds: float | None, *, factor: float = 3.0, least: float = 2.0
+    seconds: float,
+    expected_seconds: float | None,
+    *,
+    factor: float = 3.0,
+    least: float = LEAST_SECONDS,
 ) -> bool:
     """Whether a unit has run for so long that another attempt may well end before it does.
 
@@ -68,6 +74,11 @@ def is_late(
         seconds: for which it has run.
         expected_seconds: what it usually takes; None where that is not known.
         factor: times the usual from which on it is late.
-        least: seconds that are never late: starting another attempt costs as much.
+        least: seconds that are never late.
     """
     return expected_seconds is not None and seconds > max(least, factor * expected_seconds)
+
+
+def is_long(expected_seconds: float | None, *, least: float = LEAST_SECONDS) -> bool:
+    """Whether a unit that has hardly begun is worth beginning elsewhere at once."""
+    return expected_seconds is not None and expected_seconds >= least

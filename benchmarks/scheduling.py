@@ -116,7 +116,7 @@ def main() -> None:
     with ProcessPoolExecutor(2, mp_context=apart) as pool:
         answers = {title: pool.map(outcome, cases) for title, cases in tables.items()}
         for title, outcomes in answers.items():
-            print(f"{title}:\n\n{table(HEAD, [one.row() for one in outcomes])}\n")
+            print(f"{title}:\n\n{table(HEAD, [one.row() for one in outcomes])}\n", flush=True)
     print("Target: idle under 3 %, tail under 2 %.")
 
 

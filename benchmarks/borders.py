@@ -9,6 +9,9 @@ every worker the device's spans are put in order: *at borders* is what lies betw
 belong to different images, *busy* is what the device lane worked of the time from the first span to
 the last; what is in neither was spent waiting for pixels, or for a choice, within an image. Before
 the first span and after the last are the run's beginning and end, not borders.
+
+A run begins with glances alone, which have nothing to be read beside. So there are two tables: of
+all units, and from each worker's first unit of the last pass on.
 """
 
 from __future__ import annotations
@@ -84,13 +87,20 @@ def waits(worker: str, receipts: Iterable[Receipt]) -> Waits:
     return Waits(worker, seconds, busy, sum(gaps), len(gaps), max(gaps, default=0.0))
 
 
-def by_worker(receipts: Iterable[Receipt]) -> list[Waits]:
-    """Every worker that computed anything, by name."""
+def begun(receipts: list[Receipt], last: str) -> list[Receipt]:
+    """What a worker computed from its first unit of the last pass on."""
+    firsts = [r["spans"]["device"][0] for r in receipts if r["pass"] == last]
+    return [r for r in receipts if firsts and r["spans"]["device"][0] >= min(firsts)]
+
+
+def by_worker(receipts: Iterable[Receipt], last: str | None = None) -> list[Waits]:
+    """Every worker that computed anything, by name; from the first unit of a pass on, if named."""
     held: dict[str, list[Receipt]] = defaultdict(list)
     for receipt in receipts:
         if "device" in receipt.get("spans", {}):
             held[receipt["worker"]].append(receipt)
-    return [waits(worker, held[worker]) for worker in sorted(held)]
+    counted = {w: begun(held[w], last) if last else held[w] for w in sorted(held)}
+    return [waits(worker, units) for worker, units in counted.items() if units]
 
 
 # ------------------------------------------------------------------------------------------- costs
@@ -157,7 +167,10 @@ def main() -> None:
         run = options.run or run_it(options, Path(folder))
         receipts = receipts_of(run)
         print(f"{machine()}\n$ {command()}\n")
-        print(table(HEAD, [one.row() for one in by_worker(receipts)]))
+        last = RunFolder(run).read_image_plan(receipts[0]["image"]).last.name
+        print("All units:\n\n" + table(HEAD, [one.row() for one in by_worker(receipts)]))
+        after = table(HEAD, [one.row() for one in by_worker(receipts, last)])
+        print(f"\nFrom the first unit of {last!r} on:\n\n{after}")
         if options.costs:
             print(f"\n{table(COST_HEAD, cost_rows(run, receipts))}")
 

@@ -33,9 +33,21 @@ class StageWork:
     def refs(self) -> tuple[UnitRef, ...]:
         """As the dispatcher sees them."""
         return tuple(
-            UnitRef(unit.id, unit.image, unit.kind, order=order)
+            UnitRef(
+                unit.id,
+                unit.image,
+                unit.kind,
+                order=order,
+                family=f"sweep {unit.pass_index}" if unit.kind == "sweep" else "",
+                work=_work(unit),
+            )
             for order, unit in enumerate(self.units)
         )
+
+
+def _work(unit: Unit) -> float:
+    """Pixels through the model, and those of the result that it composes."""
+    return 1.0 + sum(window.read.area for window in unit.windows) + unit.region.area
 
 
 def last_stage(passes: int) -> int:

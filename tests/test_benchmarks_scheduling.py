@@ -34,7 +34,8 @@ def test_affinity_opens_images_less_often_and_costs_no_time(scheduling: Any, cas
     assert kept.makespan < 1.02 * spread.makespan
 
 
-def test_backups_shorten_a_run_with_stragglers(scheduling: Any, case: Any) -> None:
+def test_backups_shorten_a_run_with_stragglers(scheduling: Any) -> None:
+    case = scheduling.Case(images=300, slow=0.01)
     assert (
         scheduling.outcome(case).makespan < scheduling.outcome(replace(case, backup=False)).makespan
     )

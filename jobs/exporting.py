@@ -134,9 +134,7 @@ def _chosen(run: Path, prepared: Sequence[str], wanted: Sequence[str]) -> Sequen
     return wanted or prepared
 
 
-def _exported(
-    results: Mapping[str, Path], options: ExportOptions, folder: Path
-) -> Iterator[Path]:
+def _exported(results: Mapping[str, Path], options: ExportOptions, folder: Path) -> Iterator[Path]:
     failed: list[str] = []
     for name, path in results.items():
         try:
@@ -194,13 +192,13 @@ class _Image:
     # ------------------------------------------------------------------------------------ formats
 
     def _geojson(self) -> Iterator[Path]:
-        style = FeatureStyle(
-            self._options.object_type or "annotation", self._options.least_px or 1
-        )
+        style = FeatureStyle(self._options.object_type or "annotation", self._options.least_px or 1)
         frame = ImagePixels.of(self._result.plan)
-        with _placed(self._folder / f"{self._name}.geojson") as place:
-            with place.partial.open("w", encoding="utf-8") as file:
-                file.writelines(feature_collection(self._labelling, frame, self._facts(), style))
+        with (
+            _placed(self._folder / f"{self._name}.geojson") as place,
+            place.partial.open("w", encoding="utf-8") as file,
+        ):
+            file.writelines(feature_collection(self._labelling, frame, self._facts(), style))
         yield place.path
 
     def _ome_tiff(self) -> Iterator[Path]:
@@ -236,9 +234,7 @@ class _Image:
         count = feature_count(self._store, self._result.plan)
         columns = columns_of(self._result.plan, self._options.classes, count)
         with _placed(self._folder / f"{self._name}.tiles.csv") as place:
-            tables.write_csv(
-                place.partial, columns, count, tile_rows(self._result, self._store)
-            )
+            tables.write_csv(place.partial, columns, count, tile_rows(self._result, self._store))
         yield place.path
 
     def _parquet(self) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""``saccade export --to png``: one class's scores as a heat map over the image, at a stated size."""
+"""One class's scores as a heat map over the image, at a stated size: ``saccade export --to png``."""
 
 from __future__ import annotations
 

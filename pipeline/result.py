@@ -179,7 +179,8 @@ class Result:
     def region_channel(self, index: int, box: Box) -> np.ndarray:
         """One class's scores in one box of the finest level, ``(h, w)`` as stored, read at once."""
         if not self._stored:
-            return self.region(box).scores[index]
+            scores: np.ndarray = self.region(box).scores[index]
+            return scores
         return self._store.read_channel(scores_path(0), index, box)
 
     @property

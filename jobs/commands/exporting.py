@@ -15,9 +15,7 @@ app = typer.Typer()
 @app.command("export")
 def export_command(
     folder: RunPath,
-    to: Annotated[
-        str, typer.Option(help="geojson, ome-tiff, ome-zarr-0.4, csv, parquet or png.")
-    ],
+    to: Annotated[str, typer.Option(help="geojson, ome-tiff, ome-zarr-0.4, csv, parquet or png.")],
     images: Annotated[
         list[str] | None, typer.Argument(help="Their names; all of them if left out.")
     ] = None,

@@ -66,7 +66,7 @@ class ImagePixels:
         """Square pixels, and square micrometres or metres where the pixel size is known."""
         area = abs(doubled) / 2
         if self.pixel_size is None:
-            return {"Area px^2": area}
+            return {"Area px^2": round(area, 3)}
         unit = {"um": "µm", "m": "m"}[self.pixel_size.unit]
         physical = area * self.pixel_size.y * self.pixel_size.x
-        return {"Area px^2": area, f"Area {unit}^2": physical}
+        return {"Area px^2": round(area, 3), f"Area {unit}^2": round(physical, 6)}

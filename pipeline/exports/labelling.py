@@ -1,5 +1,6 @@
-"""What an export takes for a class at every pixel: the result's labels, some classes of them, those
-that are sure enough. Reads a result box by box; knows no format.
+"""What an export takes for the class of a pixel: some classes of the result, if sure enough.
+
+Reads a result box by box, or from top to bottom in strips; knows no format.
 """
 
 from __future__ import annotations

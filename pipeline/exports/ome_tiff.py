@@ -131,7 +131,9 @@ class _Halves:
     def read(self, channel: int, box: Box) -> np.ndarray:
         """One tile of this level: the halves of at most four."""
         values = np.zeros((TILE_PX, TILE_PX), self._dtype)
-        rows, columns = (range(2 * start // TILE_PX, 2 * start // TILE_PX + 2) for start in _at(box))
+        rows, columns = (
+            range(2 * start // TILE_PX, 2 * start // TILE_PX + 2) for start in _at(box)
+        )
         for row, column in itertools.product(rows, columns):
             if row < self._grid.rows and column < self._grid.columns:
                 place = Box(row, column, row + 1, column + 1).scale(self._side)

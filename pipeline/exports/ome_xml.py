@@ -51,7 +51,8 @@ def ome_xml(
         ElementTree.SubElement(pixels, "TiffData", plane)
     ElementTree.SubElement(image, "AnnotationRef", ID="Annotation:0")
     _annotate(root, facts)
-    return ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    text: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    return text
 
 
 def _pixels(shape: Shape, dtype: np.dtype[np.generic], count: int) -> dict[str, str]:

@@ -7,6 +7,7 @@ but the rings that are not closed yet. Knows no region, no class and no file.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -98,17 +99,15 @@ class RingTracer:
         order = np.array(walked, np.int64)
         corners = np.stack([edges.start[order], edges.line[order]], axis=1).astype(np.int32)
         pinched = np.logical_or.reduceat(edges.pinched[order], bounds[:-1])
-        for path, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-            edge = walked[first]
-            row = int(edges.line[edge]) - (not edges.below[edge])
-            part = corners[first:last].copy()
-            before = int(edges.before[edge])
-            chain: _Chain | None = _Chain(deque([part]), bool(pinched[path]), None, None)
-            if before:
-                chain = self._joined(chain, before, int(edges.after[walked[last - 1]]))
-            if chain is not None:
-                whole = chain.parts[0] if len(chain.parts) == 1 else np.concatenate(chain.parts)
-                yield Ring(whole, chain.pinched, (row, int(edges.left[edge])))
+        for path, (first, last) in enumerate(itertools.pairwise(bounds)):
+            edge, end = walked[first], walked[last - 1]
+            before, after = int(edges.before[edge]), int(edges.after[end])
+            own = _Chain(deque([corners[first:last].copy()]), bool(pinched[path]), None, None)
+            ring = self._joined(own, before, after) if before else own
+            if ring is not None:
+                row = int(edges.line[edge]) - (not edges.below[edge])
+                whole = np.concatenate(ring.parts) if len(ring.parts) > 1 else ring.parts[0]
+                yield Ring(whole, ring.pinched, (row, int(edges.left[edge])))
 
     def _joined(self, chain: _Chain, before: int, after: int) -> _Chain | None:
         """A path together with what is open above it; the ring if that closes it."""
@@ -305,5 +304,4 @@ def simple_rings(ring: Ring) -> list[np.ndarray]:
     one, other = order[same], order[same + 1]
     following[one - 1], following[other - 1] = other, one
     walked, bounds = walk(following, np.empty(0, np.int64))
-    loops = np.split(points[np.array(walked)], bounds[1:-1])
-    return loops
+    return np.split(points[np.array(walked)], bounds[1:-1])

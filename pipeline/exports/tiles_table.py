@@ -1,5 +1,6 @@
-"""A table of tiles: where each lies, why it was chosen, how it fared, what was found there. Numbers
-only; a row of tiles at a time. Knows no file format.
+"""A table of tiles: where each lies, why it was chosen, how it fared, what was found there.
+
+A row of tiles at a time; scores of a part of that row. Knows no file format.
 """
 
 from __future__ import annotations

@@ -14,9 +14,7 @@ from saccade.pipeline.exports.outlines import Outline, Outliner
 
 shapely = pytest.importorskip("shapely")
 
-MASKS = hnp.arrays(
-    bool, st.tuples(st.integers(1, 13), st.integers(1, 17)), elements=st.booleans()
-)
+MASKS = hnp.arrays(bool, st.tuples(st.integers(1, 13), st.integers(1, 17)), elements=st.booleans())
 CUTS = st.lists(st.integers(1, 5), min_size=1, max_size=13)
 
 

@@ -1,4 +1,4 @@
-"""One class's scores as a heat map over the image, at a stated size: ``saccade export --to png``."""
+"""One class's scores as a heat map over the image, of a stated size: `saccade export --to png`."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def _shape(image: Shape, longest_px: int) -> Shape:
 
 
 def _layout(shape: Shape) -> PageLayout:
-    """One panel on a page, its pixels those asked for."""
-    scale = max(shape) / (WIDTH_PT - 2 * MARGIN_PT)
+    """One panel on a page, its pixels those asked for; words stay readable beside a small one."""
+    scale = max(1.0, max(shape) / (WIDTH_PT - 2 * MARGIN_PT))
     return PageLayout(1, (shape[0] / scale, shape[1] / scale), scale)
 
 

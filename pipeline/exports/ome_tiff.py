@@ -8,9 +8,10 @@ the same bytes.
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 import numpy as np
@@ -48,32 +49,44 @@ def write_ome_tiff(
         pixel_size: of the finest level, for readers that know no OME.
     """
     shapes = level_shapes(raster.shape)
-    with (
-        tempfile.TemporaryDirectory(dir=path.parent, prefix=".levels") as folder,
-        TiffWriter(path, bigtiff=_is_big(raster, shapes), ome=False) as file,
-    ):
+    with ExitStack() as stack:
+        folder = TemporaryDirectory(dir=path.parent, prefix=".levels")
+        spool = Path(stack.enter_context(folder))
+        big = _is_big(raster, shapes)
+        file = stack.enter_context(TiffWriter(path, bigtiff=big, ome=False))
         halves: _Halves | None = None
         for index, shape in enumerate(shapes):
-            following = _Halves(Path(folder) / str(index), raster, shape)
-            file.write(
+            following = stack.enter_context(closing(_Halves(spool / str(index), raster, shape)))
+            first = _first(description, len(shapes) - 1) if index == 0 else {"subfiletype": 1}
+            _write_level(
+                file,
+                raster,
+                shape,
                 _tiles(raster, shape, halves, following),
-                shape=(len(raster.channels), *shape),
-                dtype=raster.dtype,
-                tile=(TILE_PX, TILE_PX),
-                photometric="minisblack",
-                compression="zlib",
-                metadata=None,
-                software="saccade",
-                buffersize=BUFFER_NBYTES,
-                maxworkers=1,
-                **(_first(description, len(shapes) - 1) if index == 0 else {"subfiletype": 1}),
+                **first,
                 **_resolution(pixel_size, index),
             )
             if halves is not None:
-                halves.close()
+                halves.close()  # what was read once is not kept until the end
             halves = following
-        if halves is not None:
-            halves.close()
+
+
+def _write_level(
+    file: TiffWriter, raster: Raster, shape: Shape, tiles: Iterator[np.ndarray], **said: object
+) -> None:
+    file.write(
+        tiles,
+        shape=(len(raster.channels), *shape),
+        dtype=raster.dtype,
+        tile=(TILE_PX, TILE_PX),
+        photometric="minisblack",
+        compression="zlib",
+        metadata=None,
+        software="saccade",
+        buffersize=BUFFER_NBYTES,
+        maxworkers=1,
+        **said,
+    )
 
 
 def _is_big(raster: Raster, shapes: tuple[Shape, ...]) -> bool:
@@ -147,9 +160,9 @@ class _Halves:
         return np.frombuffer(data, self._dtype).reshape(self._side, self._side)
 
     def close(self) -> None:
-        """Remove the file."""
+        """Remove the file; nothing happens the second time."""
         self._file.close()
-        self._path.unlink()
+        self._path.unlink(missing_ok=True)
 
 
 def _at(box: Box) -> Shape:

@@ -143,9 +143,7 @@ def test_zarr_reads_the_arrays_of_version_2(result: Result, tmp_path: Path) -> N
     for level in range(1, len(result.plan.pyramid_shapes)):
         above = group[str(level - 1)][:], group[f"labels/classes/{level - 1}"][:]
         np.testing.assert_array_equal(group[str(level)][:], halve_mean(above[0]))
-        np.testing.assert_array_equal(
-            group[f"labels/classes/{level}"][:], halve_mode(above[1])
-        )
+        np.testing.assert_array_equal(group[f"labels/classes/{level}"][:], halve_mode(above[1]))
     assert group["0"].shape[1:] == result.plan.shape
 
 

@@ -71,9 +71,8 @@ def plan_of(side: int) -> ImagePlan:
 def scores_at(box: Box) -> np.ndarray:
     """``(3, h, w)`` uint8: waves of many lengths, the same at every size, and specks."""
     y, x = np.ogrid[box.y0 : box.y1, box.x0 : box.x1]
-    y, x = y.astype(np.float32), x.astype(np.float32)
-    coarse = np.sin(x / 701 + np.sin(y / 907)) + np.sin(y / 593 + np.sin(x / 1009))
-    fine = np.sin(x / 41 + np.sin(y / 53)) * np.sin(y / 37 + np.sin(x / 61))
+    coarse = bent(x / 701, y / 907) + bent(y / 593, x / 1009)
+    fine = bent(x / 41, y / 53) * bent(y / 37, x / 61)
     scores = np.empty((3, *box.shape), np.uint8)
     scores[1] = np.clip(110 + 45 * coarse + 40 * fine, 0, 255)
     scores[2] = np.clip(90 - 50 * coarse + 60 * fine, 0, 255)
@@ -82,6 +81,13 @@ def scores_at(box: Box) -> np.ndarray:
         scores[2, place[0] : place[0] + 3, place[1] : place[1] + 5] = 240
     scores[0] = 120
     return scores
+
+
+def bent(along: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """``sin(along + sin(across))`` of a row and a column, from sines of each."""
+    one, other = along.astype(np.float32), np.sin(across.astype(np.float32))
+    wave: np.ndarray = np.sin(one) * np.cos(other) + np.cos(one) * np.sin(other)
+    return wave
 
 
 def draw(root: Path, side: int) -> Path:
@@ -107,30 +113,33 @@ def measured(code: str, *arguments: str) -> tuple[float, float, float]:
     return seconds, busy, int(said.stdout) / 1024
 
 
-def rows(root: Path, sides: list[int]) -> Iterator[list[str]]:
+def rows(root: Path, sides: list[int], names: list[str]) -> Iterator[list[str]]:
     seconds, busy, peak = measured(IMPORTS)
     yield ["imports alone", "", f"{seconds:.1f}", f"{busy:.1f}", f"{peak:.0f}", "", ""]
     for side in sides:
         path = draw(root, side)
-        for name, options in EXPORTS.items():
+        for name in names:
+            options = EXPORTS[name]
             seconds, busy, peak = measured(IMPORTS + RUN, str(path), json.dumps(options))
             wrote = max((root / "exports").iterdir(), key=lambda one: one.stat().st_mtime)
             files = [wrote, *wrote.rglob("*")]
             size = sum(one.stat().st_size for one in files if one.is_file()) / 2**20
             rate = side**2 / 1e6 / busy
             told = (f"{seconds:.1f}", f"{busy:.1f}", f"{peak:.0f}", f"{rate:.0f}", f"{size:.1f}")
+            print(name, side, *told, file=sys.stderr, flush=True)
             yield [name, str(side), *told]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[16384, 32768])
+    parser.add_argument("--exports", nargs="+", default=list(EXPORTS), choices=EXPORTS)
     parser.add_argument("--folder", type=Path, help="where results are drawn; a temporary one")
     arguments = parser.parse_args()
     print(machine(), command(), sep="\n\n", end="\n\n")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         head = ["export", "side", "seconds", "CPU-s", "peak MiB", "MP/CPU-s", "file MiB"]
-        print(table(head, list(rows(Path(folder), arguments.sides))))
+        print(table(head, list(rows(Path(folder), arguments.sides, arguments.exports))))
 
 
 if __name__ == "__main__":

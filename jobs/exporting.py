@@ -26,7 +26,7 @@ from saccade.pipeline.exports.ome_xml import ome_xml
 from saccade.pipeline.exports.ome_zarr_v2 import write_ome_zarr
 from saccade.pipeline.exports.rasters import labels_raster, scores_raster
 from saccade.pipeline.exports.tiles_table import columns_of, feature_count, tile_rows
-from saccade.pipeline.image_plan import LABEL_UNKNOWN
+from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.result import open_result
 from saccade.pipeline.store import ImageStore
 from saccade.pipeline.store_metadata import label_legend
@@ -155,7 +155,7 @@ class _Image:
         self._name, self._options, self._folder = name, options, folder
         self._result = result = open_result(path)
         self._store = ImageStore.open(path)
-        classes = chosen_classes(result.classes, options.classes)
+        classes = chosen_classes(_known(result.plan, options.to), options.classes)
         self._labelling = Labelling(result, classes, options.threshold)
 
     def files(self) -> Iterator[Path]:
@@ -257,6 +257,13 @@ class _Image:
             yield place.path
 
 
+def _known(plan: ImagePlan, to: Format) -> tuple[str, ...]:
+    """The classes that can be named: of the result; in a table of tiles, of any pass."""
+    if to not in ("csv", "parquet"):
+        return plan.classes
+    return tuple(dict.fromkeys(name for one in plan.passes for name in one.classes))
+
+
 def _safe(name: str) -> str:
     """A class's name as part of a file's."""
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
@@ -284,8 +291,9 @@ def _placed(path: Path) -> Iterator[Place]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield place
-        _remove(path)
-        place.partial.rename(path)
+        if path.is_dir():
+            _remove(path)
+        place.partial.replace(path)
     except OSError as error:
         kind = StorageFull if error.errno in FULL else StoreError
         raise kind(

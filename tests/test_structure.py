@@ -25,7 +25,7 @@ CONFINED = {
         "pipeline/sources/zarr.py",
     ),
     "openslide": ("pipeline/sources/openslide.py",),
-    "tifffile": ("pipeline/sources/tiff*.py", "jobs/sample.py"),
+    "tifffile": ("pipeline/sources/tiff*.py", "pipeline/exports/ome_tiff.py", "jobs/sample.py"),
     "imagecodecs": ("pipeline/sources/tiff*.py", "jobs/sample.py"),
     "torch": (
         "pipeline/models/*",

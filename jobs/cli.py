@@ -9,11 +9,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
-<<<<<<< HEAD
-from saccade.jobs.commands import learning, mending, planning, running, watching
-=======
-from saccade.jobs.commands import exporting, learning, planning, running, watching
->>>>>>> exports
+from saccade.jobs.commands import (
+    clusters,
+    exporting,
+    learning,
+    mending,
+    planning,
+    running,
+    watching,
+)
 from saccade.jobs.commands.words import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -23,11 +27,7 @@ from saccade.jobs.commands.words import (
 )
 from saccade.pipeline.errors import Interrupted, SaccadeError, UsageError
 
-<<<<<<< HEAD
-VERBS = (running, mending, watching, planning, learning)
-=======
-VERBS = (running, watching, exporting, planning, learning)
->>>>>>> exports
+VERBS = (running, mending, watching, exporting, planning, learning, clusters)
 """In the order in which help lists them."""
 
 app = typer.Typer(

@@ -19,10 +19,14 @@ from saccade.jobs.commands.words import (
     MaxFailures,
     MaxQuarantined,
     RecipePath,
+    WorkerCpus,
+    WorkerGpus,
+    WorkerMemory,
     Workers,
     amount,
     screen,
     share,
+    worker_size,
 )
 
 app = typer.Typer()
@@ -38,6 +42,9 @@ def run_command(
     device: Device = "auto",
     memory: HostMemory = None,
     gpu_memory: GpuMemory = None,
+    worker_cpus: WorkerCpus = None,
+    worker_gpus: WorkerGpus = None,
+    worker_memory: WorkerMemory = None,
     mpp: Annotated[
         float | None, typer.Option(help="Micrometres per pixel of all images given here.")
     ] = None,
@@ -68,6 +75,7 @@ def run_command(
         device=device,
         memory=amount(memory),
         gpu_memory=amount(gpu_memory),
+        worker=worker_size(worker_cpus, worker_gpus, worker_memory),
         max_failures=max_failures,
         max_quarantined=share(max_quarantined),
         shard=Shard.parse(shard),

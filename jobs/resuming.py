@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from saccade.jobs.identity import RunIdentity, check_same
 from saccade.jobs.journal import Journal, Record
@@ -13,6 +12,7 @@ from saccade.jobs.manifest import entry_from_json
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.errors import ResumeRefused
 from saccade.pipeline.sources.base import Identity
+from saccade.pipeline.sources.identities import moved_on
 from saccade.workers.folder import RunFolder
 from saccade.workers.tasks import ImageEntry
 
@@ -100,7 +100,7 @@ def changed_images(
         before, identity = known.get(entry.name), history.identities.get(entry.name)
         if before is None or identity is None:
             continue
-        if why := _row_changed(before, entry) or _moved_on(identity, Path(entry.uri)):
+        if why := _row_changed(before, entry) or moved_on(identity, entry.uri):
             changes[entry.name] = why
     return changes
 
@@ -111,21 +111,6 @@ def _row_changed(then: ImageEntry, now: ImageEntry) -> str:
         before, after = getattr(then, what), getattr(now, what)
         if before != after:
             return f"{what} was {before or 'not given'}, is {after or 'not given'}"
-    return ""
-
-
-def _moved_on(then: Identity, path: Path) -> str:
-    """How a file differs from what it was, by size and time; empty where it does not."""
-    if path.is_dir():
-        return ""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        return f"{path} can't be read ({error.strerror})"
-    if stat.st_size != then.nbytes:
-        return f"{path} was {then.nbytes} bytes, is {stat.st_size}"
-    if stat.st_mtime_ns != then.modified_ns:
-        return f"{path} was modified since"
     return ""
 
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from saccade.pipeline.errors import SourceError
-from saccade.pipeline.remote_stores import is_remote, is_web, named_errors, store_for
+from saccade.pipeline.remote_stores import is_remote, is_web, join, named_errors, store_for
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
-__all__ = ["is_remote", "store_for"]
+__all__ = ["is_remote", "join", "store_for"]
 
 MOST_REQUESTS = 16
 """Requests of one process for parts of objects at the same time."""
@@ -143,7 +143,14 @@ def at_once(do: Callable[[T], R], things: Sequence[T]) -> list[R]:
     """The answers to several requests, ``MOST_REQUESTS`` of this process at a time."""
     if len(things) <= 1:
         return [do(thing) for thing in things]
-    return list(_requests(os.getpid()).map(do, things))
+    asked = [_requests(os.getpid()).submit(do, thing) for thing in things]
+    try:
+        return [one.result() for one in asked]
+    finally:
+        # also after an error nothing goes on behind the caller's back
+        for one in asked:
+            one.cancel()
+        wait(asked)
 
 
 @cache

@@ -82,16 +82,22 @@ def store_for(uri: str) -> tuple[ObjectStore, str]:
 
     Raises:
         UsageError: the extra is not installed, no such scheme, or the store's settings are wrong.
+        SourceError: no object can have such a name.
     """
-    settings = tuple(os.environ.get(name, "") for name in SETTINGS)
-    return _store(os.getpid(), _base(uri), settings), key_of(uri)
+    base, key = _base(uri), key_of(uri)
+    if any(part in ("", ".", "..") for part in key.split("/") if key):
+        raise SourceError(f"{uri}: a name without empty parts, '.' and '..' expected")
+    return _store(os.getpid(), base, _settings()), key
 
 
 def store_at(uri: str) -> ObjectStore:
     """The store whose root is the place of a URI; raises as ``store_for``."""
-    settings = tuple(os.environ.get(name, "") for name in SETTINGS)
-    _base(uri)
-    return _store(os.getpid(), uri.rstrip("/"), settings)
+    store_for(uri)  # refuses what names no place
+    return _store(os.getpid(), uri.rstrip("/"), _settings())
+
+
+def _settings() -> tuple[str, ...]:
+    return tuple(os.environ.get(name, "") for name in SETTINGS)
 
 
 def _base(uri: str) -> str:
@@ -174,7 +180,7 @@ def named_errors(uri: str) -> Iterator[None]:
             f"{uri}: another object lies there than when it was opened; put the old one back, or "
             "run again with --force"
         ) from error
-    except (exceptions.NotSupportedError, exceptions.InvalidPathError, ValueError) as error:
+    except (exceptions.NotSupportedError, exceptions.InvalidPathError) as error:
         raise SourceError(f"{uri}: can't be asked for ({reason(error)})") from error
     except exceptions.BaseError as error:
         raise _unforeseen(uri, error) from error

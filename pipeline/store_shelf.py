@@ -73,7 +73,7 @@ class LocalShelf:
         """Write a file beside its place, then rename it there."""
         path = self.root / key
         partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
-        with _named_errors(path, "written"):
+        with named_errors(path, "written"):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._fill(partial, data)
@@ -93,7 +93,7 @@ class LocalShelf:
 
     def get(self, key: str) -> bytes | None:
         """The file's bytes; None where there is no such file."""
-        with _named_errors(self.root / key, "read"):
+        with named_errors(self.root / key, "read"):
             try:
                 return (self.root / key).read_bytes()
             except (FileNotFoundError, NotADirectoryError):
@@ -102,7 +102,7 @@ class LocalShelf:
     def delete(self, key: str) -> None:
         """Remove a file, or a folder with all it holds: gone at once, and then cleared away."""
         path = self.root / key
-        with _named_errors(path, "removed"):
+        with named_errors(path, "removed"):
             if not path.is_dir():
                 path.unlink(missing_ok=True)
                 return
@@ -120,7 +120,7 @@ class LocalShelf:
         """Remove files and folders that killed writers left behind."""
         partials = sorted(self.root.rglob(f"*{PARTIAL}"))
         for partial in partials:
-            with _named_errors(partial, "removed"):
+            with named_errors(partial, "removed"):
                 if partial.is_dir():
                     shutil.rmtree(partial)
                 else:
@@ -144,7 +144,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _named_errors(path: Path, done: str) -> Iterator[None]:
+def named_errors(path: Path, done: str) -> Iterator[None]:
     """What the system says about a path, as one of this package's errors."""
     try:
         yield

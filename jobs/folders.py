@@ -22,6 +22,7 @@ from saccade.jobs.journal import Journal, Replay
 from saccade.jobs.manifest import entry_to_json
 from saccade.jobs.options import RunOptions
 from saccade.jobs.placing import gpus_for, place
+from saccade.jobs.results_place import settle_results
 from saccade.jobs.resuming import images_to_restart, known_images, start_over
 from saccade.jobs.settling import settle
 from saccade.jobs.starting import ray_address, ray_begun, seems_ended
@@ -78,6 +79,7 @@ def open_run(
     choice = WorkerChoice.parse(options.workers)
     device = choose_device(options.device, gpu_count())
     then = read_identity(folder)
+    results = settle_results(folder, options.results, known=then is not None)
     granted = memory_nbytes(options.memory)
     threads = then.torch_threads if then else threads_per_worker(cpus(), granted)
     names = [entry.name for entry in entries]
@@ -90,7 +92,7 @@ def open_run(
         restarted = images_to_restart(folder, stock.history, then, now, entries, options)
         journal = stack.enter_context(Journal.open(folder.journal))
         start_over(folder, journal, restarted)
-        _write_facts(folder, now, recipe, entries)
+        _write_facts(folder, now, recipe, entries, results)
         settled = settle(folder, recipe, now.model_hashes, model_folder)
         spec = _worker_spec(folder, settled, model_folder, now, device, options)
         crash = _charge_crash(folder, journal, stock)
@@ -122,9 +124,13 @@ def _charge_crash(folder: RunFolder, journal: Journal, stock: Stock) -> str:
 
 
 def _write_facts(
-    folder: RunFolder, identity: RunIdentity, recipe: Recipe, entries: Iterable[ImageEntry]
+    folder: RunFolder,
+    identity: RunIdentity,
+    recipe: Recipe,
+    entries: Iterable[ImageEntry],
+    results: str | None,
 ) -> None:
-    write_identity(folder, identity)
+    write_identity(folder, identity, results)
     write_whole(folder.recipe, recipe_text(recipe))
     union = known_images(folder) | {entry.name: entry for entry in entries}
     write_whole(folder.images, "".join(entry_to_json(e) + "\n" for e in union.values()))

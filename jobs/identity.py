@@ -89,9 +89,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def write_identity(folder: RunFolder, identity: RunIdentity) -> None:
-    """Say what this run is."""
+def write_identity(folder: RunFolder, identity: RunIdentity, results: str | None = None) -> None:
+    """Say what this run is, and where its results are if not in its folder."""
     tree = asdict(identity) | {"versions": versions()}
+    if results is not None:
+        tree["results"] = results
     write_whole(folder.identity, json.dumps(tree, indent=1))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from saccade.jobs.options import RunOptions
 from saccade.pipeline.errors import ResumeRefused
 from saccade.pipeline.sources.base import Identity
 from saccade.pipeline.sources.identities import moved_on
+from saccade.pipeline.store import remove_result
 from saccade.workers.folder import RunFolder
 from saccade.workers.tasks import ImageEntry
 
@@ -118,6 +118,5 @@ def start_over(folder: RunFolder, journal: Journal, names: Iterable[str]) -> Non
     """Forget what was made of some images; written down first, so that a crash forgets nothing."""
     for name in sorted(names):
         journal.append({"kind": "restart", "image": name})
-        for path in (folder.result(name), folder.image_plan(name).parent):
-            if path.exists():
-                shutil.rmtree(path)
+        remove_result(folder.result(name))
+        remove_result(folder.image_plan(name).parent)

@@ -1,7 +1,7 @@
 """Where a result's bytes lie: whole objects by key, replaced at once. Knows no array and no image.
 
-A key is a path relative to the result's root, with ``/`` between its parts. Object stores can come
-in by answering the same five questions.
+A key is a path relative to the result's root, with ``/`` between its parts. Object stores answer
+the same questions in ``store_object_shelf``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -56,7 +56,11 @@ class Shelf(Protocol):
         ...
 
     def as_zarr(self) -> Store:
-        """The same objects for zarr to read."""
+        """The same objects for zarr to read, inside ``asked``."""
+        ...
+
+    def asked(self) -> AbstractContextManager[None]:
+        """Around reading through zarr: a place that does not answer is no damage."""
         ...
 
 
@@ -132,6 +136,10 @@ class LocalShelf:
         from zarr.storage import LocalStore
 
         return LocalStore(self.root, read_only=True)
+
+    def asked(self) -> AbstractContextManager[None]:
+        """A folder's own errors say what is the matter."""
+        return nullcontext()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from obstore.store import ObjectStore, S3Store
 from faulty_proxy import FaultyProxy, serving
+from obstore.store import ObjectStore, S3Store
 
 START_SECONDS = 120
 ACCOUNT = {

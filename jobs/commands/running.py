@@ -52,6 +52,10 @@ def run_command(
         int, typer.Option(help="Failures of one unit until its image is set aside.", min=1)
     ] = 3,
     grace: Annotated[float, typer.Option(help="Seconds to finish units on SIGTERM.")] = 30.0,
+    results: Annotated[
+        str | None,
+        typer.Option(help="Put results below s3://BUCKET/PREFIX (gs://, az://) instead."),
+    ] = None,
     fsync: Annotated[bool, typer.Option(help="Force every shard to disk.")] = False,
     force: Annotated[
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
@@ -70,6 +74,7 @@ def run_command(
         gpu_memory=amount(gpu_memory),
         max_failures=max_failures,
         grace_seconds=grace,
+        results=results,
         fsync=fsync,
         force=force,
         retry=retry,
@@ -111,7 +116,10 @@ def _tell_end(summary: RunSummary, output: Path) -> None:
         complaints.print(f"set aside: {name}: {reason}", markup=False, highlight=False)
     if summary.quarantined:
         complaints.print("mend what is wrong with them and run again with --retry", markup=False)
-    screen.print(f"{len(summary.complete)} results in {output / 'results'}", highlight=False)
+    from saccade.pipeline.results_place import results_elsewhere
+
+    place = results_elsewhere(output) or output / "results"
+    screen.print(f"{len(summary.complete)} results in {place}", highlight=False)
 
 
 @app.command("demo")

@@ -294,7 +294,7 @@ def test_copies_never_take_more_than_allowed(
     monkeypatch.setenv("SACCADE_CACHE_SIZE", str(room))
     for uri in uris:
         open_source(uri).close()
-        kept = [path for path in cache_root().rglob("*.png")]
+        kept = list(cache_root().rglob("*.png"))
         assert sum(path.stat().st_size for path in kept) <= room
     assert {path.name for path in kept} == {"2.png", "3.png"}, "those used last stay"
 

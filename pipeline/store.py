@@ -161,8 +161,7 @@ class ImageStore:
         if not spec.area.contains(box):
             raise StoreError(f"{self._name}/{array}: {box} is not inside {spec.area}")
         try:
-            with self._shelf.asked():
-                values = self._open_array(array)[(..., *box.slices)]
+            values = self._shelf.asked(lambda: self._open_array(array)[(..., *box.slices)])
         except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
             raise StoreError(
                 f"{self._name}/{array}: {box} can't be read ({error}); a file of it is missing or "

@@ -6,19 +6,21 @@ there at all. Whatever the store refuses stops the run: no other image would far
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from saccade.pipeline import remote
 from saccade.pipeline.errors import NoSuchObject, SourceError, StorageGone, StoreError
-from saccade.pipeline.remote_stores import join, named_errors, store_at
+from saccade.pipeline.remote_stores import join, persistently, store_at
 from saccade.pipeline.store_shelf import LocalShelf, Shelf
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
+
+T = TypeVar("T")
 
 ROOT_DOCUMENT = "zarr.json"
 Where = Path | str
@@ -71,11 +73,10 @@ class ObjectShelf:
 
         return ObjectStore(store_at(self.root), read_only=True)
 
-    @contextmanager
-    def asked(self) -> Iterator[None]:
-        """What the store says while zarr reads, by this package's names."""
-        with _named(self.root), named_errors(self.root):
-            yield
+    def asked(self, do: Callable[[], T]) -> T:
+        """Read through zarr; what the store says goes by this package's names."""
+        with _named(self.root):
+            return persistently(self.root, do)
 
 
 @contextmanager

@@ -9,17 +9,19 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import uuid4
 
 from saccade.pipeline.errors import StorageFull, StoreError
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
+
+T = TypeVar("T")
 
 PARTIAL = ".partial"
 """How the name ends of what is not in place yet."""
@@ -59,8 +61,8 @@ class Shelf(Protocol):
         """The same objects for zarr to read, inside ``asked``."""
         ...
 
-    def asked(self) -> AbstractContextManager[None]:
-        """Around reading through zarr: a place that does not answer is no damage."""
+    def asked(self, do: Callable[[], T]) -> T:
+        """Read through zarr: a place that does not answer is asked again, and is no damage."""
         ...
 
 
@@ -137,9 +139,9 @@ class LocalShelf:
 
         return LocalStore(self.root, read_only=True)
 
-    def asked(self) -> AbstractContextManager[None]:
-        """A folder's own errors say what is the matter."""
-        return nullcontext()
+    def asked(self, do: Callable[[], T]) -> T:
+        """Read; a folder's own errors say what is the matter."""
+        return do()
 
 
 def _sync_folder(folder: Path) -> None:

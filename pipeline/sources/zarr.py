@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
@@ -17,7 +16,7 @@ from zarr.storage import ObjectStore
 from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.remote import list_below
-from saccade.pipeline.remote_stores import is_remote, is_web, named_errors, store_at
+from saccade.pipeline.remote_stores import is_remote, is_web, persistently, store_at
 from saccade.pipeline.sources.base import Identity, Level, PixelSize
 from saccade.pipeline.sources.identities import objects_identity
 from saccade.pipeline.sources.ome import json_pixel_size, one_plane
@@ -30,6 +29,8 @@ from saccade.pipeline.sources.reader import (
     numbered,
     opening,
 )
+
+T = TypeVar("T")
 
 DOCUMENTS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
@@ -49,12 +50,15 @@ class ZarrSource(Reader):
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        with opening(uri, "zarr array or OME-Zarr image"), self._asked():
-            node = zarr.open(store=_store(uri), mode="r")
-            if isinstance(node, zarr.Array):
-                self._describe_array(node)
-            else:
-                self._describe_group(node)
+        with opening(uri, "zarr array or OME-Zarr image"):
+            self._asked(self._open)
+
+    def _open(self) -> None:
+        node = zarr.open(store=_store(self.uri), mode="r")
+        if isinstance(node, zarr.Array):
+            self._describe_array(node)
+        else:
+            self._describe_group(node)
 
     def _describe_array(self, array: Array) -> None:
         self.format = f"zarr v{array.metadata.zarr_format}"
@@ -95,16 +99,15 @@ class ZarrSource(Reader):
     def _decode(self, level: int, box: Box) -> np.ndarray:
         spans = {"y": slice(box.y0, box.y1), "x": slice(box.x0, box.x1), "c": slice(None)}
         index = tuple(spans.get(axis, 0) for axis in self._axes)
-        with self._asked():
-            pixels = np.asarray(self._arrays[level][index])
+        pixels = self._asked(lambda: np.asarray(self._arrays[level][index]))
         kept = [axis for axis in self._axes if axis in "yxc"]
         order = [kept.index(axis) for axis in "yxc" if axis in kept]
         ordered = pixels.transpose(order).reshape(*box.shape, self.channels)
         return ordered.astype(self.dtype, order="C", copy=True)
 
-    def _asked(self) -> AbstractContextManager[None]:
+    def _asked(self, do: Callable[[], T]) -> T:
         """What an object store says goes by this package's names, and never for damage."""
-        return named_errors(self.uri) if is_remote(self.uri) else nullcontext()
+        return persistently(self.uri, do) if is_remote(self.uri) else do()
 
     def identity(self) -> Identity:
         """Hash of the metadata documents, and sizes and modification times of all files.

@@ -14,6 +14,7 @@ from saccade.jobs.hardware import WorkerChoice, choose_device
 from saccade.jobs.identity import RunIdentity, read_identity, write_identity
 from saccade.jobs.journal import Journal, Replay
 from saccade.jobs.options import RunOptions
+from saccade.jobs.results_place import settle_results
 from saccade.jobs.resuming import Asked, images_to_restart, start_over
 from saccade.jobs.settling import settle
 from saccade.jobs.starting import ray_begun, seems_ended
@@ -80,8 +81,11 @@ def open_run(
         with folder_locked(folder.lock):
             # another driver may have settled it since
             now = replace(now, torch_threads=_torch_threads(folder, options))
+            known = read_identity(folder) is not None
+            results = settle_results(folder, options.results, known=known)
             journal = stack.enter_context(_take_over(folder, now, asked, stock, options))
-            _write_facts(folder, now, recipe, model_folder, listed)
+            _write_facts(folder, now, recipe, model_folder, results)
+            listed.merged_into(folder.images, Catalogue.opened(folder.images))
             settled = settle(folder, recipe, now.model_hashes, model_folder)
         spec = _worker_spec(folder, settled, model_folder, now, device, options)
         crash = _charge_crash(folder, journal, stock)
@@ -145,11 +149,10 @@ def _write_facts(
     identity: RunIdentity,
     recipe: Recipe,
     model_folder: Path,
-    listed: Catalogue,
+    results: str | None,
 ) -> None:
-    write_identity(folder, identity, model_folder)
+    write_identity(folder, identity, model_folder, results)
     write_whole(folder.recipe, recipe_text(recipe))
-    listed.merged_into(folder.images, Catalogue.opened(folder.images))
 
 
 # ------------------------------------------------------------------------------- who works on it?

@@ -66,5 +66,8 @@ class RunOptions:
     """Start over what was made with another recipe, weights or image."""
     retry: bool = False
     """Begin images again that were set aside."""
+    results: str | None = None
+    """Where results go: a URI in an object store; None leaves them in the run's folder, or where
+    it is known to have them."""
     fsync: bool = False
     """Force every shard to disk before its receipt; for storage that may lose power."""

@@ -57,6 +57,10 @@ def run_command(
         str, typer.Option(help="Only part i of n of the images: 'i/n'; others run the others.")
     ] = "1/1",
     grace: Grace = 30.0,
+    results: Annotated[
+        str | None,
+        typer.Option(help="Put results below s3://BUCKET/PREFIX (gs://, az://) instead."),
+    ] = None,
     fsync: Fsync = False,
     force: Annotated[
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
@@ -80,6 +84,7 @@ def run_command(
         max_quarantined=share(max_quarantined),
         shard=Shard.parse(shard),
         grace_seconds=grace,
+        results=results,
         fsync=fsync,
         force=force,
         retry=retry,

@@ -94,9 +94,9 @@ def test_killed_at_any_request_and_resumed_it_ends_with_the_same_bytes(
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
     """Stalls are noticed soon."""
-    monkeypatch.setattr("saccade.pipeline.remote_stores.SILENT_SECONDS", 1.0)
-    monkeypatch.setenv("SACCADE_RETRY_SECONDS", "101")
-    bucket.proxy.stall_seconds = 2.0
+    monkeypatch.setattr("saccade.pipeline.remote_stores.SILENT_SECONDS", 3.0)
+    monkeypatch.setenv("SACCADE_RETRY_SECONDS", "601")
+    bucket.proxy.stall_seconds = 4.0
 
 
 def entries(inputs: Path, bucket: Bucket) -> list[ImageEntry]:

@@ -188,14 +188,15 @@ def test_neighbouring_tiles_come_with_one_request(tmp_path: Path, bucket: Bucket
         assert bucket.proxy.requests == {"GET": 1}, "tiles that were decoded are kept"
 
 
+@pytest.mark.slow
 def test_faults_on_the_way_change_no_pixel(
     tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saccade.pipeline.remote_stores.SILENT_SECONDS", 1.0)
-    monkeypatch.setenv("SACCADE_RETRY_SECONDS", "100")  # a store of this test's own
+    monkeypatch.setattr("saccade.pipeline.remote_stores.SILENT_SECONDS", 3.0)
+    monkeypatch.setenv("SACCADE_RETRY_SECONDS", "601")  # a store of this test's own
     path = cog(tmp_path / "a.tif", picture())
     uri = bucket.put("a.tif", path)
-    bucket.proxy.stall_seconds = 2.0
+    bucket.proxy.stall_seconds = 4.0
     bucket.proxy.rates = {"500": 0.1, "503": 0.1, "reset": 0.1, "slow": 0.1, "stall": 0.04}
     with closing(open_source(path)) as here, closing(open_source(uri)) as there:
         assert_same(here, there)

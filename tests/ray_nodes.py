@@ -17,7 +17,29 @@ from pathlib import Path
 
 PATIENCE_SECONDS = 500
 OBJECT_STORE_NBYTES = 80_000_000
-JOIN_TRIES = 9
+JOIN_TRIES = 3
+AGENTS = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export")
+PATIENT_RAY = """
+# ray start, but for the half minute after which it gives a node up: a busy machine takes longer
+import sys, time
+from ray._private import services
+
+ask = services.get_node
+
+def ask_patiently(*arguments, **named):
+    for _ in range(300):
+        try:
+            return ask(*arguments, **named)
+        except RuntimeError:
+            time.sleep(1)
+    return ask(*arguments, **named)
+
+services.get_node = ask_patiently
+from ray.scripts.scripts import main
+
+sys.argv[0] = "ray"
+main()
+"""
 PLENTY_NBYTES = 4 * 2**30
 
 
@@ -62,10 +84,9 @@ class Node:
     """One node: a ``ray start --block`` and all that it started."""
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
-        program = str(Path(sys.executable).with_name("ray"))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, closed with the node
         self._process = subprocess.Popen(
-            [program, "start", "--block", *arguments],
+            [sys.executable, "-c", PATIENT_RAY, "start", "--block", *arguments],
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env=dict(environment),
@@ -144,13 +165,14 @@ class Nodes:
         shared = ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"]
         shared.append(f"--object-store-memory={OBJECT_STORE_NBYTES}")
         shared.append(f"--memory={PLENTY_NBYTES}")
-        shared.append(f"--dashboard-agent-listen-port={free_port()}")
+        # Ray waits 15 seconds, no more, for its agents to say which ports they chose
+        shared += [f"--{agent}-port={free_port()}" for agent in AGENTS]
         node = Node([*map(str, arguments), *shared], self.environment)
         self._nodes.append(node)
         return node
 
     def _up(self, *arguments: object) -> Node:
-        """A node that is up; Ray gives it half a minute, not much on a busy machine."""
+        """A node that is up."""
         for _ in range(JOIN_TRIES):
             node = self._start(*arguments)
             while not (node.up or node.ended):

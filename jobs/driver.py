@@ -16,7 +16,7 @@ from typing import Any
 
 from saccade.jobs.folders import OpenRun, open_run
 from saccade.jobs.journal import Record
-from saccade.jobs.manifest import check_names, check_overrides, find_images
+from saccade.jobs.manifest import ListOptions, list_images
 from saccade.jobs.options import RunOptions
 from saccade.jobs.stages import last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
@@ -68,7 +68,7 @@ def run(
 
     Args:
         recipe: a recipe, or the path of its file.
-        images: files, folders, globs, manifests, or entries.
+        images: files, folders, globs, URLs, manifests, or entries.
         output: the run's folder.
         options: how to run.
         model_folder: what relative paths of models are relative to; by default the recipe's folder.
@@ -83,18 +83,11 @@ def run(
     options = options or RunOptions()
     base = model_folder or (Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent)
     tree = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    entries = _entries(images)
-    check_names(entries)
-    check_overrides(entries, tree)
+    how = ListOptions(skip=options.skip_missing)
+    entries = list_images(images, output=Path(output), recipe=tree, options=how)
     with open_run(Path(output), tree, base.absolute(), entries, options) as opened:
         loop = RunLoop(opened, options, observe or _nobody, stop or StopSignal())
         return loop.drive()
-
-
-def _entries(images: Sequence[str | Path | ImageEntry]) -> tuple[ImageEntry, ...]:
-    given = tuple(image for image in images if isinstance(image, ImageEntry))
-    named = [str(image) for image in images if not isinstance(image, ImageEntry)]
-    return given + (find_images(named) if named else ())
 
 
 def _nobody(tally: Tally, over: bool) -> None:
@@ -190,7 +183,7 @@ class RunLoop:
 
     def _next_stage(self, name: str, number: int) -> None:
         flying = self._flying[name]
-        passes = len(self._opened.recipe.passes)
+        passes = len(self._opened.recipe.overridden(dict(flying.entry.overrides)).passes)
         if number < last_stage(passes):
             self._open_stage(flying.entry, number + 1)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from saccade.jobs.hardware import (
 )
 from saccade.jobs.identity import RunIdentity, read_identity, write_identity
 from saccade.jobs.journal import Journal, Replay
-from saccade.jobs.manifest import entry_to_json
+from saccade.jobs.listing import entry_to_json, record_skipped
 from saccade.jobs.options import RunOptions
 from saccade.jobs.placing import gpus_for, place
 from saccade.jobs.resuming import images_to_restart, known_images, start_over
@@ -122,12 +122,13 @@ def _charge_crash(folder: RunFolder, journal: Journal, stock: Stock) -> str:
 
 
 def _write_facts(
-    folder: RunFolder, identity: RunIdentity, recipe: Recipe, entries: Iterable[ImageEntry]
+    folder: RunFolder, identity: RunIdentity, recipe: Recipe, entries: Sequence[ImageEntry]
 ) -> None:
     write_identity(folder, identity)
     write_whole(folder.recipe, recipe_text(recipe))
     union = known_images(folder) | {entry.name: entry for entry in entries}
     write_whole(folder.images, "".join(entry_to_json(e) + "\n" for e in union.values()))
+    record_skipped(folder, entries)
 
 
 # ------------------------------------------------------------------------------- who works on it?

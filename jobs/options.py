@@ -33,5 +33,7 @@ class RunOptions:
     """Start over what was made with another recipe, weights or image."""
     retry: bool = False
     """Begin images again that were set aside."""
+    skip_missing: bool = False
+    """Go on without images, rows and names that can't be used."""
     fsync: bool = False
     """Force every shard to disk before its receipt; for storage that may lose power."""

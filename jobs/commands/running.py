@@ -9,7 +9,9 @@ import typer
 
 from saccade.jobs.commands.words import (
     EXIT_QUARANTINED,
+    Asset,
     Device,
+    Formats,
     GpuMemory,
     HostMemory,
     Images,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from saccade.jobs.driver import RunSummary
     from saccade.jobs.options import RunOptions
+    from saccade.pipeline.recipe import Recipe
     from saccade.workers.tasks import ImageEntry
 
 app = typer.Typer()
@@ -57,10 +60,16 @@ def run_command(
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
     ] = False,
     retry: Annotated[bool, typer.Option(help="Begin images again that were set aside.")] = False,
+    formats: Formats = None,
+    asset: Asset = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Go on without what can't be used of the list.")
+    ] = False,
 ) -> None:
     """Run a recipe over images. The same command again goes on where it stopped."""
-    from saccade.jobs.manifest import find_images, with_pixel_size
+    from saccade.jobs.manifest import ListOptions, list_images
     from saccade.jobs.options import RunOptions
+    from saccade.pipeline.recipe_file import load_recipe
 
     options = RunOptions(
         workers=workers,
@@ -74,23 +83,32 @@ def run_command(
         force=force,
         retry=retry,
     )
-    entries = with_pixel_size(find_images(images), mpp=mpp, gsd=gsd)
-    summary = _drive(recipe, entries, output, options)
+    tree = load_recipe(recipe)
+    listed = list_images(
+        images,
+        output=output,
+        recipe=tree,
+        options=ListOptions(formats, asset, mpp=mpp, gsd=gsd, skip=skip_missing),
+    )
+    if listed.problems:
+        complaints.print(listed.told(output), markup=False, highlight=False)
+    summary = _drive(tree, recipe.parent, listed, output, options)
     _tell_end(summary, output)
+    if listed.problems:
+        skipped = f"{listed.problems} skipped, listed in {output / 'skipped.jsonl'}"
+        complaints.print(skipped, markup=False, highlight=False)
     if summary.quarantined:
         raise typer.Exit(EXIT_QUARANTINED)
 
 
 def _drive(
-    recipe: Path, entries: Sequence[ImageEntry], output: Path, options: RunOptions
+    recipe: Recipe, base: Path, entries: Sequence[ImageEntry], output: Path, options: RunOptions
 ) -> RunSummary:
     """Run with progress on the screen, heeding signals."""
     from saccade.jobs.starting import ray_begun, seems_ended
     from saccade.jobs.stopping import StopSignal, heeding_signals
-    from saccade.pipeline.recipe_file import load_recipe
     from saccade.workers.folder import RunFolder
 
-    tree = load_recipe(recipe)
     ended = seems_ended(RunFolder(output).journal, (entry.name for entry in entries), options)
     with heeding_signals(StopSignal()) as stop, ray_begun(options, needed=not ended):
         from saccade.jobs.driver import run
@@ -98,9 +116,8 @@ def _drive(
 
         progress = Progress(screen)
         try:
-            base = recipe.parent
             return run(
-                tree, entries, output, options, model_folder=base, observe=progress, stop=stop
+                recipe, entries, output, options, model_folder=base, observe=progress, stop=stop
             )
         finally:
             progress.close()

@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from saccade.jobs.manifest_places import is_remote, resolved, suffix_of
 from saccade.jobs.problems import Problem
+from saccade.pipeline.errors import SourceError
+from saccade.pipeline.remote_stores import join
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm")
 PHOTO_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg", ".zarr")
@@ -57,7 +58,7 @@ Found = Iterator[Place | Problem]
 
 def find(argument: str, formats: Formats) -> Found:
     """The images behind one argument, or why there are none."""
-    if is_remote(argument) and not argument.startswith("file://"):
+    if is_remote(argument):
         return _find_remote(argument, formats)
     return _find_local(resolved(argument, "."), argument, formats)
 
@@ -113,17 +114,16 @@ def _belongs_to_another(path: str) -> bool:
 
 
 def _find_remote(url: str, formats: Formats) -> Found:
-    key = urlsplit(url).path
-    if "*" in key:
+    if "*" in url:
         return _matching(url, formats)
     if url.endswith("/") or not suffix_of(url):
         return _below(url, formats, lambda _: True)
-    return iter([Place(url.rstrip("/"), seen=False)])
+    return iter([Place(url, seen=False)])
 
 
 def _matching(pattern: str, formats: Formats) -> Found:
     """What matches a pattern; ``**`` stands for any number of folders, ``*`` for part of a name."""
-    fixed = posixpath.dirname(pattern[: pattern.index("*")]) + "/"
+    fixed = posixpath.dirname(pattern[: pattern.index("*")])
     matches = _pattern(pattern).fullmatch
     found = False
     for one in _below(fixed, formats, lambda url: matches(url) is not None):
@@ -141,43 +141,45 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 def _below(prefix: str, formats: Formats, wanted: Callable[[str], bool]) -> Found:
     """Images below a prefix, in the order of the listing; a zarr is one of them."""
-    from saccade.pipeline.errors import SaccadeError
     from saccade.pipeline.remote import list_below
 
-    sieve = _Sieve(formats, len(prefix.rstrip("/")) + 1)
+    sieve = Sieve(formats)
     try:
-        for url, _ in list_below(prefix):
-            image = sieve.image_of(url)
-            if image and wanted(image):
-                yield Place(image, seen=True)
-    except SaccadeError as error:
+        for key, _ in list_below(prefix):
+            image = sieve.image_of(key)
+            if image and wanted(url := join(prefix, image)):
+                yield Place(url, seen=True)
+    except SourceError as error:
         yield Problem(prefix, f"can't be listed: {error}")
 
 
-class _Sieve:
-    """Tells images from the objects that belong to them, as a listing names one after the other."""
+class Sieve:
+    """Tells images from the objects that belong to them, as a listing names one after the other.
 
-    def __init__(self, formats: Formats, start: int) -> None:
-        self._formats, self._start = formats, start
+    Stores list by name, so that a zarr's objects come together and a MIRAX file before its folder.
+    """
+
+    def __init__(self, formats: Formats) -> None:
+        self._formats = formats
         self._zarr = ""
         self._miraxes: set[str] = set()
 
-    def image_of(self, url: str) -> str:
+    def image_of(self, key: str) -> str:
         """The image that an object is or begins; nothing for others."""
-        folders = url[self._start :].split("/")
-        if any(part.startswith(".") for part in folders[:-1]):
+        *folders, name = key.split("/")
+        if any(part.startswith(".") for part in folders):
             return ""
-        for depth, part in enumerate(folders[:-1], 1):
+        for depth, part in enumerate(folders, 1):
             if part.endswith(ZARR):
-                return self._zarr_of(url[: self._start] + "/".join(folders[:depth]))
-        if url.endswith(MIRAX):
-            self._miraxes.add(url.removesuffix(MIRAX))
-        hidden = folders[-1].startswith(".") or posixpath.dirname(url) in self._miraxes
-        return url if self._formats.take(url) and not hidden else ""
+                return self._zarr_of("/".join(folders[:depth]))
+        if name.endswith(MIRAX):
+            self._miraxes.add(key.removesuffix(MIRAX))
+        apart = not name.startswith(".") and "/".join(folders) not in self._miraxes
+        return key if apart and self._formats.take(name) else ""
 
-    def _zarr_of(self, url: str) -> str:
+    def _zarr_of(self, key: str) -> str:
         """A zarr, at the first of its objects."""
-        if url == self._zarr or not self._formats.take(url):
+        if key == self._zarr or not self._formats.take(key):
             return ""
-        self._zarr = url
-        return url
+        self._zarr = key
+        return key

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from saccade.jobs.finding import IMAGE_SUFFIXES, Formats, find
 from saccade.jobs.listing import Listing, entry_from_json, entry_to_json
 from saccade.jobs.manifest_files import READERS, rows_of
-from saccade.jobs.manifest_places import folder_of, is_remote, resolved, suffix_of
+from saccade.jobs.manifest_places import folder_of, resolved, suffix_of
 from saccade.jobs.manifest_rows import Row, Unusable, entry_of, positive
 from saccade.jobs.manifest_stac import is_item, row_of_item
-from saccade.jobs.naming import NAME_PATTERN, NAME_RULE, name_of
+from saccade.jobs.naming import NAME_PATTERN, NAME_RULE, alternatives, name_of
 from saccade.jobs.opening import open_bytes
-from saccade.jobs.presence import Claim, Presence
+from saccade.jobs.presence import Claim, checked
 from saccade.jobs.problems import Problem
 from saccade.pipeline.errors import ManifestError, SaccadeError
 from saccade.pipeline.recipe import Recipe
@@ -65,6 +65,8 @@ class ListOptions:
     """Metres per pixel, likewise."""
     skip: bool = False
     """Go on without what can't be used."""
+    rename: bool = False
+    """Tell images of one name apart by the folder before it, or a number."""
 
 
 def list_images(
@@ -132,12 +134,13 @@ def read_images(
     check_pixel_size(options.mpp, options.gsd)
     unfit = _Fitting(recipe) if recipe else _fits
     claims = (claim for argument in arguments for claim in _claims(argument, options))
-    for one in Presence().checked(claims):
+    for one in checked(claims):
         if isinstance(one, Problem):
             yield one
             continue
         entry = sized(one.entry, mpp=options.mpp, gsd=options.gsd)
-        yield _unnamed(entry, one.where) or unfit(entry) or _twice(kept.add(entry), entry) or entry
+        wrong = _unnamed(entry, one.where) or unfit(entry)
+        yield wrong or (_renamed if options.rename else _kept)(entry, kept)
 
 
 def _claims(argument: str | Path | ImageEntry, options: ListOptions) -> Iterator[Claim | Problem]:
@@ -151,9 +154,8 @@ def _claims(argument: str | Path | ImageEntry, options: ListOptions) -> Iterator
             if isinstance(found, Problem):
                 yield found
             else:
-                uri = found.uri
-                name = name_of(uri if is_remote(uri) else Path(uri))
-                yield Claim(ImageEntry(name, uri), uri, found.seen)
+                entry = ImageEntry(name_of(found.uri), found.uri)
+                yield Claim(entry, found.uri, found.seen)
 
 
 def _unnamed(entry: ImageEntry, where: str) -> Problem | None:
@@ -161,6 +163,19 @@ def _unnamed(entry: ImageEntry, where: str) -> Problem | None:
     if NAME_PATTERN.fullmatch(entry.name):
         return None
     return Problem(where, f"name {entry.name!r}: {NAME_RULE}")
+
+
+def _kept(entry: ImageEntry, listing: Listing) -> ImageEntry | Problem:
+    return _twice(listing.add(entry), entry) or entry
+
+
+def _renamed(entry: ImageEntry, listing: Listing) -> ImageEntry:
+    """The entry under the first name that is free."""
+    for name in alternatives(entry.name, entry.uri):
+        renamed = replace(entry, name=name)
+        if listing.add(renamed) is None:
+            return renamed
+    raise AssertionError("numbers do not end")
 
 
 def _twice(first: ImageEntry | None, entry: ImageEntry) -> Problem | None:

@@ -1,20 +1,19 @@
 """Where images may lie: paths and URLs, as text. Pure.
 
-A place is a path on this machine's file system, or a URL with ``://``.
+A place is a path on this machine's file system, or the URL of an object (``is_remote``).
 """
 
 from __future__ import annotations
 
 import posixpath
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
+
+from saccade.pipeline.remote_stores import file_name, is_remote, is_web
+
+__all__ = ["folder_of", "is_remote", "last_part", "resolved", "suffix_of"]
 
 FILE = "file://"
-
-
-def is_remote(place: str) -> bool:
-    """Whether a place is a URL."""
-    return "://" in place
 
 
 def resolved(place: str, base: str) -> str:
@@ -34,21 +33,32 @@ def resolved(place: str, base: str) -> str:
 
 
 def _beneath(base: str, place: str) -> str:
-    """A relative place in an object store; ``..`` never leaves its root."""
-    scheme, bucket, folder, _, _ = urlsplit(base)
-    key = posixpath.normpath(posixpath.join("/", folder.lstrip("/"), place))
-    return urlunsplit((scheme, bucket, key, "", ""))
+    """A relative place in an object store; ``..`` never leaves the store's root."""
+    store, folder, query = _parts(base)
+    return f"{store}{posixpath.normpath(posixpath.join('/', folder, place))}{query}"
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Scheme and bucket or server; path; query (as of signed URLs), if that is one."""
+    path, mark, query = url.partition("?") if is_web(url) else (url, "", "")
+    scheme, _, rest = path.partition("://")
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}", key, mark + query
 
 
 def folder_of(place: str) -> str:
     """What relative paths in a manifest start from."""
     if is_remote(place):
-        scheme, bucket, key, _, _ = urlsplit(place)
-        return urlunsplit((scheme, bucket, posixpath.dirname(key), "", ""))
+        store, key, query = _parts(place)
+        return f"{store}/{posixpath.dirname(key)}{query}"
     return str(Path(place).parent)
 
 
+def last_part(place: str) -> str:
+    """The file's name, that of a URL without its query."""
+    return file_name(place) if is_remote(place) else Path(place).name
+
+
 def suffix_of(place: str) -> str:
-    """The suffix in small letters, that of a URL without its query."""
-    path = urlsplit(place).path if is_remote(place) else place
-    return posixpath.splitext(path.rstrip("/"))[1].lower()
+    """The suffix in small letters."""
+    return posixpath.splitext(last_part(place))[1].lower()

@@ -13,10 +13,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from saccade.jobs.manifest_places import is_remote, resolved
+from saccade.jobs.manifest_places import resolved
 from saccade.jobs.naming import NAME_PATTERN, NAME_RULE, name_of
 from saccade.pipeline.errors import ManifestError
 from saccade.pipeline.recipe import ONLY, Recipe
@@ -54,7 +53,7 @@ def entry_of(row: Row, base: str) -> ImageEntry:
     if "image" not in row:
         raise ManifestError(f"column 'image' is missing; found {', '.join(map(str, row))}")
     uri = resolved(_text("image", row["image"]), base)
-    name = str(row.get("name", name_of(uri if is_remote(uri) else Path(uri))))
+    name = str(row.get("name", name_of(uri)))
     if not NAME_PATTERN.fullmatch(name):
         raise ManifestError(f"name {name[:LONGEST]!r}: {NAME_RULE}")
     return ImageEntry(

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+
+from saccade.jobs.manifest_places import folder_of, last_part
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,150}")
 NAME_RULE = "letters, digits and _ . @ + - only, at most 151, a letter or digit first"
+MAX_CHARS = 151
 FIRST_SLOTS = 1 << 10
 
 
 def name_of(path: Path | str) -> str:
     """A name for an image from its file or URL: the stem, in characters that any disk takes."""
-    text = urlsplit(path).path if isinstance(path, str) and "://" in path else str(path)
-    return plain(re.sub(r"(\.ome)?(\.[A-Za-z0-9]{1,6})$", "", Path(unquote(text)).name))
+    return plain(re.sub(r"(\.ome)?(\.[A-Za-z0-9]{1,6})$", "", last_part(str(path))))
 
 
 def plain(text: str) -> str:
     """A text as a name: what no name may hold becomes an underscore."""
     return re.sub(r"[^A-Za-z0-9_.@+-]+", "_", text).strip("._@+-")[:150] or "image"
+
+
+def alternatives(name: str, place: str) -> Iterator[str]:
+    """Names to try in turn: as it is, behind that of the folder, then with numbers. Never ends."""
+    yield name
+    folder = plain(last_part(folder_of(place)))
+    longer = f"{folder}_{name}"[:MAX_CHARS]
+    yield longer
+    yield from (f"{longer[: MAX_CHARS - 20]}-{number}" for number in count(2))
 
 
 class NameIndex:

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from urllib.parse import urlsplit
 
 from saccade.jobs.finding import ZARR
-from saccade.jobs.manifest_places import is_remote
+from saccade.jobs.manifest_places import is_remote, suffix_of
 from saccade.jobs.problems import Problem
+from saccade.pipeline.errors import SourceError
+from saccade.pipeline.remote_stores import join
 from saccade.workers.tasks import ImageEntry
 
-AT_ONCE = 32
+AT_ONCE = 64
 """Requests in flight, at most."""
-AHEAD = 256
+AHEAD = 512
 """Images that are looked at before the first of them is handed on."""
 ZARR_DOCUMENTS = ("zarr.json", ".zgroup", ".zarray")
 
@@ -33,22 +34,20 @@ class Claim:
     """Whether a listing named it, so that it is there."""
 
 
-@dataclass
-class Presence:
-    """Looks for what claims name, a bounded number at a time, and keeps their order."""
+def checked(claims: Iterable[Claim | Problem], ahead: int = AHEAD) -> Iterator[Claim | Problem]:
+    """The same in the same order, with a problem in place of an image that is missing.
 
-    at_once: int = AT_ONCE
-    """Requests in flight, at most."""
-    ahead: int = AHEAD
-    """Claims that are held, at most."""
+    A window of them is looked at before the first is handed on; what lies behind the network is
+    asked for at once, a bounded number at a time.
 
-    def checked(self, claims: Iterable[Claim | Problem]) -> Iterator[Claim | Problem]:
-        """The same in the same order, with a problem in place of an image that is missing."""
-        waiting = iter(claims)
-        with ThreadPoolExecutor(self.at_once) as pool:
-            while window := list(islice(waiting, self.ahead)):
-                far = any(_asks_network(one) for one in window)
-                yield from pool.map(look, window) if far else map(look, window)
+    Raises:
+        StorageGone: an object store does not answer.
+    """
+    waiting = iter(claims)
+    with ThreadPoolExecutor(AT_ONCE, "presence") as pool:
+        while window := list(islice(waiting, ahead)):
+            far = any(_asks_network(one) for one in window)
+            yield from pool.map(look, window) if far else map(look, window)
 
 
 def _asks_network(one: Claim | Problem) -> bool:
@@ -71,19 +70,30 @@ def _places(entry: ImageEntry) -> list[str]:
 
 
 def missing(place: str) -> str:
-    """Why there is no image at a place; empty where something is."""
+    """Why there is no image at a place; empty where something is.
+
+    Raises:
+        StorageGone: an object store does not answer.
+    """
     if not is_remote(place):
         return "" if os.path.exists(place) else "no such file"  # noqa: PTH110
-    from saccade.pipeline.errors import SaccadeError
+    urls = [place]
+    if suffix_of(place) == ZARR:
+        urls = [join(place, name) for name in ZARR_DOCUMENTS]
+    said = ""
+    for url in urls:
+        why = _absent(url)
+        if not why:
+            return ""
+        said = said or why
+    return said
+
+
+def _absent(url: str) -> str:
     from saccade.pipeline.remote import head
 
-    documents = [f"{place}/{name}" for name in ZARR_DOCUMENTS]
-    said = ""
-    for url in documents if urlsplit(place).path.endswith(ZARR) else [place]:
-        try:
-            head(url)
-        except SaccadeError as error:
-            said = said or str(error)
-        else:
-            return ""
-    return said
+    try:
+        head(url)
+    except SourceError as error:
+        return str(error).removeprefix(f"{url}: ")
+    return ""

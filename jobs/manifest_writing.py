@@ -75,7 +75,7 @@ def writer_for(path: Path) -> Callable[[RowSpool, IO[bytes]], None]:
 def csv_lines(rows: RowSpool) -> Iterator[str]:
     """The lines of a CSV file, the header first."""
     echo = _Echo()
-    writer = csv.DictWriter(echo, rows.columns, lineterminator="\n")  # type: ignore[arg-type]
+    writer = csv.DictWriter(echo, rows.columns, lineterminator="\n")
     yield writer.writeheader()
     for row in rows:
         yield writer.writerow(row)

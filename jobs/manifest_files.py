@@ -153,8 +153,8 @@ def _parquet_rows(file: BinaryIO) -> Rows:
         batches = table.iter_batches(BATCH_ROWS, use_threads=False)
         rows = (row for batch in batches for row in batch.to_pylist())
         yield from ((number, _object(row)) for number, row in enumerate(rows, 1))
-    except ValueError as error:  # what pyarrow raises of a damaged file is one
-        raise ManifestError(f"not Parquet: {error}") from error
+    except (ValueError, OSError) as error:  # pyarrow raises both of damaged files
+        raise ManifestError(f"not Parquet: {str(error).strip()}") from error
 
 
 def _plain_columns(columns: list[str]) -> list[str]:

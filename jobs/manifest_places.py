@@ -29,7 +29,7 @@ def resolved(place: str, base: str) -> str:
         return place
     if is_remote(base) and not posixpath.isabs(place):
         return _beneath(base, place)
-    return str((Path(base) / place).absolute())
+    return str(Path(Path.cwd(), base, place))
 
 
 def _beneath(base: str, place: str) -> str:

@@ -15,6 +15,8 @@ MAX_ITEM_CHARS = 16 << 20
 """Longest value that is taken for one."""
 BLOCK_NBYTES = 1 << 16
 _BLANKS = " \t\r\n"
+_BEHIND = frozenset(_BLANKS + ",:]}")
+"""What may follow a value."""
 
 
 class JsonDamage(ValueError):
@@ -89,7 +91,8 @@ class _Text:
         while True:
             try:
                 value, end = self._parse(self._window, self._at)
-                if end < len(self._window) or self._ended:  # else a number might go on
+                # a number that is cut short is one, too
+                if self._ended or self._window[end : end + 1] in _BEHIND:
                     self._at = end
                     return value
             except (ValueError, RecursionError) as error:

@@ -11,7 +11,7 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any, overload
 
@@ -30,12 +30,16 @@ PROBLEM_FILE = "{run}.problems.jsonl"
 
 def entry_to_json(entry: ImageEntry) -> str:
     """One line of ``images.jsonl``."""
-    return json.dumps({k: v for k, v in asdict(entry).items() if v not in (None, {})})
+    stated = ((name, getattr(entry, name)) for name in _FIELDS)
+    return json.dumps({name: value for name, value in stated if value not in (None, {})})
 
 
 def entry_from_json(line: str | bytes) -> ImageEntry:
     """The inverse of ``entry_to_json``."""
     return ImageEntry(**json.loads(line))
+
+
+_FIELDS = tuple(field.name for field in fields(ImageEntry))
 
 
 class Lines:

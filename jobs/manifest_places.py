@@ -5,6 +5,7 @@ A place is a path on this machine's file system, or the URL of an object (``is_r
 
 from __future__ import annotations
 
+import os
 import posixpath
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -29,7 +30,13 @@ def resolved(place: str, base: str) -> str:
         return place
     if is_remote(base) and not posixpath.isabs(place):
         return _beneath(base, place)
-    return str(Path(Path.cwd(), base, place))
+    return _tidy(posixpath.join(os.getcwd(), base, place))  # noqa: PTH109 - likewise
+
+
+def _tidy(path: str) -> str:
+    """A path without what says nothing; as a text, because pathlib never forgets a part's name."""
+    tidy = all(mark not in path for mark in ("//", "/./")) and not path.endswith(("/", "/."))
+    return path if tidy else str(Path(path))
 
 
 def _beneath(base: str, place: str) -> str:
@@ -56,7 +63,7 @@ def folder_of(place: str) -> str:
 
 def last_part(place: str) -> str:
     """The file's name, that of a URL without its query."""
-    return file_name(place) if is_remote(place) else Path(place).name
+    return file_name(place) if is_remote(place) else place.rstrip("/").rpartition("/")[2]
 
 
 def suffix_of(place: str) -> str:

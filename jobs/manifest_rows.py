@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from saccade.jobs.manifest_places import resolved
@@ -67,6 +68,11 @@ def entry_of(row: Row, base: str) -> ImageEntry:
 
 def unknown_column(columns: Sequence[str]) -> str:
     """What is wrong with the columns of a manifest; empty where nothing is."""
+    return _unknown_column(tuple(columns))
+
+
+@lru_cache(64)
+def _unknown_column(columns: tuple[str, ...]) -> str:
     twice = [column for column in dict.fromkeys(columns) if columns.count(column) > 1]
     if twice:
         return f"column {twice[0]!r} is there twice; rename or remove one"
@@ -118,7 +124,7 @@ def _pixels(row: Row) -> int | None:
 
 def _overrides(row: Row, base: str) -> dict[str, Any]:
     """Changes to the recipe as a tree."""
-    if wrong := unknown_column(list(row)):
+    if wrong := unknown_column(tuple(row)):
         raise ManifestError(wrong)
     tree: dict[str, Any] = {}
     for key, value in row.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from saccade.jobs.identity import RunIdentity, check_same
 from saccade.jobs.journal import Journal, Record
-from saccade.jobs.listing import entry_from_json
+from saccade.jobs.manifest import entry_from_json
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.errors import ResumeRefused
 from saccade.pipeline.sources.base import Identity

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from saccade.jobs.journal import read_records
-from saccade.jobs.listing import entry_from_json
+from saccade.jobs.manifest import entry_from_json
 from saccade.jobs.tally import ImageTally, Tally
 from saccade.pipeline.errors import UsageError
 from saccade.workers.folder import RunFolder

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any, overload
+from uuid import uuid4
 
 from saccade.jobs.naming import NameIndex
 from saccade.jobs.problems import MAX_LISTED, Problem
@@ -73,6 +74,11 @@ class Lines:
         self._end, self._count = place + len(text), self._count + 1
         return place
 
+    def descriptor(self) -> int:
+        """Of the file, with all that was added in it."""
+        self._file.flush()
+        return self._file.fileno()
+
     def after(self, place: int) -> Iterator[bytes]:
         """The line that begins at a place, and all that follow."""
         self._file.flush()
@@ -105,6 +111,10 @@ class Listing(Sequence[ImageEntry]):
             return self._at(first)
         self._images.add(entry_to_json(entry))
         return None
+
+    def descriptor(self) -> int:
+        """Of the open file that holds the images as they are now, one a line, as JSON."""
+        return self._images.descriptor()
 
     def note(self, problem: Problem) -> None:
         """Remember what was wrong."""
@@ -158,16 +168,18 @@ class Listing(Sequence[ImageEntry]):
     def write_problems(self, path: Path) -> None:
         """Write all problems to a file, one a line, as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+        partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+        with partial.open("wb") as file:
             file.writelines(line + b"\n" for line in self._problems.after(0))
+        partial.replace(path)
 
 
-def record_skipped(folder: RunFolder, entries: Sequence[ImageEntry]) -> None:
+def record_skipped(folder: RunFolder, listing: Listing | None) -> None:
     """Write down in the run what was listed and is gone on without; nothing where that is nothing.
 
-    What an earlier call went on without, and this one does not, is forgotten.
+    What an earlier list went on without, and this one does not, is forgotten. None is no new list.
     """
-    if isinstance(entries, Listing) and entries.problems:
-        entries.write_problems(folder.skipped)
-    else:
+    if listing is not None and listing.problems:
+        listing.write_problems(folder.skipped)
+    elif listing is not None:
         folder.skipped.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ order, and the list of those that were checked lies on disk (``Listing``). Opens
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,6 @@ __all__ = [
     "ListOptions",
     "Listing",
     "Problem",
-    "check_names",
-    "check_overrides",
     "entry_from_json",
     "entry_to_json",
     "find_images",
@@ -44,11 +42,10 @@ __all__ = [
     "name_of",
     "read_images",
     "read_manifest",
-    "with_pixel_size",
 ]
 
 MANIFEST_SUFFIXES = frozenset(READERS)
-Given = Sequence[str | Path | ImageEntry]
+Given = Iterable[str | Path | ImageEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +88,25 @@ def list_images(
     if isinstance(arguments, Listing):
         return arguments
     options = options or ListOptions()
-    listing = Listing()
-    for one in read_images(arguments, options, recipe, listing):
+    listing, asked = Listing(), list[str]()
+    for one in read_images(_noted(arguments, asked), options, recipe, listing):
         if isinstance(one, Problem):
             listing.note(one)
     if listing.problems and not options.skip:
         raise ManifestError(listing.told(output))
-    if not len(listing):
+    if asked and not len(listing):
         known = options.formats or " ".join(sorted(IMAGE_SUFFIXES))
-        asked = " ".join(str(argument) for argument in arguments)
         said = f"\n{listing.told(output)}" if listing.problems else ""
-        raise ManifestError(f"no images found in {asked}; looked for {known}{said}")
+        raise ManifestError(f"no images found in {' '.join(asked)}; looked for {known}{said}")
     return listing
+
+
+def _noted(arguments: Given, asked: list[str]) -> Iterator[str | Path | ImageEntry]:
+    """The arguments, of which those are noted that name images and are none themselves."""
+    for argument in arguments:
+        if not isinstance(argument, ImageEntry):
+            asked.append(str(argument))
+        yield argument
 
 
 def find_images(
@@ -260,35 +264,6 @@ def _names_passes(changes: Any) -> bool:
     return isinstance(changes, Mapping) and all(isinstance(c, Mapping) for c in changes.values())
 
 
-def check_names(entries: Iterable[ImageEntry]) -> None:
-    """Refuse names that could lead out of the run's folder, or meet in one place there.
-
-    Raises:
-        ManifestError: such names.
-    """
-    listing = Listing()
-    _refuse(listing, lambda e: _unnamed(e, e.uri) or _twice(listing.add(e), e), entries)
-
-
-def check_overrides(entries: Iterable[ImageEntry], recipe: Recipe) -> None:
-    """Refuse overrides that do not fit the recipe, before any work starts.
-
-    Raises:
-        ManifestError: a pass that does not exist, or a value that is not valid.
-    """
-    _refuse(Listing(), _Fitting(recipe), entries)
-
-
-def _refuse(
-    listing: Listing, wrong: Callable[[ImageEntry], Problem | None], entries: Iterable[ImageEntry]
-) -> None:
-    for entry in entries:
-        if problem := wrong(entry):
-            listing.note(problem)
-    if listing.problems:
-        raise ManifestError(listing.told(None))
-
-
 # -------------------------------------------------------------------------------------- pixel sizes
 
 
@@ -308,15 +283,3 @@ def check_pixel_size(mpp: float | None, gsd: float | None) -> None:
 def sized(entry: ImageEntry, *, mpp: float | None, gsd: float | None) -> ImageEntry:
     """An entry with a pixel size; its own wins."""
     return entry if entry.pixel_size else replace(entry, mpp=mpp, gsd=gsd)
-
-
-def with_pixel_size(
-    entries: Iterable[ImageEntry], *, mpp: float | None, gsd: float | None
-) -> tuple[ImageEntry, ...]:
-    """The entries with one pixel size for all; a manifest's own row wins.
-
-    Raises:
-        ManifestError: not a positive number, or both are given.
-    """
-    check_pixel_size(mpp, gsd)
-    return tuple(sized(entry, mpp=mpp, gsd=gsd) for entry in entries)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saccade.jobs.limits import QuarantineLimit
+from saccade.jobs.sharing import WHOLE, Shard
 from saccade.workers.memory_size import MemoryLimit
 
 
@@ -25,10 +27,15 @@ class RunOptions:
     """Images in flight at once; 0 is one more than there are workers."""
     max_failures: int = 3
     """Failures of one unit after which its image is set aside."""
+    max_quarantined: QuarantineLimit | None = None
+    """Images set aside after which the run stops; None goes on whatever their number."""
+    shard: Shard = WHOLE
+    """The part of the run's images that this driver works on."""
     grace_seconds: float = 30.0
     """Time for units in flight when the run is asked to stop."""
     unit_timeout_seconds: float = 1800.0
-    """A worker that is silent for so long over one unit is ended."""
+    """A worker that is silent for so long over one unit is ended, as long as nothing like it was
+    done; then what such units took says how long."""
     force: bool = False
     """Start over what was made with another recipe, weights or image."""
     retry: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,8 +13,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from saccade.jobs.catalogue import Catalogue
 from saccade.jobs.journal import read_records
-from saccade.jobs.manifest import entry_from_json
+from saccade.jobs.names import TOLD
 from saccade.jobs.tally import ImageTally, Tally
 from saccade.pipeline.errors import UsageError
 from saccade.workers.folder import RunFolder
@@ -24,8 +26,12 @@ MEMORY = ("allowed_nbytes", "reserved_nbytes", "projected_nbytes", "measured_nby
 computes, what computing is expected to add, and the most that it did add."""
 
 
-def read_tally(root: Path) -> Tally:
+def read_tally(root: Path, told: int = TOLD) -> Tally:
     """Everything that the journal of a run says.
+
+    Args:
+        root: the run's folder.
+        told: how many images to tell one by one, from the first of the list.
 
     Raises:
         UsageError: the folder is not a run.
@@ -33,8 +39,7 @@ def read_tally(root: Path) -> Tally:
     folder = RunFolder(root)
     if not folder.images.exists():
         raise UsageError(f"{root}: not a run folder (no {folder.images.name} in it)")
-    lines = folder.images.read_text().splitlines()
-    tally = Tally.of(entry_from_json(line).name for line in lines)
+    tally = Tally.of(Catalogue.opened(folder.images, told).names)
     for record in read_records(folder.journal):
         tally.add(record)
     return tally
@@ -56,7 +61,8 @@ def as_json(tally: Tally) -> str:
 def as_page(tally: Tally) -> Group:
     """For a person: why images were set aside; an image a row, those first that need care.
 
-    Then the memory of each pass.
+    Then the memory of each pass. Of a large archive the images that are only counted have a row
+    together.
     """
     reasons = (
         Text(f"set aside: {image.name}: {image.reason}")
@@ -71,6 +77,11 @@ def _table(tally: Tally) -> Table:
     order = {"quarantined": 0, "running": 1, "waiting": 2, "complete": 3}
     for image in sorted(tally.images.values(), key=lambda i: order[i.state]):
         table.add_row(*_cells(image))
+    if untold := tally.total - len(tally.images):
+        states = {state: tally.count(state) for state in ("waiting", "complete")}
+        told = collections.Counter(image.state for image in tally.images.values())
+        words = [f"{n - told[state]} {state}" for state, n in states.items() if n > told[state]]
+        table.add_row(f"{untold} more", ", ".join(words))
     return table
 
 
@@ -90,13 +101,10 @@ def _cells(image: ImageTally) -> list[str]:
 
 def _memory(tally: Tally) -> Iterator[Table]:
     """A row per pass: the most of any image; nothing where nothing is known."""
-    most: dict[str, dict[str, int]] = {}
-    for image in tally.images.values():
-        for name, account in image.memory.items():
-            known = most.setdefault(name, dict.fromkeys(MEMORY, 0))
-            most[name] = {word: max(known[word], account.get(word) or 0) for word in MEMORY}
-    if most:
+    if most := tally.most_memory():
         table = Table("memory of a pass", *(word.removesuffix("_nbytes") for word in MEMORY))
         for name, account in most.items():
-            table.add_row(name, *(format_nbytes(n) if n else "" for n in account.values()))
+            table.add_row(
+                name, *(format_nbytes(n) if (n := account.get(w)) else "" for w in MEMORY)
+            )
         yield table

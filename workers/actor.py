@@ -14,6 +14,7 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import ray
@@ -46,12 +47,12 @@ class UnitActor:
     def __init__(self) -> None:
         keep_large_blocks()
 
-    def begin(self, spec: WorkerSpec, name: str) -> int:
-        """Set the engine up; called once, before any ``run``. Returns the process id."""
+    def begin(self, spec: WorkerSpec, name: str) -> str:
+        """Set the engine up; called once, before any ``run``. Returns the machine's name."""
         self._crash_log = log_crashes(crash_log(spec, name))
         self._logs = RunFolder(spec.folder).logs
         self._engine = Engine(spec)
-        return os.getpid()
+        return gethostname()
 
     def live(self) -> None:
         """Never returns: whoever waits for it learns of this actor's death at once."""
@@ -182,7 +183,7 @@ class RayWorkers:
     def _joined(self, ref: Any) -> list[Event]:
         worker = self._starting.pop(ref)
         try:
-            ray.get(ref)
+            host = ray.get(ref)
         except RayError as error:
             self._failed_starts += 1
             if self._failed_starts >= START_FAILURES:
@@ -192,7 +193,7 @@ class RayWorkers:
             return []
         self._failed_starts = 0
         self._living[self._actors[worker].live.remote()] = worker
-        return [WorkerJoined(worker, SLOTS)]
+        return [WorkerJoined(worker, SLOTS, host=host)]
 
     def _died(self, worker: str, error: RayActorError) -> list[Event]:
         """One death, however many of its units were in flight; a new actor takes the place."""

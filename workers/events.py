@@ -86,6 +86,8 @@ class WorkerJoined:
     """Most units in flight; positive."""
     nbytes: int | None = None
     """Most bytes in flight, a single larger unit excepted; None sets no limit."""
+    host: str = ""
+    """The machine that it runs on, for people; empty where that is not known."""
 
     def __post_init__(self) -> None:
         if self.slots < 1 or (self.nbytes is not None and self.nbytes < 0):

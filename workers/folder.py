@@ -5,7 +5,8 @@
       recipe.yaml           the recipe, as values
       images.jsonl          the images, one a line
       skipped.jsonl         what was listed and gone on without, and why
-      journal/000001.jsonl  what is done, one file per driver
+      journal/000001.jsonl  what is done, one file per driver; of drivers that share the run,
+                            in a folder per part: journal/shard-3-of-16/
       settings/             how models compute, measured and frozen, where the recipe says 'auto'
       memory/               what forward passes hold and what is allowed, measured and frozen
       plans/NAME/           image.json, then one frozen plan per pass
@@ -75,6 +76,11 @@ class RunFolder:
     def journal(self) -> Path:
         """Receipts."""
         return self.root / "journal"
+
+    @property
+    def lock(self) -> Path:
+        """Held by a driver while it opens the run."""
+        return self.root / ".opening"
 
     @property
     def logs(self) -> Path:

@@ -6,6 +6,7 @@ import queue
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
+from socket import gethostname
 from typing import Any
 
 from saccade.workers.crash_log import log_error
@@ -43,7 +44,7 @@ class LocalWorkers:
         for i in range(self._count):
             device = device_of(self._spec.device, i, gpus)
             self._engines[f"local-{i}"] = Engine(replace(self._spec, device=device))
-        return [WorkerJoined(name, SLOTS) for name in self._engines]
+        return [WorkerJoined(name, SLOTS, host=gethostname()) for name in self._engines]
 
     def assign(self, worker: str, task: Task) -> None:
         """Give a unit to an engine; returns at once."""

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from saccade.jobs.commands.driving import drive
 from saccade.jobs.commands.words import (
-    EXIT_QUARANTINED,
+    Address,
     Asset,
     Device,
     Formats,
+    Fsync,
     GpuMemory,
+    Grace,
     HostMemory,
     Images,
+    MaxFailures,
+    MaxQuarantined,
     RecipePath,
     Workers,
     amount,
     complaints,
     screen,
+    share,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from saccade.jobs.driver import RunSummary
-    from saccade.jobs.options import RunOptions
-    from saccade.pipeline.recipe import Recipe
-    from saccade.workers.tasks import ImageEntry
 
 app = typer.Typer()
 
@@ -39,9 +37,7 @@ def run_command(
     images: Images,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")],
     workers: Workers = "ray",
-    address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster; RAY_ADDRESS works too.")
-    ] = None,
+    address: Address = None,
     device: Device = "auto",
     memory: HostMemory = None,
     gpu_memory: GpuMemory = None,
@@ -51,11 +47,13 @@ def run_command(
     gsd: Annotated[
         float | None, typer.Option(help="Metres per pixel of all images given here.")
     ] = None,
-    max_failures: Annotated[
-        int, typer.Option(help="Failures of one unit until its image is set aside.", min=1)
-    ] = 3,
-    grace: Annotated[float, typer.Option(help="Seconds to finish units on SIGTERM.")] = 30.0,
-    fsync: Annotated[bool, typer.Option(help="Force every shard to disk.")] = False,
+    max_failures: MaxFailures = 3,
+    max_quarantined: MaxQuarantined = None,
+    shard: Annotated[
+        str, typer.Option(help="Only part i of n of the images: 'i/n'; others run the others.")
+    ] = "1/1",
+    grace: Grace = 30.0,
+    fsync: Fsync = False,
     force: Annotated[
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
     ] = False,
@@ -69,6 +67,7 @@ def run_command(
     """Run a recipe over images. The same command again goes on where it stopped."""
     from saccade.jobs.manifest import ListOptions, list_images
     from saccade.jobs.options import RunOptions
+    from saccade.jobs.sharing import Shard
     from saccade.pipeline.recipe_file import load_recipe
 
     options = RunOptions(
@@ -78,6 +77,8 @@ def run_command(
         memory=amount(memory),
         gpu_memory=amount(gpu_memory),
         max_failures=max_failures,
+        max_quarantined=share(max_quarantined),
+        shard=Shard.parse(shard),
         grace_seconds=grace,
         fsync=fsync,
         force=force,
@@ -92,43 +93,7 @@ def run_command(
     )
     if listed.problems:
         complaints.print(listed.told(output), markup=False, highlight=False)
-    summary = _drive(tree, recipe.parent, listed, output, options)
-    _tell_end(summary, output)
-    if listed.problems:
-        skipped = f"{listed.problems} skipped, listed in {output / 'skipped.jsonl'}"
-        complaints.print(skipped, markup=False, highlight=False)
-    if summary.quarantined:
-        raise typer.Exit(EXIT_QUARANTINED)
-
-
-def _drive(
-    recipe: Recipe, base: Path, entries: Sequence[ImageEntry], output: Path, options: RunOptions
-) -> RunSummary:
-    """Run with progress on the screen, heeding signals."""
-    from saccade.jobs.starting import ray_begun, seems_ended
-    from saccade.jobs.stopping import StopSignal, heeding_signals
-    from saccade.workers.folder import RunFolder
-
-    ended = seems_ended(RunFolder(output).journal, (entry.name for entry in entries), options)
-    with heeding_signals(StopSignal()) as stop, ray_begun(options, needed=not ended):
-        from saccade.jobs.driver import run
-        from saccade.jobs.progress import Progress
-
-        progress = Progress(screen)
-        try:
-            return run(
-                recipe, entries, output, options, model_folder=base, observe=progress, stop=stop
-            )
-        finally:
-            progress.close()
-
-
-def _tell_end(summary: RunSummary, output: Path) -> None:
-    for name, reason in summary.quarantined.items():
-        complaints.print(f"set aside: {name}: {reason}", markup=False, highlight=False)
-    if summary.quarantined:
-        complaints.print("mend what is wrong with them and run again with --retry", markup=False)
-    screen.print(f"{len(summary.complete)} results in {output / 'results'}", highlight=False)
+    drive(tree, listed, output, options, recipe.parent)
 
 
 @app.command("demo")

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from saccade.jobs.limits import QuarantineLimit
     from saccade.workers.memory_size import MemoryLimit
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_USAGE, EXIT_QUARANTINED, EXIT_INTERRUPTED = 0, 1, 2, 3, 75
@@ -39,6 +40,18 @@ HostMemory = Annotated[
 GpuMemory = Annotated[
     str | None, typer.Option("--gpu-memory", help="Of each GPU's, at most: '8GiB' or '70%'.")
 ]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster; RAY_ADDRESS works too.")]
+MaxFailures = Annotated[
+    int, typer.Option(help="Failures of one unit until its image is set aside.", min=1)
+]
+MaxQuarantined = Annotated[
+    str | None,
+    typer.Option(
+        help="Stop once more images than this are set aside: '50', or '10%' of the ended."
+    ),
+]
+Grace = Annotated[float, typer.Option(help="Seconds to finish units on SIGTERM.")]
+Fsync = Annotated[bool, typer.Option(help="Force every shard to disk.")]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
@@ -47,3 +60,10 @@ def amount(text: str | None) -> MemoryLimit | None:
     from saccade.workers.memory_size import MemoryLimit
 
     return None if text is None else MemoryLimit.parse(text)
+
+
+def share(text: str | None) -> QuarantineLimit | None:
+    """A number of images or a share of them as a person types it: '50', '10%'."""
+    from saccade.jobs.limits import QuarantineLimit
+
+    return None if text is None else QuarantineLimit.parse(text)

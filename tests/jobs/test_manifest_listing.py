@@ -144,7 +144,7 @@ def test_images_of_one_name_are_told_apart_on_request(tmp_path: Path) -> None:
         (tmp_path / folder / "x.tif").touch()
     (tmp_path / "b" / "b_x.tif").touch()
     found = list_images([tmp_path], options=ListOptions(rename=True))
-    assert sorted(entry.name for entry in found) == ["b_x", "b_x-2", "b_x-3", "x"]
+    assert sorted(entry.name for entry in found) == ["b_b_x", "b_x", "b_x-2", "x"]
     with pytest.raises(ManifestError, match="each its own 'name'"):
         list_images([tmp_path])
 

@@ -9,7 +9,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from saccade.jobs.commands import learning, listing, mending, planning, running, watching
+from saccade.jobs.commands import (
+    exporting,
+    learning,
+    listing,
+    mending,
+    planning,
+    running,
+    watching,
+)
 from saccade.jobs.commands.words import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -19,7 +27,7 @@ from saccade.jobs.commands.words import (
 )
 from saccade.pipeline.errors import Interrupted, SaccadeError, UsageError
 
-VERBS = (running, listing, mending, watching, planning, learning)
+VERBS = (running, listing, mending, watching, exporting, planning, learning)
 """In the order in which help lists them."""
 
 app = typer.Typer(

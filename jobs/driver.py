@@ -22,7 +22,7 @@ from saccade.jobs.options import RunOptions
 from saccade.jobs.quarantine import quarantine_record
 from saccade.jobs.stages import last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
-from saccade.jobs.taking_up import Waiting
+from saccade.jobs.taking_up import LargestFirst, images_in_flight
 from saccade.jobs.tally import Tally
 from saccade.jobs.timeouts import UnitTimes
 from saccade.pipeline.errors import Interrupted, RunError, WorkerLost
@@ -128,7 +128,7 @@ class RunLoop:
         self._stop = stop
         self._dispatcher = Dispatcher(options.max_failures)
         self._workers: Workers = opened.workers
-        self._waiting = Waiting(opened.unfinished)
+        self._waiting = LargestFirst(opened.unfinished)
         self._flying: dict[str, ImageInFlight] = {}
         self._commits: list[events.Commit] = []
         self._in_flight = InFlight(UnitTimes(options.unit_timeout_seconds))
@@ -150,7 +150,9 @@ class RunLoop:
 
     def _turn(self) -> None:
         self._take_up_images()
-        self._handle_all(self._workers.poll(POLL_SECONDS))
+        happened = self._workers.poll(POLL_SECONDS)
+        self._handle(events.Tick(time.monotonic()))
+        self._handle_all(happened)
         self._end_overdue()
         self._heed_stop()
         self._observe(self._opened.tally, False)
@@ -169,7 +171,7 @@ class RunLoop:
 
     def _take_up_images(self) -> None:
         """Keep enough images in flight that no device waits at an image's border."""
-        limit = self._options.images_open or self._joined + 1
+        limit = self._options.images_open or images_in_flight(self._joined)
         while self._waiting and len(self._flying) < limit and not self._stop.requested:
             entry = self._waiting.take()
             # here and not for all images at first: an archive's results are hundreds of thousands
@@ -235,7 +237,9 @@ class RunLoop:
     def _commit(self) -> None:
         while self._commits:
             commits, self._commits = self._commits, []
-            records: list[Record] = [{"kind": "receipt", **c.receipt} for c in commits]
+            records: list[Record] = [
+                {"kind": "receipt", "worker": c.worker, **c.receipt} for c in commits
+            ]
             self._opened.journal.append(records)
             for record in records:
                 self._opened.tally.add(record)

@@ -24,7 +24,7 @@ class RunOptions:
     gpu_memory: MemoryLimit | None = None
     """What the run may hold of each GPU's memory, likewise."""
     images_open: int = 0
-    """Images in flight at once; 0 is one more than there are workers."""
+    """Images in flight at once; 0 is three for each worker, and one."""
     max_failures: int = 3
     """Failures of one unit after which its image is set aside."""
     max_quarantined: QuarantineLimit | None = None

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from saccade.pipeline.errors import SourceError
-from saccade.pipeline.remote_stores import is_remote, is_web, named_errors, store_for
+from saccade.pipeline.errors import NoSuchObject, SourceError
+from saccade.pipeline.remote_stores import is_remote, is_web, join, persistently, store_for
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
+    from obstore.store import ObjectStore
 
-__all__ = ["is_remote", "store_for"]
+__all__ = ["is_remote", "join", "store_for"]
 
 MOST_REQUESTS = 16
 """Requests of one process for parts of objects at the same time."""
@@ -71,15 +73,13 @@ def head(uri: str) -> RemoteFacts:
         StorageGone: the store does not answer.
     """
     store, key = store_for(uri)
-    with named_errors(uri):
-        return RemoteFacts.of(store.head(key))
+    return persistently(uri, lambda: RemoteFacts.of(store.head(key)))
 
 
 def get_whole(uri: str) -> bytes:
     """All bytes of an object; raises as ``head`` does."""
     store, key = store_for(uri)
-    with named_errors(uri):
-        return bytes(store.get(key).bytes())
+    return persistently(uri, lambda: bytes(store.get(key).bytes()))
 
 
 def read_range(uri: str, start: int, length: int, *, etag: str | None = None) -> bytes:
@@ -99,8 +99,7 @@ def read_range(uri: str, start: int, length: int, *, etag: str | None = None) ->
     options: Any = {"range": (start, start + length)}
     if etag is not None:
         options["if_match"] = etag
-    with named_errors(uri):
-        return bytes(store.get(key, options=options).bytes())
+    return persistently(uri, lambda: bytes(store.get(key, options=options).bytes()))
 
 
 def read_ranges(uri: str, ranges: Sequence[Range], *, etag: str | None = None) -> list[bytes]:
@@ -143,7 +142,14 @@ def at_once(do: Callable[[T], R], things: Sequence[T]) -> list[R]:
     """The answers to several requests, ``MOST_REQUESTS`` of this process at a time."""
     if len(things) <= 1:
         return [do(thing) for thing in things]
-    return list(_requests(os.getpid()).map(do, things))
+    asked = [_requests(os.getpid()).submit(do, thing) for thing in things]
+    try:
+        return [one.result() for one in asked]
+    finally:
+        # also after an error nothing goes on behind the caller's back
+        for one in asked:
+            one.cancel()
+        wait(asked)
 
 
 @cache
@@ -160,20 +166,20 @@ def put_whole(uri: str, data: bytes) -> None:
         StorageGone: the store does not answer.
     """
     store, key = store_for(uri)
-    with named_errors(uri):
-        # one request: the parts of an upload that is cut short would stay in the bucket unseen
-        store.put(key, data, use_multipart=False)
+    # one request: the parts of an upload that is cut short would stay in the bucket unseen
+    persistently(uri, lambda: store.put(key, data, use_multipart=False))
 
 
 def delete(uri: str, keys: Sequence[str] = ("",)) -> None:
     """Remove an object, or those of these names below it; gladly also what is not there."""
     store, key = store_for(uri)
     paths = [f"{key}/{one}".strip("/") for one in keys]
-    with named_errors(uri):
-        try:
-            store.delete(paths)
-        except FileNotFoundError:
-            return
+    try:
+        persistently(uri, lambda: store.delete(paths))
+    except NoSuchObject:  # some stores stop at the first that is not there
+        for path in paths:
+            with suppress(NoSuchObject):
+                persistently(uri, partial(store.delete, path))
 
 
 def list_below(uri: str) -> Iterator[tuple[str, RemoteFacts]]:
@@ -184,21 +190,37 @@ def list_below(uri: str) -> Iterator[tuple[str, RemoteFacts]]:
         StorageGone: the store does not answer.
     """
     store, prefix = _listable(uri)
-    with named_errors(uri):
-        for batch in store.list(prefix or None):
-            for meta in batch:
-                yield meta["path"][len(prefix) :].lstrip("/"), RemoteFacts.of(meta)
+    for batch in _batches(uri, store, prefix or None):
+        for meta in batch:
+            yield meta["path"][len(prefix) :].lstrip("/"), RemoteFacts.of(meta)
+
+
+def _batches(uri: str, store: ObjectStore, prefix: str | None) -> Iterator[Sequence[ObjectMeta]]:
+    """A list batch by batch; one that broke off goes on after the last name that was given."""
+    last: str | None = None
+    batches = store.list(prefix)
+
+    def following() -> Sequence[ObjectMeta]:
+        nonlocal batches
+        try:
+            return next(batches, ())
+        except Exception:
+            batches = store.list(prefix, offset=last)
+            raise
+
+    while batch := persistently(uri, following):
+        last = batch[-1]["path"]
+        yield batch
 
 
 def list_folders(uri: str) -> list[str]:
     """Names of what looks like folders right below a URI, sorted; raises as ``list_below``."""
     store, prefix = _listable(uri)
-    with named_errors(uri):
-        found = store.list_with_delimiter(prefix or None)["common_prefixes"]
-    return sorted(one.rstrip("/").rpartition("/")[2] for one in found)
+    listed = persistently(uri, lambda: store.list_with_delimiter(prefix or None))
+    return sorted(one.rstrip("/").rpartition("/")[2] for one in listed["common_prefixes"])
 
 
-def _listable(uri: str) -> tuple[Any, str]:
+def _listable(uri: str) -> tuple[ObjectStore, str]:
     if is_web(uri):
         raise SourceError(f"{uri}: web servers give no lists; name every file, in a manifest")
     return store_for(uri)

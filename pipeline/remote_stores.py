@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from saccade.pipeline.errors import (
@@ -27,6 +28,8 @@ from saccade.pipeline.errors import (
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+T = TypeVar("T")
 
 BUCKETS, WEB = ("s3", "gs", "az"), ("https", "http")
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -44,6 +47,8 @@ SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "SACCADE_RETRY_SECONDS")
 ABSENT = ("NoSuchBucket", "NoSuchKey", "ContainerNotFound", "BlobNotFound")
 """Words by which stores say that something is not there, whatever the status."""
 PAST_THE_END = "InvalidRange"
+BROKEN_OFF = "HTTP error:"
+"""What the stores' client says where a connection failed, and not the server behind it."""
 LONGEST_REASON = 300
 """Characters of a store's own words in a message."""
 
@@ -82,16 +87,22 @@ def store_for(uri: str) -> tuple[ObjectStore, str]:
 
     Raises:
         UsageError: the extra is not installed, no such scheme, or the store's settings are wrong.
+        SourceError: no object can have such a name.
     """
-    settings = tuple(os.environ.get(name, "") for name in SETTINGS)
-    return _store(os.getpid(), _base(uri), settings), key_of(uri)
+    base, key = _base(uri), key_of(uri)
+    if any(part in ("", ".", "..") for part in key.split("/") if key):
+        raise SourceError(f"{uri}: a name without empty parts, '.' and '..' expected")
+    return _store(os.getpid(), base, _settings()), key
 
 
 def store_at(uri: str) -> ObjectStore:
     """The store whose root is the place of a URI; raises as ``store_for``."""
-    settings = tuple(os.environ.get(name, "") for name in SETTINGS)
-    _base(uri)
-    return _store(os.getpid(), uri.rstrip("/"), settings)
+    store_for(uri)  # refuses what names no place
+    return _store(os.getpid(), uri.rstrip("/"), _settings())
+
+
+def _settings() -> tuple[str, ...]:
+    return tuple(os.environ.get(name, "") for name in SETTINGS)
 
 
 def _base(uri: str) -> str:
@@ -119,7 +130,7 @@ def _store(process: int, base: str, settings: tuple[str, ...]) -> ObjectStore:
             f"{base}: object stores need a package more: pip install 'saccade[cloud]'"
         ) from error
     near = urlsplit(base if is_web(base) else settings[0] or settings[1]).hostname in LOCAL_HOSTS
-    retries: Any = _retries(settings[2])
+    retries: Any = _retries(_retry_seconds(settings[2]))
     try:
         if is_web(base):
             return HTTPStore(base, client_options=_client(near), retry_config=retries)
@@ -138,11 +149,14 @@ def _client(near: bool) -> Any:
     return {**limits, "allow_http": True} if near else limits
 
 
-def _retries(seconds: str) -> Mapping[str, Any]:
+def _retry_seconds(stated: str) -> float:
     try:
-        limit = max(0.0, float(seconds)) if seconds else RETRY_SECONDS
+        return max(0.0, float(stated)) if stated else RETRY_SECONDS
     except ValueError:
-        raise UsageError(f"SACCADE_RETRY_SECONDS: seconds expected; found {seconds!r}") from None
+        raise UsageError(f"SACCADE_RETRY_SECONDS: seconds expected; found {stated!r}") from None
+
+
+def _retries(seconds: float) -> Mapping[str, Any]:
     pauses = {
         "init_backoff": timedelta(seconds=FIRST_PAUSE_SECONDS),
         "max_backoff": timedelta(seconds=LONGEST_PAUSE_SECONDS),
@@ -150,9 +164,29 @@ def _retries(seconds: str) -> Mapping[str, Any]:
     }
     return {
         "max_retries": MOST_RETRIES,
-        "retry_timeout": timedelta(seconds=limit),
+        "retry_timeout": timedelta(seconds=seconds),
         "backoff": pauses,
     }
+
+
+def persistently(uri: str, do: Callable[[], T]) -> T:
+    """Ask a store, again where an answer broke off; its errors by this package's names.
+
+    The stores' client tries requests again, and most answers that break off; this is for the rest.
+    All that is asked here may be asked twice.
+    """
+    deadline = time.monotonic() + _retry_seconds(os.environ.get("SACCADE_RETRY_SECONDS", ""))
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            with named_errors(uri):
+                return do()
+        except StorageGone as error:
+            broke_off = BROKEN_OFF in str(error.__cause__)
+            if not broke_off or time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 @contextmanager
@@ -174,7 +208,7 @@ def named_errors(uri: str) -> Iterator[None]:
             f"{uri}: another object lies there than when it was opened; put the old one back, or "
             "run again with --force"
         ) from error
-    except (exceptions.NotSupportedError, exceptions.InvalidPathError, ValueError) as error:
+    except (exceptions.NotSupportedError, exceptions.InvalidPathError) as error:
         raise SourceError(f"{uri}: can't be asked for ({reason(error)})") from error
     except exceptions.BaseError as error:
         raise _unforeseen(uri, error) from error

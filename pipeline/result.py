@@ -170,6 +170,19 @@ class Result:
             return compose_region(store, self.plan, box)
         return FusedRegion(store.read(scores_path(0), box), store.read(labels_path(0), box))
 
+    def region_labels(self, box: Box) -> np.ndarray:
+        """Labels of one box of the finest level, ``(h, w)`` uint8, read at once."""
+        if not self._stored:
+            return self.region(box).labels
+        return self._store.read(labels_path(0), box)
+
+    def region_channel(self, index: int, box: Box) -> np.ndarray:
+        """One class's scores in one box of the finest level, ``(h, w)`` as stored, read at once."""
+        if not self._stored:
+            scores: np.ndarray = self.region(box).scores[index]
+            return scores
+        return self._store.read_channel(scores_path(0), index, box)
+
     @property
     def _stored(self) -> bool:
         """Whether the fused arrays themselves are the best there is."""

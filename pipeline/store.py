@@ -156,11 +156,19 @@ class ImageStore:
         Raises:
             StoreError: no such array, a box outside of it, or a damaged file.
         """
+        return self._read(array, box, ())
+
+    def read_channel(self, array: str, channel: int, box: Box) -> np.ndarray:
+        """One channel of a box, ``(h, w)``, without reading the others; else as ``read``."""
+        return self._read(array, box, (channel,))
+
+    def _read(self, array: str, box: Box, channel: tuple[int, ...]) -> np.ndarray:
         spec = self.spec(array)
         if not spec.area.contains(box):
             raise StoreError(f"{self._name}/{array}: {box} is not inside {spec.area}")
+        index = (*channel, *box.slices) if channel else (..., *box.slices)
         try:
-            values = self._open_array(array)[(..., *box.slices)]
+            values = self._open_array(array)[index]
         except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
             raise StoreError(
                 f"{self._name}/{array}: {box} can't be read ({error}); a file of it is missing or "

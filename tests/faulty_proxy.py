@@ -13,7 +13,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 KINDS = ("500", "503", "lost", "reset", "stall", "slow")
@@ -172,7 +172,7 @@ def serving(proxy: FaultyProxy) -> Iterator[FaultyProxy]:
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    left = asyncio.all_tasks(loop)
-    for task in left:
+    for task in asyncio.all_tasks(loop):
         task.cancel()
-    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)

@@ -26,7 +26,7 @@ CONFINED = {
     ),
     "obstore": ("pipeline/remote*.py",),
     "openslide": ("pipeline/sources/openslide.py",),
-    "tifffile": ("pipeline/sources/tiff*.py", "jobs/sample.py"),
+    "tifffile": ("pipeline/sources/tiff*.py", "pipeline/exports/ome_tiff.py", "jobs/sample.py"),
     "imagecodecs": ("pipeline/sources/tiff*.py", "jobs/sample.py"),
     "torch": (
         "pipeline/models/*",

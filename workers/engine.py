@@ -47,12 +47,22 @@ class Flight:
     seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "device": 0.0})
     """Busy time by lane."""
     lock: threading.Lock = field(default_factory=threading.Lock)
-    """Guards ``seconds``, which several readers add to."""
+    """Guards what follows, and ``seconds``, which several readers add to."""
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By lane, from when to when it was at the unit, by the host's clock."""
 
     def spend(self, lane: str, since: float) -> None:
         """Add the time since ``since`` to a lane."""
+        seconds, now = time.perf_counter() - since, time.time()
         with self.lock:
-            self.seconds[lane] = self.seconds.get(lane, 0.0) + time.perf_counter() - since
+            self.seconds[lane] = self.seconds.get(lane, 0.0) + seconds
+            began, _ = self.spans.get(lane, (now - seconds, now))
+            self.spans[lane] = (min(began, now - seconds), now)
+
+    @property
+    def spans_said(self) -> dict[str, list[float]]:
+        """As receipts hold them."""
+        return {lane: [round(at, 3) for at in span] for lane, span in self.spans.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +286,7 @@ class Engine:
             flight.answer.set_exception(flight.failure.error)
         else:
             assert receipt is not None
+            receipt["spans"] = flight.spans_said
             receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.spec.device)
             flight.answer.set_result(receipt)
 

@@ -112,6 +112,10 @@ class Listing(Sequence[ImageEntry]):
         self._images.add(entry_to_json(entry))
         return None
 
+    def seal(self) -> None:
+        """Nothing is added any more: forget what names were known by."""
+        self._names = NameIndex()
+
     def descriptor(self) -> int:
         """Of the open file that holds the images as they are now, one a line, as JSON."""
         return self._images.descriptor()

@@ -92,6 +92,7 @@ def list_images(
     for one in read_images(_noted(arguments, asked), options, recipe, listing):
         if isinstance(one, Problem):
             listing.note(one)
+    listing.seal()
     if listing.problems and not options.skip:
         raise ManifestError(listing.told(output))
     if asked and not len(listing):

@@ -13,6 +13,7 @@ from saccade.jobs.commands import (
     clusters,
     exporting,
     learning,
+    listing,
     mending,
     planning,
     running,
@@ -27,7 +28,7 @@ from saccade.jobs.commands.words import (
 )
 from saccade.pipeline.errors import Interrupted, SaccadeError, UsageError
 
-VERBS = (running, mending, watching, exporting, planning, learning, clusters)
+VERBS = (running, listing, mending, watching, exporting, planning, learning, clusters)
 """In the order in which help lists them."""
 
 app = typer.Typer(

@@ -17,6 +17,7 @@ from saccade.jobs.catalogue import Catalogue, gather
 from saccade.jobs.folders import OpenRun, open_run
 from saccade.jobs.in_flight import Attempt, InFlight
 from saccade.jobs.journal import Record
+from saccade.jobs.listing import record_skipped
 from saccade.jobs.options import RunOptions
 from saccade.jobs.quarantine import quarantine_record
 from saccade.jobs.stages import last_stage, stage_work
@@ -79,7 +80,7 @@ def run(
 
     Args:
         recipe: a recipe, or the path of its file.
-        images: files, folders, globs, manifests, or entries; taken one by one and not held.
+        images: files, folders, globs, URLs, manifests, or entries; taken one by one and not held.
         output: the run's folder.
         options: how to run.
         model_folder: what relative paths of models are relative to; by default the recipe's folder.
@@ -94,8 +95,9 @@ def run(
     options = options or RunOptions()
     base = model_folder or (Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent)
     tree = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    asked = gather(images, tree)
+    asked = gather(images, tree, Path(output), skip=options.skip_missing)
     with open_run(Path(output), tree, base.absolute(), asked, options) as opened:
+        record_skipped(opened.folder, asked.listing)
         loop = RunLoop(opened, options, observe or _nobody, stop or StopSignal())
         return loop.drive()
 
@@ -196,7 +198,7 @@ class RunLoop:
 
     def _next_stage(self, name: str, number: int) -> None:
         flying = self._flying[name]
-        passes = len(self._opened.recipe.passes)
+        passes = len(self._opened.recipe.overridden(dict(flying.entry.overrides)).passes)
         if number < last_stage(passes):
             self._open_stage(flying.entry, number + 1)
             return

@@ -69,5 +69,7 @@ class RunOptions:
     results: str | None = None
     """Where results go: a URI in an object store; None leaves them in the run's folder, or where
     it is known to have them."""
+    skip_missing: bool = False
+    """Go on without images, rows and names that can't be used."""
     fsync: bool = False
     """Force every shard to disk before its receipt; for storage that may lose power."""

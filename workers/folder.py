@@ -4,6 +4,7 @@
       run.json              what this run is: recipe, weights, versions, images
       recipe.yaml           the recipe, as values
       images.jsonl          the images, one a line
+      skipped.jsonl         what was listed and gone on without, and why
       journal/000001.jsonl  what is done, one file per driver; of drivers that share the run,
                             in a folder per part: journal/shard-3-of-16/
       settings/             how models compute, measured and frozen, where the recipe says 'auto'
@@ -57,6 +58,11 @@ class RunFolder:
     def images(self) -> Path:
         """The images, one a line."""
         return self.root / "images.jsonl"
+
+    @property
+    def skipped(self) -> Path:
+        """What was listed and gone on without, one a line; absent where there is nothing."""
+        return self.root / "skipped.jsonl"
 
     @property
     def settings(self) -> Path:

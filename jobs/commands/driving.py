@@ -37,7 +37,7 @@ def drive(
     from saccade.jobs.stopping import StopSignal, heeding_signals
     from saccade.workers.folder import RunFolder
 
-    asked = gather(entries, recipe)
+    asked = gather(entries, recipe, output, skip=options.skip_missing)
     part = asked.shard(options.shard).names
     ended = seems_ended(RunFolder(output).journal, part, options)
     with heeding_signals(StopSignal()) as stop, ray_begun(options, needed=not ended):
@@ -57,6 +57,9 @@ def drive(
             )
         finally:
             progress.close()
+    if asked.listing is not None and asked.listing.problems:
+        skipped = f"{asked.listing.problems} skipped, listed in {output / 'skipped.jsonl'}"
+        complaints.print(skipped, markup=False, highlight=False)
     _tell_end(summary, output)
     if summary.quarantined:
         raise typer.Exit(EXIT_QUARANTINED)

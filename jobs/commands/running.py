@@ -10,7 +10,9 @@ import typer
 from saccade.jobs.commands.driving import drive
 from saccade.jobs.commands.words import (
     Address,
+    Asset,
     Device,
+    Formats,
     Fsync,
     GpuMemory,
     Grace,
@@ -24,6 +26,7 @@ from saccade.jobs.commands.words import (
     WorkerMemory,
     Workers,
     amount,
+    complaints,
     screen,
     share,
     worker_size,
@@ -66,9 +69,14 @@ def run_command(
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
     ] = False,
     retry: Annotated[bool, typer.Option(help="Begin images again that were set aside.")] = False,
+    formats: Formats = None,
+    asset: Asset = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Go on without what can't be used of the list.")
+    ] = False,
 ) -> None:
     """Run a recipe over images. The same command again goes on where it stopped."""
-    from saccade.jobs.manifest import find_images, with_pixel_size
+    from saccade.jobs.manifest import ListOptions, list_images
     from saccade.jobs.options import RunOptions
     from saccade.jobs.sharing import Shard
     from saccade.pipeline.recipe_file import load_recipe
@@ -89,8 +97,16 @@ def run_command(
         force=force,
         retry=retry,
     )
-    entries = with_pixel_size(find_images(images), mpp=mpp, gsd=gsd)
-    drive(load_recipe(recipe), entries, output, options, recipe.parent)
+    tree = load_recipe(recipe)
+    listed = list_images(
+        images,
+        output=output,
+        recipe=tree,
+        options=ListOptions(formats, asset, mpp=mpp, gsd=gsd, skip=skip_missing),
+    )
+    if listed.problems:
+        complaints.print(listed.told(output), markup=False, highlight=False)
+    drive(tree, listed, output, options, recipe.parent)
 
 
 @app.command("demo")

@@ -19,7 +19,16 @@ screen = Console()
 complaints = Console(stderr=True, soft_wrap=True)
 
 Images = Annotated[
-    list[str], typer.Argument(help="Files, folders, globs, or a .csv or .jsonl manifest.")
+    list[str],
+    typer.Argument(
+        help="Files, folders, globs, URLs, or manifests: CSV, JSON lines, Parquet, STAC items."
+    ),
+]
+Formats = Annotated[
+    str | None, typer.Option(help="What folders are searched for: 'svs,tif'; else any image.")
+]
+Asset = Annotated[
+    str | None, typer.Option(help="Of STAC items, the asset that is the image; else by its role.")
 ]
 RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
 Workers = Annotated[

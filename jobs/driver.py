@@ -50,6 +50,11 @@ class RunSummary:
     """All that is known of the images."""
 
 
+def timed(record: Record) -> Record:
+    """A record with the moment it was written: for people who look back, never for a result."""
+    return {**record, "at": round(time.time(), 3)}
+
+
 Observer = Callable[[Tally, bool], None]
 """Told what is done so far, and whether the run is over."""
 
@@ -223,7 +228,7 @@ class RunLoop:
     def _commit(self) -> None:
         while self._commits:
             commits, self._commits = self._commits, []
-            records: list[Record] = [{"kind": "receipt", **c.receipt} for c in commits]
+            records = [timed({"kind": "receipt", **c.receipt, "worker": c.worker}) for c in commits]
             self._opened.journal.append(records)
             for record in records:
                 self._opened.tally.add(record)
@@ -262,6 +267,7 @@ class RunLoop:
                 self._drained = True
 
     def _record(self, record: Record) -> None:
+        record = timed(record)
         self._opened.journal.append(record)
         self._opened.tally.add(record)
 
@@ -273,7 +279,8 @@ class RunLoop:
             time.monotonic() + self._options.unit_timeout_seconds,
             assign,
         )
-        self._opened.journal.note({"kind": "started", "image": unit.image, "unit": unit.id})
+        started = {"kind": "started", "image": unit.image, "unit": unit.id, "worker": assign.worker}
+        self._opened.journal.note(timed(started))
         self._workers.assign(assign.worker, Task(unit, assign.attempt, flying.entry, timing))
 
     def _timing(self, flying: ImageInFlight) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from saccade.jobs.journal import Journal
 from saccade.jobs.manifest import entry_to_json
-from saccade.jobs.status import as_json, as_page, read_tally
+from saccade.jobs.status import as_json, read_status
+from saccade.jobs.status_page import as_page
 from saccade.pipeline.errors import UsageError
 from saccade.workers.folder import RunFolder
 from saccade.workers.tasks import ImageEntry
@@ -28,7 +29,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_images_are_counted_by_state(run: Path) -> None:
-    told = json.loads(as_json(read_tally(run)))
+    told = json.loads(as_json(read_status(run)))
     assert told["images"] == {"waiting": 1, "running": 0, "complete": 1, "quarantined": 1}
     assert told["by_image"]["c"]["reason"] == "not an image"
     assert told["share_refined"] is None
@@ -38,7 +39,7 @@ def test_the_table_shows_first_what_needs_attention(run: Path) -> None:
     console = Console(width=120, record=True, file=None, quiet=True)
     console.quiet = False
     with console.capture() as shown:
-        console.print(as_page(read_tally(run)))
+        console.print(as_page(read_status(run)))
     lines = shown.get()
     assert lines.index("not an image") < lines.index("waiting") < lines.index("complete")
 
@@ -47,13 +48,13 @@ def test_reading_while_a_driver_writes_sees_whole_lines_only(run: Path) -> None:
     journal = Journal.open(run / "journal")
     with journal.path.open("ab") as file:
         file.write(b'{"kind":"image","im')
-    assert read_tally(run).count("complete") == 1
+    assert read_status(run).tally.count("complete") == 1
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    read_tally(run)
+    read_status(run)
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     journal.close()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a run folder"):
-        read_tally(tmp_path)
+        read_status(tmp_path)

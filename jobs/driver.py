@@ -17,6 +17,7 @@ from typing import Any
 from saccade.jobs.folders import OpenRun, open_run
 from saccade.jobs.journal import Record
 from saccade.jobs.manifest import check_names, check_overrides, find_images
+from saccade.jobs.metrics_export import metrics_told
 from saccade.jobs.options import RunOptions
 from saccade.jobs.stages import last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
@@ -91,7 +92,10 @@ def run(
     entries = _entries(images)
     check_names(entries)
     check_overrides(entries, tree)
-    with open_run(Path(output), tree, base.absolute(), entries, options) as opened:
+    with (
+        open_run(Path(output), tree, base.absolute(), entries, options) as opened,
+        metrics_told(opened, options),
+    ):
         loop = RunLoop(opened, options, observe or _nobody, stop or StopSignal())
         return loop.drive()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from saccade.workers.memory_size import MemoryLimit
 
@@ -35,3 +36,5 @@ class RunOptions:
     """Begin images again that were set aside."""
     fsync: bool = False
     """Force every shard to disk before its receipt; for storage that may lose power."""
+    metrics_file: Path | None = None
+    """Kept up to date with what the run counts, in Prometheus' text format."""

@@ -45,8 +45,8 @@ class Pace:
     """Of all lanes that compute a pass, all workers."""
     device_seconds: float = 0.0
     """Of the device lanes of all workers."""
-    workers: int = 0
-    """That ended a unit."""
+    workers: frozenset[str] = frozenset()
+    """Who ended a unit."""
 
     def tiles_per_second(self, name: str | None = None) -> float | None:
         """Of one pass, or of all; None where nothing is known."""
@@ -60,7 +60,7 @@ class Pace:
         """Share of the time in which a worker's device computed, 0 to 1; None where unknown."""
         if not self.seconds or not self.workers:
             return None
-        return min(1.0, self.device_seconds / (self.seconds * self.workers))
+        return min(1.0, self.device_seconds / (self.seconds * len(self.workers)))
 
 
 class Recent:
@@ -101,7 +101,7 @@ class Recent:
             tiles=tiles,
             busy_seconds=sum(one.busy_seconds for one in bins),
             device_seconds=sum(one.device_seconds for one in bins),
-            workers=len(set().union(*(one.workers for one in bins))),
+            workers=frozenset().union(*(one.workers for one in bins)),
         )
 
     def _bin(self, at: float) -> Bin:

@@ -159,7 +159,7 @@ def as_json(status: Status, at: float | None = None) -> str:
         "tiles_per_second": now.pace.tiles_per_second(),
         "measured_over_seconds": now.pace.seconds,
         "device_busy_share": now.pace.device_busy_share,
-        "workers": now.pace.workers,
+        "workers": len(now.pace.workers),
         "seconds_left": now.seconds_left,
         "passes": [one.tree() | _speed(one, now.pace) for one in now.passes],
         "failures": status.failed.attempts,

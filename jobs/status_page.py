@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from saccade.jobs.failed import FailedImage
-from saccade.jobs.passes import MEMORY, PassTotal
+from saccade.jobs.passes import MEMORY
 from saccade.jobs.progress import duration
 from saccade.jobs.status import Now, Status
 from saccade.jobs.tally import ImageTally
@@ -38,9 +38,10 @@ def as_page(status: Status, at: float | None = None, rows: int = ROWS) -> Group:
     now = status.now(time.time() if at is None else at)
     return Group(
         Text(headline(status, now)),
+        *_told_aside(tuple(status.failed)),
         _passes(now),
         _images(status, rows),
-        *_told_aside(tuple(status.failed)),
+        *_memory(now),
     )
 
 
@@ -51,7 +52,7 @@ def headline(status: Status, now: Now) -> str:
     if aside := tally.count("quarantined"):
         parts.append(f"{aside} set aside")
     if status.failed.attempts:
-        parts.append(f"{status.failed.attempts} failed attempts")
+        parts.append(_counted(status.failed.attempts, "failed attempt"))
     parts.append(f"{tally.tiles_done} tiles")
     if (speed := now.pace.tiles_per_second()) is not None and now.state == "running":
         parts.append(f"{speed:.1f} tiles/s over {duration(now.pace.seconds)}")
@@ -65,30 +66,35 @@ def headline(status: Status, now: Now) -> str:
 
 
 def _passes(now: Now) -> Table:
-    """A row per pass: how far, how fast, and its memory: projected beside measured."""
-    words = (word.removesuffix("_nbytes") for word in MEMORY)
-    table = Table("pass", "units", "tiles", "tiles/s", "refined", "unreadable", *words)
+    """A row per pass: how far, how fast, how much of the image."""
+    table = Table("pass", "units", "tiles", "tiles/s", "refined", "unreadable")
     for one in now.passes:
-        speed = now.pace.tiles_per_second(one.name) if now.state == "running" else None
-        table.add_row(*_pass_cells(one, speed))
+        share, speed = one.share_refined, now.pace.tiles_per_second(one.name)
+        table.add_row(
+            one.name,
+            f"{one.units_done}/{one.units_planned}" if one.units_planned else "",
+            str(one.tiles_done or ""),
+            f"{speed:.1f}" if speed is not None and now.state == "running" else "",
+            "" if share is None else f"{share:.0%}",
+            str(one.tiles.get("failed") or ""),
+        )
     return table
 
 
-def _pass_cells(one: PassTotal, speed: float | None) -> list[str]:
-    share = one.share_refined
-    return [
-        one.name,
-        f"{one.units_done}/{one.units_planned}" if one.units_planned else "",
-        str(one.tiles_done or ""),
-        "" if speed is None else f"{speed:.1f}",
-        "" if share is None else f"{share:.0%}",
-        str(one.tiles.get("failed") or ""),
-        *(format_nbytes(n) if (n := one.memory.get(word)) else "" for word in MEMORY),
-    ]
+def _memory(now: Now) -> Iterator[Table]:
+    """A row per pass, what was projected beside what was measured; nothing where none is known."""
+    known = [one for one in now.passes if any(one.memory.values())]
+    if known:
+        table = Table("memory of a pass", *(word.removesuffix("_nbytes") for word in MEMORY))
+        for one in known:
+            cells = (one.memory.get(word, 0) for word in MEMORY)
+            table.add_row(one.name, *(format_nbytes(n) if n else "" for n in cells))
+        yield table
 
 
 def _images(status: Status, rows: int) -> Table:
     table = Table("image", "state", "stage", "units", "tiles", "refined", "unreadable")
+    table.columns[0].overflow = "fold"
     images = sorted(status.tally.images.values(), key=lambda image: ORDER[image.state])
     for image in images[:rows]:
         table.add_row(*_image_cells(image))
@@ -124,6 +130,7 @@ def failed_page(failed: Iterable[FailedImage], root: Path) -> Group:
     if not images:
         return Group(Text("no image is set aside"))
     table = Table("image", "attempts", "when", "reason")
+    table.columns[0].overflow = "fold"
     for image in images:
         table.add_row(image.name, str(image.attempts or 1), _moment(image.at), Text(image.reason))
     return Group(table, Text(_what_to_do(images, root)))
@@ -134,8 +141,12 @@ def _moment(at: float | None) -> str:
 
 
 def _what_to_do(images: tuple[FailedImage, ...], root: Path) -> str:
-    counted = f"{len(images)} image{'s' if len(images) > 1 else ''} set aside"
     return (
-        f"{counted}; mend what the reasons say, then: saccade retry {root}\n"
+        f"{_counted(len(images), 'image')} set aside; mend what the reasons say, then run\n"
+        f"  saccade retry {root}\n"
         f"What workers met on the way is in {root / 'logs'}: one line of JSON each, with its image"
     )
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -250,6 +250,10 @@ class Engine:
             self._write_budget.release(job.nbytes)
         self._end(flight, receipt)
 
+    def _queued_nbytes(self) -> dict[str, int]:
+        """Bytes that wait behind the readers and behind the device, now."""
+        return {"read": self._read_budget.held_nbytes, "write": self._write_budget.held_nbytes}
+
     # ----------------------------------------------------------------------------------- other
 
     def _step(self, flight: Flight) -> None:
@@ -276,6 +280,7 @@ class Engine:
             flight.answer.set_exception(flight.failure.error)
         else:
             assert receipt is not None
+            receipt["queued_nbytes"] = self._queued_nbytes()
             receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.spec.device)
             flight.answer.set_result(receipt)
 

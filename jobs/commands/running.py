@@ -57,6 +57,9 @@ def run_command(
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
     ] = False,
     retry: Annotated[bool, typer.Option(help="Begin images again that were set aside.")] = False,
+    metrics_file: Annotated[
+        Path | None, typer.Option(help="Keep what is counted here, for node exporter (.prom).")
+    ] = None,
 ) -> None:
     """Run a recipe over images. The same command again goes on where it stopped."""
     from saccade.jobs.manifest import find_images, with_pixel_size
@@ -73,6 +76,7 @@ def run_command(
         fsync=fsync,
         force=force,
         retry=retry,
+        metrics_file=metrics_file,
     )
     entries = with_pixel_size(find_images(images), mpp=mpp, gsd=gsd)
     summary = _drive(recipe, entries, output, options)

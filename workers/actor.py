@@ -30,6 +30,7 @@ from saccade.workers.local import SLOTS, outcome_of
 from saccade.workers.outcome import Outcome
 from saccade.workers.ray_start import first_line
 from saccade.workers.tasks import Task, WorkerSpec
+from saccade.workers.unit_log import WorkerLog
 
 START_FAILURES = 3
 """Actors that may die before their first answer, one after the other, until the run gives up."""
@@ -50,7 +51,7 @@ class UnitActor:
         """Set the engine up; called once, before any ``run``. Returns the process id."""
         self._crash_log = log_crashes(crash_log(spec, name))
         self._logs = RunFolder(spec.folder).logs
-        self._engine = Engine(spec)
+        self._engine = Engine(spec, WorkerLog(self._logs, name))
         return os.getpid()
 
     def live(self) -> None:

@@ -114,7 +114,8 @@ class Recent:
         return self._bins[-1]
 
     def _count(self, one: Bin, record: Mapping[str, Any]) -> None:
-        one.workers.add(str(record.get("worker", "")))
+        if "worker" in record:
+            one.workers.add(record["worker"])
         if "pass" not in record:
             return
         name, tiles = record["pass"], record["tiles"]

@@ -50,15 +50,12 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def wait_for(port: int) -> None:
+def wait_until_started(head: subprocess.Popen[bytes], log: Path) -> None:
     patience = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            assert time.monotonic() < patience, f"nothing listens at port {port}"
-            time.sleep(0.2)
+    while "Ray runtime started" not in log.read_text():
+        assert head.poll() is None, f"this Ray ended while it started:\n{log.read_text()}"
+        assert time.monotonic() < patience, f"this Ray does not start:\n{log.read_text()}"
+        time.sleep(0.2)
 
 
 @pytest.fixture
@@ -80,12 +77,11 @@ def ray_head() -> Iterator[tuple[str, int]]:
                 command, stdout=said, stderr=said, start_new_session=True, env=os.environ | quick
             )
         try:
-            wait_for(port)
-            wait_for(metrics_port)
+            wait_until_started(head, log)
             yield f"127.0.0.1:{port}", metrics_port
         finally:
-            head.send_signal(signal.SIGTERM)
-            head.wait(60)
+            os.killpg(head.pid, signal.SIGKILL)
+            head.wait()
 
 
 def scraped(port: int) -> dict[str, float]:
@@ -119,7 +115,7 @@ def test_prometheus_finds_every_metric_of_the_registry_in_a_real_ray(
     wanted -= {"ray_saccade_failures_total", "ray_saccade_splits_total"}  # nothing fails here
     found: dict[str, float] = {}
     while process.poll() is None and not wanted <= found.keys():
-        found = scraped(port)
+        found |= scraped(port)  # a gauge is told once each time that it is set
         time.sleep(0.5)
     assert wanted <= found.keys()
     assert found["ray_saccade_tiles_total"] >= 1

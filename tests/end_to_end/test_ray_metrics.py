@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ passes:
 output: {chunk: 64, shard: 64}
 """
 PATIENCE_SECONDS = 240
+STARTS = 4
 
 
 def free_port() -> int:
@@ -50,38 +52,57 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def wait_until_started(head: subprocess.Popen[bytes], log: Path) -> None:
-    patience = time.monotonic() + PATIENCE_SECONDS
-    while "Ray runtime started" not in log.read_text():
-        assert head.poll() is None, f"this Ray ended while it started:\n{log.read_text()}"
-        assert time.monotonic() < patience, f"this Ray does not start:\n{log.read_text()}"
-        time.sleep(0.2)
+class Head:
+    """A Ray that tells its metrics, in a process group of its own."""
 
-
-@pytest.fixture
-def ray_head() -> Iterator[tuple[str, int]]:
-    """Address of a Ray that tells its metrics, and the port where it does."""
-    port, metrics_port = free_port(), free_port()
-    with tempfile.TemporaryDirectory(prefix="sm", dir="/tmp") as folder:
+    def __init__(self, folder: Path) -> None:
+        port, self.metrics_port = free_port(), free_port()
+        self.address = f"127.0.0.1:{port}"
         command = [
             Path(sys.executable).with_name("ray"), "start", "--block", "--head",
             "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1",
-            "--include-dashboard=false", f"--metrics-export-port={metrics_port}",
+            "--include-dashboard=false", f"--metrics-export-port={self.metrics_port}",
             f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=80000000",
             "--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder}",
         ]  # fmt: skip
         quick = {"RAY_metrics_report_interval_ms": "1000", "RAY_USAGE_STATS_ENABLED": "0"}
-        log = Path(folder) / "said.txt"
-        with log.open("w") as said:
-            head = subprocess.Popen(
+        self._log = folder / "said.txt"
+        with self._log.open("w") as said:
+            self._process = subprocess.Popen(
                 command, stdout=said, stderr=said, start_new_session=True, env=os.environ | quick
             )
-        try:
-            wait_until_started(head, log)
-            yield f"127.0.0.1:{port}", metrics_port
-        finally:
-            os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def stands(self) -> bool:
+        """Wait for it; False where Ray gave up, which it does after 30 s on a busy machine."""
+        while "Ray runtime started" not in self.said:
+            if self._process.poll() is not None:
+                assert "timed out during startup" in self.said, self.said
+                return False
+            time.sleep(0.2)
+        return True
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@pytest.fixture
+def ray_head() -> Iterator[Head]:
+    for _ in range(STARTS):
+        with tempfile.TemporaryDirectory(prefix="sm", dir="/tmp", ignore_cleanup_errors=True) as at:
+            head = Head(Path(at))
+            try:
+                if head.stands():
+                    yield head
+                    return
+            finally:
+                head.kill()
+    pytest.skip(f"this machine is too busy: Ray gave up starting {STARTS} times")
 
 
 def scraped(port: int) -> dict[str, float]:
@@ -98,24 +119,23 @@ def scraped(port: int) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_prometheus_finds_every_metric_of_the_registry_in_a_real_ray(
-    ray_head: tuple[str, int],
+    ray_head: Head,
     inputs: Path,
     tmp_path: Path,
     start_saccade: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    address, port = ray_head
     (tmp_path / "slow.py").write_text(SLOW_MODEL)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     process = start_saccade(
         "run", tmp_path / "recipe.yaml", inputs / "one.tif", "-o", tmp_path / "run",
-        "--workers", "ray:1", "--address", address, "--device", "cpu",
+        "--workers", "ray:1", "--address", ray_head.address, "--device", "cpu",
         env={"RAY_metrics_report_interval_ms": "1000"},
     )  # fmt: skip
     wanted = {f"ray_{m.name}{'_count' * (m.kind == 'histogram')}" for m in REGISTRY}
     wanted -= {"ray_saccade_failures_total", "ray_saccade_splits_total"}  # nothing fails here
     found: dict[str, float] = {}
     while process.poll() is None and not wanted <= found.keys():
-        found |= scraped(port)  # a gauge is told once each time that it is set
+        found |= scraped(ray_head.metrics_port)  # a gauge is told once each time that it is set
         time.sleep(0.5)
     assert wanted <= found.keys()
     assert found["ray_saccade_tiles_total"] >= 1

@@ -18,6 +18,7 @@ from saccade.jobs.folders import OpenRun, open_run
 from saccade.jobs.in_flight import Attempt, InFlight
 from saccade.jobs.journal import Record
 from saccade.jobs.listing import record_skipped
+from saccade.jobs.metrics_export import metrics_told
 from saccade.jobs.options import RunOptions
 from saccade.jobs.quarantine import quarantine_record
 from saccade.jobs.stages import last_stage, stage_work
@@ -62,6 +63,11 @@ class RunSummary:
         return tuple(n for n in self.asked.listed() if self.tally.state(n) == "complete")
 
 
+def timed(record: Record) -> Record:
+    """A record with the moment it was written: for people who look back, never for a result."""
+    return {**record, "at": round(time.time(), 3)}
+
+
 Observer = Callable[[Tally, bool], None]
 """Told what is done so far, and whether the run is over."""
 
@@ -96,7 +102,10 @@ def run(
     base = model_folder or (Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent)
     tree = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     asked = gather(images, tree, Path(output), skip=options.skip_missing)
-    with open_run(Path(output), tree, base.absolute(), asked, options) as opened:
+    with (
+        open_run(Path(output), tree, base.absolute(), asked, options) as opened,
+        metrics_told(opened, options),
+    ):
         record_skipped(opened.folder, asked.listing)
         loop = RunLoop(opened, options, observe or _nobody, stop or StopSignal())
         return loop.drive()
@@ -237,9 +246,7 @@ class RunLoop:
     def _commit(self) -> None:
         while self._commits:
             commits, self._commits = self._commits, []
-            records: list[Record] = [
-                {"kind": "receipt", "worker": c.worker, **c.receipt} for c in commits
-            ]
+            records = [timed({"kind": "receipt", **c.receipt, "worker": c.worker}) for c in commits]
             self._opened.journal.append(records)
             for record in records:
                 self._opened.tally.add(record)
@@ -282,6 +289,7 @@ class RunLoop:
         )
 
     def _record(self, record: Record) -> None:
+        record = timed(record)
         self._opened.journal.append(record)
         self._opened.tally.add(record)
         self._opened.replay.fold(record)
@@ -291,7 +299,8 @@ class RunLoop:
         unit = flying.units[assign.unit]
         timing = self._timing(flying) if unit.kind == "finalise" else {}
         self._in_flight.give(assign, unit, time.monotonic())
-        self._opened.journal.note({"kind": "started", "image": unit.image, "unit": unit.id})
+        started = {"kind": "started", "image": unit.image, "unit": unit.id, "worker": assign.worker}
+        self._opened.journal.note(timed(started))
         self._workers.assign(assign.worker, Task(unit, assign.attempt, flying.entry, timing))
 
     def _timing(self, flying: ImageInFlight) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from saccade.jobs.limits import QuarantineLimit
 from saccade.jobs.sharing import WHOLE, Shard
@@ -73,3 +74,5 @@ class RunOptions:
     """Go on without images, rows and names that can't be used."""
     fsync: bool = False
     """Force every shard to disk before its receipt; for storage that may lose power."""
+    metrics_file: Path | None = None
+    """Kept up to date with what the run counts, in Prometheus' text format."""

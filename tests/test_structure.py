@@ -15,6 +15,7 @@ CONFINED = {
     "ray": (
         "workers/actor.py",
         "workers/ray_start.py",
+        "workers/ray_metrics.py",
         "workers/training/ray_train.py",
         "jobs/submit.py",
     ),

@@ -33,6 +33,7 @@ from saccade.workers.outcome import Outcome
 from saccade.workers.ray_start import first_line
 from saccade.workers.room import Node, RayPlace, missing, spec_on, spec_within
 from saccade.workers.tasks import Task, WorkerSpec
+from saccade.workers.unit_log import WorkerLog
 
 START_FAILURES = 3
 """Actors that may die before their first answer, one in the place of the other, until that place is
@@ -57,7 +58,7 @@ class UnitActor:
         spec = spec_within(_own_node(), place, spec)
         self._crash_log = log_crashes(crash_log(spec, name))
         self._logs = RunFolder(spec.folder).logs
-        self._engine = Engine(spec)
+        self._engine = Engine(spec, WorkerLog(self._logs, name))
         return gethostname()
 
     def live(self) -> None:

@@ -74,6 +74,9 @@ def run_command(
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Go on without what can't be used of the list.")
     ] = False,
+    metrics_file: Annotated[
+        Path | None, typer.Option(help="Keep what is counted here, for node exporter (.prom).")
+    ] = None,
 ) -> None:
     """Run a recipe over images. The same command again goes on where it stopped."""
     from saccade.jobs.manifest import ListOptions, list_images
@@ -96,6 +99,7 @@ def run_command(
         fsync=fsync,
         force=force,
         retry=retry,
+        metrics_file=metrics_file,
     )
     tree = load_recipe(recipe)
     listed = list_images(

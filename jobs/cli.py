@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from saccade.jobs.commands import learning, planning, running, watching
+from saccade.jobs.commands import learning, planning, reporting, running, watching
 from saccade.jobs.commands.words import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -19,7 +19,7 @@ from saccade.jobs.commands.words import (
 )
 from saccade.pipeline.errors import Interrupted, SaccadeError, UsageError
 
-VERBS = (running, watching, planning, learning)
+VERBS = (running, watching, reporting, planning, learning)
 """In the order in which help lists them."""
 
 app = typer.Typer(

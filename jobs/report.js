@@ -48,6 +48,12 @@
     return made;
   }
 
+  // what stands between backticks is code
+  function coded(text) {
+    const pieces = text.split("`");
+    return pieces.length % 2 ? pieces.map((piece, index) => (index % 2 ? element("code", "", piece) : piece)) : [text];
+  }
+
   // ------------------------------------------------------------------- which images, which page
 
   function wanted() {
@@ -104,11 +110,11 @@
     const seen = shown ? JSON.parse(shown.textContent) : { pictures: [], classes: [], problem: "" };
     if (seen.pictures.length === 1) made.append(pictures(image, seen.pictures));
     made.append(element("p", "facts", facts(image)));
-    if (image.reason) made.append(element("p", "reason", image.reason));
-    if (image.remedy >= 0) made.append(element("p", "remedy", data.remedies[image.remedy]));
+    if (image.reason) made.append(element("p", "reason", ...coded(image.reason)));
+    if (image.remedy >= 0) made.append(element("p", "remedy", ...coded(data.remedies[image.remedy])));
     if (seen.pictures.length > 1) made.append(pictures(image, seen.pictures));
     if (seen.problem) made.append(element("p", "facts", `Pictures: ${seen.problem}`));
-    if (image.passes.length) made.append(element("ul", "passes", ...image.passes.map(pass)));
+    if (image.passes.length) made.append(element("ul", "passes", ...image.passes.map((line) => pass(image, line))));
     if (seen.classes.length) made.append(element("ul", "classes", ...seen.classes.map(share)));
     if (image.notes.length) made.append(notes(image.notes));
     return made;
@@ -124,7 +130,7 @@
     if (image.degraded) told.push(`${plural(image.degraded, "tile")} answered in part`);
     return told.join(" \u00b7 ");
   }
-  function pass([index, answered, selected, of, seconds]) {
+  function pass(image, [index, answered, selected, of, seconds]) {
     const all = of || selected || answered || 1;
     const bar = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     bar.setAttribute("aria-hidden", "true");
@@ -135,10 +141,10 @@
       rect.setAttribute("height", "6");
       bar.append(rect);
     }
-    const goal = selected !== null && selected > answered ? `${number(answered)} so far of ${number(selected)}` : number(answered);
-    const total = of ? ` of ${number(of)} tiles` : answered === 1 ? " tile" : " tiles";
+    const chosen = of && selected !== null && image.state === "running" ? `, ${number(selected)} chosen` : "";
+    const total = all === answered ? plural(answered, "tile") : `${number(answered)} of ${plural(all, "tile")}${chosen}`;
     return element("li", "pass", element("span", "", swatch(`pass-${index}`), data.passes[index]), bar,
-      element("span", "", `${goal}${total}, ${duration(seconds)}`));
+      element("span", "", `${total}, ${duration(seconds)}`));
   }
   function share([name, colour, part]) {
     return element("li", "class", swatch("", colour), `${name} ${percent(part)}`);
@@ -162,7 +168,8 @@
   }
   function pictures(image, all) {
     if (all.length === 1) return element("div", "pictures one", figure(image, all[0], false));
-    const button = element("button", "pictures", ...all.map((one) => figure(image, one, true)));
+    const landscape = all[0][1] > 1.25 * all[0][2] ? " landscape" : "";
+    const button = element("button", `pictures${landscape}`, ...all.map((one) => figure(image, one, true)));
     button.type = "button";
     button.setAttribute("aria-label", `Enlarge the pictures of ${image.name}`);
     button.addEventListener("click", () => enlarge(image, all));

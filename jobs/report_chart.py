@@ -26,28 +26,30 @@ ROUND = ((1, 5), (2, 4), (4, 4), (5, 5), (8, 4), (10, 5))
 
 
 def chart(throughput: Throughput) -> str:
-    """The drawing; empty where no tile was answered."""
-    if not any(sum(b.values()) for s in throughput.stretches for b in s.bins):
+    """The drawing; empty where nothing was computed."""
+    bins = [dict(one) for one in _laid_out(throughput.stretches)]
+    rates = [sum(one.values()) / throughput.width_seconds for one in bins]
+    if not any(rates):
         return ""
-    bins = [dict(b) for b in _laid_out(throughput.stretches)]
-    rates = [sum(b.values()) / throughput.width_seconds for b in bins]
     top, lines = ceiling(max(rates))
     parts = (
-        f'<svg class="chart" width="100%" height="{HEIGHT_PX}" role="img" '
+        f'<div class="plot"><svg class="rates" width="74" height="{HEIGHT_PX}" aria-hidden="true">',
+        *_rates(top, lines),
+        f'</svg><svg class="chart" width="100%" height="{HEIGHT_PX}" role="img" ',
         f'aria-label="{escape(_said(throughput, rates))}">',
-        *_lines(top, lines),
-        f'<svg x="0" y="{TOP_PX}" width="100%" height="{PLOT_PX}" '
+        *_lines(lines),
+        f'<svg x="0" y="{TOP_PX}" width="100%" height="{PLOT_PX}" ',
         f'viewBox="0 0 {WIDE} {PLOT_PX}" preserveAspectRatio="none">',
         *_areas(throughput, bins, top),
         *_targets(throughput, bins),
         "</svg>",
         *_dates(throughput, len(bins)),
-        "</svg>",
+        "</svg></div>",
     )
     return "".join(parts)
 
 
-def _laid_out(stretches: Sequence[Stretch]) -> Iterator[dict[str, int]]:
+def _laid_out(stretches: Sequence[Stretch]) -> Iterator[dict[str, float]]:
     """All bins side by side, pauses as a few empty ones."""
     for number, stretch in enumerate(stretches):
         if number:
@@ -62,18 +64,31 @@ def ceiling(rate: float) -> tuple[float, int]:
     return top * power, lines
 
 
-def _lines(top: float, lines: int) -> Iterator[str]:
-    """Lines across, each with its rate above its left end."""
+def _lines(lines: int) -> Iterator[str]:
+    """Lines across, from the bottom of the plot to its top."""
     for line in range(lines + 1):
         y = TOP_PX + PLOT_PX * (1 - line / lines)
         yield f'<line class="rule" x1="0" x2="100%" y1="{y:g}" y2="{y:g}"/>'
-        unit = " tiles/s" if line == lines else ""
-        if line:
-            rate = significant(top * line / lines)
-            yield f'<text class="rate" x="0" y="{y - 3:g}">{rate}{unit}</text>'
 
 
-def _areas(throughput: Throughput, bins: Sequence[dict[str, int]], top: float) -> Iterator[str]:
+def _rates(top: float, lines: int) -> Iterator[str]:
+    """What each line stands for, beside it."""
+    for line in range(lines + 1):
+        y = TOP_PX + PLOT_PX * (1 - line / lines) + 4
+        text = pixels_text(top * line / lines) + "/s" if line == lines else ""
+        text = text or pixels_text(top * line / lines).split()[0]
+        yield f'<text x="64" y="{y:g}">{text}</text>'
+
+
+def pixels_text(pixels: float) -> str:
+    """An amount of pixels, three digits of it: '3.19 Mpx'."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if pixels >= size:
+            return f"{significant(pixels / size)} {unit}px"
+    return f"{significant(pixels)} px"
+
+
+def _areas(throughput: Throughput, bins: Sequence[dict[str, float]], top: float) -> Iterator[str]:
     """One stepped area per pass, each on those below it."""
     below = [0.0] * len(bins)
     for index, name in enumerate(throughput.passes):
@@ -97,15 +112,15 @@ def _steps(rates: Sequence[float], top: float, back: bool = False) -> str:
     return ("L" if back else "") + "L".join(reversed(points) if back else points)
 
 
-def _targets(throughput: Throughput, bins: Sequence[dict[str, int]]) -> Iterator[str]:
+def _targets(throughput: Throughput, bins: Sequence[dict[str, float]]) -> Iterator[str]:
     """What a pointer finds over each bin."""
     wide = WIDE / len(bins)
     for index, one in enumerate(bins):
         if one:
-            told = ", ".join(f"{name} {count:,}" for name, count in one.items())
+            told = ", ".join(f"{name} {pixels_text(amount)}" for name, amount in one.items())
             yield (
                 f'<rect class="target" x="{index * wide:.1f}" y="0" width="{wide:.1f}" '
-                f'height="{PLOT_PX}"><title>{escape(told)} tiles in '
+                f'height="{PLOT_PX}"><title>{escape(told)} in '
                 f"{throughput.width_seconds:g} s</title></rect>"
             )
 
@@ -150,6 +165,6 @@ def _said(throughput: Throughput, rates: Sequence[float]) -> str:
     """The drawing in words, for those who do not see it."""
     busy = [rate for rate in rates if rate]
     return (
-        f"Tiles per second over time: at most {max(rates):.3g}, on average "
-        f"{sum(busy) / len(busy):.3g} while work ended, in {len(throughput.stretches)} stretches"
+        f"Pixels through models per second over time: at most {pixels_text(max(rates))}, on "
+        f"average {pixels_text(sum(busy) / len(busy))} while there was work"
     )

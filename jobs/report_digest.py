@@ -40,13 +40,14 @@ class Digest:
     images: dict[str, ImageDigest] = field(default_factory=dict)
     """By name, those of which something was said."""
     by_clock: Timeline = field(default_factory=Timeline)
-    """Tiles over the time of day, of receipts that say when they came."""
+    """Pixels through models over the time of day, of receipts that say when they came."""
     by_work: Timeline = field(default_factory=Timeline)
-    """Tiles over busy seconds, all workers' added up."""
+    """The same over busy seconds, all workers' added up."""
     drivers: int = 0
     """How often one was started."""
-    ended: bool = True
-    """Whether the newest driver ended in good order."""
+    ends: dict[str, bool] = field(default_factory=dict)
+    """Whether the newest driver ended in good order, by the part of the run that it worked on; the
+    whole of it is ''."""
     nbytes: int = 0
     """Written by sweeps."""
     splits: int = 0
@@ -54,7 +55,7 @@ class Digest:
     began: str = ""
     """When the first driver was started, as it wrote it; empty where none was."""
     last_seconds: float | None = None
-    """When the newest receipt with a time came, in Unix seconds."""
+    """When the newest record with a time was written, in Unix seconds."""
     timeless: int = 0
     """Receipts of sweeps that do not say when they came."""
     _busy_seconds: float = 0.0
@@ -68,14 +69,22 @@ class Digest:
             digest.fold(record)
         return digest
 
+    @property
+    def ended(self) -> bool:
+        """Whether the newest driver of every part ended in good order."""
+        return all(self.ends.values())
+
     def fold(self, record: Record) -> None:
         """Take the next record in; kinds that say nothing here are passed over."""
         self.tally.add(record)
+        at = record.get("at")
+        if isinstance(at, int | float):
+            self.last_seconds = max(self.last_seconds or at, at)
         match record["kind"]:
             case "opened":
                 self._opened(record)
             case "closed":
-                self.ended = True
+                self.ends[_part(record)] = True
             case "receipt":
                 self._receipt(record)
             case "failure":
@@ -85,27 +94,27 @@ class Digest:
 
     def _opened(self, record: Record) -> None:
         self.drivers += 1
-        self.ended = False
+        self.ends[_part(record)] = False
         started = str(record["started"])
         self.began = min(self.began or started, started)
 
     def _receipt(self, record: Record) -> None:
         seconds = sum(record.get("seconds", {}).values())
-        at = record.get("at")
-        if isinstance(at, int | float):
-            self.last_seconds = max(self.last_seconds or at, at)
         if "pass" not in record:
             self._image(record).step_seconds += seconds
             return
-        self._busy_seconds += seconds
-        tiles = record["tiles"].get("done", 0) + record["tiles"].get("degraded", 0)
-        self.by_work.add(self._busy_seconds, record["pass"], tiles)
-        if isinstance(at, int | float):
-            self.by_clock.add(at, record["pass"], tiles)
-        else:
-            self.timeless += 1
+        self._draw(record["pass"], record["pixels"], seconds, record.get("at"))
         self.nbytes += record.get("nbytes", 0)
         self.splits += record.get("splits", 0)
+
+    def _draw(self, name: str, pixels: int, seconds: float, at: Any) -> None:
+        """Lay a sweep's work over both lines of time."""
+        since, self._busy_seconds = self._busy_seconds, self._busy_seconds + seconds
+        self.by_work.spread(since, self._busy_seconds, name, pixels)
+        if isinstance(at, int | float):
+            self.by_clock.add(at, name, pixels)
+        else:
+            self.timeless += 1
 
     def _failure(self, record: Record) -> None:
         image = self._image(record)
@@ -115,6 +124,10 @@ class Digest:
 
     def _image(self, record: Record) -> ImageDigest:
         return self.images.setdefault(record["image"], ImageDigest())
+
+
+def _part(record: Record) -> str:
+    return str(record.get("shard", ""))
 
 
 def unix_seconds(written: str) -> float | None:

@@ -34,7 +34,7 @@ class Trouble:
 SET_ASIDE, TRIED_AGAIN, IN_PART = "set aside", "tried again", "read in part"
 PART_REMEDY = (
     "Nothing, where the loss is small: these tiles are marked in the result's status and coverage. "
-    "Else copy the file again from its origin and start it over with --force."
+    "Else copy the file again from its origin and start it over with `--force`."
 )
 AGAIN_REMEDY = "Nothing: another attempt did it, or is still to come."
 
@@ -93,10 +93,7 @@ def warnings(digest: Digest) -> Iterator[str]:
     failed = sum(image.tiles_failed for image in tally.images.values())
     degraded = sum(t.get("degraded", 0) for i in tally.images.values() for t in i.tiles.values())
     if failed or degraded:
-        yield (
-            f"{failed:,} tiles could not be read, {degraded:,} were answered with incomplete "
-            "surroundings."
-        )
+        yield _of_tiles(failed, degraded)
     if digest.splits:
         yield (
             f"A device ran out of memory: batches were halved {digest.splits:,} times. The "
@@ -104,3 +101,12 @@ def warnings(digest: Digest) -> Iterator[str]:
         )
     if digest.drivers > 1:
         yield f"Drivers were started {digest.drivers:,} times; what was done was done once."
+
+
+def _of_tiles(failed: int, degraded: int) -> str:
+    told = {
+        "could not be read": failed,
+        "answered with incomplete surroundings": degraded,
+    }
+    counts = (f"{count:,} {what}" for what, count in told.items() if count)
+    return f"Tiles of which something is missing: {'; '.join(counts)}."

@@ -92,7 +92,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Tiles over time."""
+    """Pixels through models over time."""
 
     passes: tuple[str, ...]
     """From coarse to fine."""
@@ -113,11 +113,11 @@ class Report:
     counts: Mapping[str, int]
     """Images by state."""
     ended: bool
-    """Whether the newest driver ended in good order."""
+    """Whether no driver is at work, by what they wrote."""
     began_seconds: float | None
     """Unix time of the first driver's start."""
     last_seconds: float | None
-    """Unix time of the newest receipt."""
+    """Unix time of the newest record."""
     written_seconds: float
     """Unix time of this report."""
     tiles: int

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from html import escape
 
 from saccade.jobs.picture_colours import heat_table, pass_colours
-from saccade.jobs.picture_words import percent, significant
+from saccade.jobs.picture_words import percent
 from saccade.jobs.progress import duration
-from saccade.jobs.report_chart import chart, date_text
+from saccade.jobs.report_chart import chart, date_text, pixels_text
 from saccade.jobs.report_findings import Trouble
 from saccade.jobs.report_model import STATES, PassLine, Report
 from saccade.workers.memory_size import format_nbytes
@@ -48,10 +48,14 @@ def verdict(report: Report) -> str:
 
 
 def badge(report: Report) -> tuple[str, str]:
-    """A word on how the run stands, and the state whose colour it has."""
+    """A word on how the run stands, and what its colour is called."""
     if not report.finished:
         return ("Stopped", "waiting") if report.ended else ("Unfinished", "running")
-    return ("Finished", "quarantined") if report.counts["quarantined"] else ("Complete", "complete")
+    return (
+        ("Finished with failures", "failures")
+        if report.counts["quarantined"]
+        else ("Complete", "complete")
+    )
 
 
 def states_bar(report: Report) -> str:
@@ -73,10 +77,10 @@ def states_bar(report: Report) -> str:
 
 
 def dates(report: Report) -> str:
-    """When it began, when the newest receipt came, when this was written."""
+    """When it began, when the newest record was written, and this page."""
     told = {
         "Began": report.began_seconds,
-        "Newest receipt": report.last_seconds,
+        "Last sign of work": report.last_seconds,
         "This report": report.written_seconds,
     }
     return " · ".join(
@@ -90,12 +94,12 @@ def figures(report: Report) -> str:
         "images": f"{report.images:,}",
         "tiles answered": f"{report.tiles:,}",
         "of tiles refined": "-" if report.refined is None else percent(report.refined),
-        "pixels through models": _pixels(report.pixels),
-        "busy, all workers": duration(report.seconds),
+        "pixels through models": pixels_text(report.pixels),
+        "busy, all workers": duration_fine(report.seconds),
         "written": format_nbytes(report.nbytes),
     }
     if (elapsed := _elapsed(report)) is not None:
-        told["from start to newest receipt"] = duration(elapsed)
+        told["from start to last sign"] = duration(elapsed)
     return "".join(
         f"<div><dt>{escape(word)}</dt><dd>{escape(value)}</dd></div>"
         for word, value in told.items()
@@ -106,13 +110,6 @@ def _elapsed(report: Report) -> float | None:
     if report.began_seconds is None or report.last_seconds is None:
         return None
     return max(0.0, report.last_seconds - report.began_seconds)
-
-
-def _pixels(pixels: int) -> str:
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if pixels >= size:
-            return f"{significant(pixels / size)} {unit}px"
-    return f"{pixels:,} px"
 
 
 def warning_list(report: Report) -> str:
@@ -139,8 +136,8 @@ def _trouble(trouble: Trouble) -> str:
         f"<h3>{escape(trouble.title)}</h3>"
         f'<p class="who">{plural(trouble.images, "image")} {trouble.what}: '
         f"{names}{f', and {more:,} more' if more else ''}</p>"
-        f'<p class="remedy">{escape(trouble.remedy)}</p>'
-        f"<details><summary>A message</summary><p>{escape(trouble.example)}</p></details></article>"
+        f'<p class="remedy">{coded(trouble.remedy)}</p>'
+        f"<details><summary>A message</summary><p>{coded(trouble.example)}</p></details></article>"
     )
 
 
@@ -148,16 +145,16 @@ def throughput_figure(report: Report) -> str:
     """Tiles per second over time, by pass."""
     drawing = chart(report.throughput)
     if not drawing:
-        return "<p>No tile was answered yet.</p>"
+        return "<p>Nothing was computed yet.</p>"
     passes = "".join(
         f'<li><i class="pass-{index}"></i>{escape(name)}</li>'
         for index, name in enumerate(report.throughput.passes)
     )
     basis = (
-        "Tiles answered per second, in bins of "
+        "Pixels through models per second, halos included, in bins of "
         f"{duration_fine(report.throughput.width_seconds)}; a dashed line is a longer pause."
         if report.throughput.by_clock
-        else "Tiles answered per busy second; the times of day are unknown."
+        else "Pixels through models per busy second, halos included; the times of day are unknown."
     )
     return (
         f'<figure>{drawing}<figcaption><ul class="key">{passes}</ul>{basis}</figcaption></figure>'
@@ -165,8 +162,18 @@ def throughput_figure(report: Report) -> str:
 
 
 def duration_fine(seconds: float) -> str:
-    """As ``duration``, and half a second."""
-    return f"{seconds:g} s" if seconds < 60 else duration(seconds)
+    """As ``duration``; a few seconds with a digit more."""
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+
+
+def coded(text: str) -> str:
+    """A text for the page; what stands between backticks is set as code."""
+    pieces = escape(text).split("`")
+    if len(pieces) % 2 == 0:
+        return escape(text)
+    return "".join(
+        f"<code>{piece}</code>" if odd % 2 else piece for odd, piece in enumerate(pieces)
+    )
 
 
 def pass_rows(report: Report) -> str:
@@ -177,14 +184,14 @@ def pass_rows(report: Report) -> str:
 
 def _pass_row(index: int, line: PassLine, most_seconds: float) -> str:
     seconds = sum(line.seconds.values())
-    lanes = ", ".join(f"{lane} {duration(value)}" for lane, value in line.seconds.items())
+    lanes = ", ".join(f"{lane} {duration_fine(value)}" for lane, value in line.seconds.items())
     cells = (
         f"{line.answered:,}",
         percent(line.answered / line.of) if line.of else "-",
         f"{line.degraded:,}" if line.degraded else "",
         f"{line.failed:,}" if line.failed else "",
-        _pixels(line.pixels),
-        f"{duration(seconds)}{f', {percent(seconds / most_seconds)}' if most_seconds else ''}",
+        pixels_text(line.pixels),
+        f"{duration_fine(seconds)}{f', {percent(seconds / most_seconds)}' if most_seconds else ''}",
         lanes,
     )
     numbers = "".join(f"<td>{escape(cell)}</td>" for cell in cells)

@@ -21,7 +21,7 @@ class Kind:
     """Any of them in a message tells it."""
 
 
-RETRY = "saccade retry RUN"
+RETRY = "`saccade retry RUN`"
 
 MISSING = Kind(
     "The file is not there",
@@ -35,8 +35,8 @@ REFUSED = Kind(
 )
 PIXEL_SIZE = Kind(
     "The pixel size is not known",
-    "State it in the manifest's column mpp (micrometres) or gsd (metres) or with --mpp; or let the "
-    "recipe ask for downsample instead of a physical resolution.",
+    "State it in the manifest's column `mpp` (micrometres) or `gsd` (metres), or with `--mpp`; or "
+    "let the recipe ask for `downsample` instead of a physical resolution.",
     ("needs the image's pixel size",),
 )
 RESOLUTION = Kind(
@@ -48,7 +48,7 @@ RESOLUTION = Kind(
 BAD_TILES = Kind(
     "Too much of the image can't be read",
     f"Copy the file again from its origin, then {RETRY}; or accept the loss with a larger "
-    "max_bad_tiles in the recipe: what can't be read is marked in the result.",
+    "`max_bad_tiles` in the recipe: what can't be read is marked in the result.",
     ("(max_bad_tiles)",),
 )
 DAMAGED = Kind(
@@ -59,32 +59,32 @@ DAMAGED = Kind(
 )
 MEMORY = Kind(
     "Too large for the device's memory",
-    "Set a smaller window, tile or batch for the pass, or allow more memory (--memory, "
-    "--gpu-memory); saccade plan RECIPE IMAGE says what fits.",
+    "Set a smaller window, tile or batch for the pass, or allow more memory (`--memory`, "
+    "`--gpu-memory`); `saccade plan RECIPE IMAGE` says what fits.",
     ("does not fit the memory", "are free (", "ran out of memory", "out of memory"),
 )
 DIED = Kind(
     "The worker died",
-    "Most often the system ended it for want of memory: allow less with --memory, or run fewer "
-    f"workers; logs/ in the run's folder has its last words. Then {RETRY}.",
+    "Most often the system ended it for want of memory: allow less with `--memory`, or run fewer "
+    f"workers; `logs/` in the run's folder has its last words. Then {RETRY}.",
     (" died: ", "the process that ran it crashed"),
 )
 LATE = Kind(
     "No answer in time",
-    "Look whether storage or the device hangs where it ran (logs/ in the run's folder says which "
+    "Look whether storage or the device hangs where it ran (`logs/` in the run's folder says which "
     f"worker); then {RETRY}.",
     ("did not answer in time",),
 )
 UNFORESEEN = Kind(
     "An error that nobody foresaw",
-    "logs/errors.txt in the run's folder says where it happened: a model's own code, or a fault of "
-    f"saccade worth reporting. Once it is mended, {RETRY}.",
+    "`logs/errors.txt` in the run's folder says where it happened: a model's own code, or a fault "
+    f"of saccade worth reporting. Once it is mended, {RETRY}.",
     ("(see logs/errors.txt)",),
 )
 FORMAT = Kind(
     "No reader for this kind of image",
-    "Convert it, for instance with vips tiffsave --tile --pyramid --bigtiff, and name the new file "
-    "in the manifest; leave it out if it is no image.",
+    "Convert it, for instance with `vips tiffsave --tile --pyramid --bigtiff`, and name the new "
+    "file in the manifest; leave it out if it is no image.",
     (" expected, found ", " expected, but ", "too many pixels to decode at once", "no decoder for"),
 )
 OTHER = Kind(

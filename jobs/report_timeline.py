@@ -23,43 +23,50 @@ class Stretch:
 
     since_seconds: float
     """When its first bin begins."""
-    bins: tuple[Mapping[str, int], ...]
-    """Per bin, tiles by pass; a bin in which nothing ended is empty."""
+    bins: tuple[Mapping[str, float], ...]
+    """Per bin, amounts by pass; a bin in which nothing ended is empty."""
 
 
 @dataclass
 class Timeline:
-    """Tiles by pass in bins of one width."""
+    """Amounts of work by pass, in bins of one width."""
 
     most_bins: int = MOST_BINS
     """Bins that hold work are at most so many."""
     width_seconds: float = FIRST_WIDTH_SECONDS
     """Of every bin."""
-    bins: dict[int, dict[str, int]] = field(default_factory=dict)
-    """Tiles by pass; the key times the width is when a bin begins."""
+    bins: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Amounts by pass; the key times the width is when a bin begins."""
 
-    def add(self, at_seconds: float, name: str, tiles: int) -> None:
-        """Count tiles of a pass that were answered at some time, on any clock."""
+    def add(self, at_seconds: float, name: str, amount: float) -> None:
+        """Count work of a pass that was done at some time, on any clock."""
         if not math.isfinite(at_seconds):
             return
-        self._put(math.floor(at_seconds / self.width_seconds), name, tiles)
+        self._put(math.floor(at_seconds / self.width_seconds), name, amount)
         while len(self.bins) > self.most_bins:
             self._widen()
 
-    def _put(self, number: int, name: str, tiles: int) -> None:
-        counts = self.bins.setdefault(number, {})
-        counts[name] = counts.get(name, 0) + tiles
+    def spread(self, since_seconds: float, until_seconds: float, name: str, amount: float) -> None:
+        """Count work that was done evenly between two times."""
+        length = until_seconds - since_seconds
+        parts = max(1, min(self.most_bins, math.ceil(length / self.width_seconds)))
+        for part in range(parts):
+            self.add(since_seconds + length * (part + 0.5) / parts, name, amount / parts)
+
+    def _put(self, number: int, name: str, amount: float) -> None:
+        amounts = self.bins.setdefault(number, {})
+        amounts[name] = amounts.get(name, 0) + amount
 
     def _widen(self) -> None:
         """Two bins become one."""
         narrow, self.bins = self.bins, {}
         self.width_seconds *= 2
-        for number, counts in narrow.items():
-            for name, tiles in counts.items():
-                self._put(number // 2, name, tiles)
+        for number, amounts in narrow.items():
+            for name, amount in amounts.items():
+                self._put(number // 2, name, amount)
 
     def stretches(self) -> tuple[Stretch, ...]:
-        """The bins in order of time, cut at long pauses; short ones are bins without tiles."""
+        """The bins in order of time, cut at long pauses; short ones are empty bins."""
         return tuple(
             Stretch(
                 numbers[0] * self.width_seconds,

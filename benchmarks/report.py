@@ -150,18 +150,18 @@ def _repeat(made: RunFolder, folder: RunFolder, name: str) -> None:
     root.write_text(text)
 
 
-def measure(root: Path, output: Path, limits: Limits) -> tuple[float, int, int]:
-    """Seconds, bytes, and peak memory of a process that writes one report."""
+def measure(root: Path, output: Path, limits: Limits) -> tuple[float, float, int, int]:
+    """Seconds, processor seconds, bytes, and peak memory of a process that writes one report."""
     with get_context("spawn").Pool(1) as pool:
-        seconds, peak = pool.apply(_write, (root, output, limits))
-    return seconds, output.stat().st_size, peak
+        seconds, processor, peak = pool.apply(_write, (root, output, limits))
+    return seconds, processor, output.stat().st_size, peak
 
 
-def _write(root: Path, output: Path, limits: Limits) -> tuple[float, int]:
-    since = time.perf_counter()
+def _write(root: Path, output: Path, limits: Limits) -> tuple[float, float, int]:
+    since, worked = time.perf_counter(), time.process_time()
     write_report(root, output, limits)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return time.perf_counter() - since, peak
+    return time.perf_counter() - since, time.process_time() - worked, peak
 
 
 def in_browser(page: Path) -> tuple[str, str, str]:
@@ -196,13 +196,19 @@ def main() -> None:
         root = make_run(folder / "made", options.images, options.results)
         journal = sum(path.stat().st_size for path in (root / "journal").iterdir())
         print(
-            f"{options.images:,} images, {options.results:,} results, journal {journal / 1e6:.0f} MB\n"
+            f"{options.images:,} images, {options.results:,} results, "
+            f"journal {journal / 1e6:.0f} MB\n"
         )
         rows = []
         for name, limits in CASES.items():
             page = folder / f"{name.replace(' ', '-')}.html"
-            seconds, nbytes, peak = measure(root, page, limits)
-            row = (f"{seconds:.1f}", f"{nbytes / 1e6:.1f}", f"{peak / 2**20:.0f}")
+            seconds, processor, nbytes, peak = measure(root, page, limits)
+            row = (
+                f"{seconds:.1f}",
+                f"{processor:.1f}",
+                f"{nbytes / 1e6:.1f}",
+                f"{peak / 2**20:.0f}",
+            )
             rows.append([name, *row, *in_browser(page)])
         print(table(HEAD, rows))
 
@@ -212,7 +218,7 @@ CASES = {
     "as by default": Limits(),
     "1000 thumbnails": Limits(24, 1000),
 }
-HEAD = ["report", "s", "MB", "peak MiB", "browser s", "elements", "cards"]
+HEAD = ["report", "s", "CPU s", "MB", "peak MiB", "browser s", "elements", "cards"]
 
 if __name__ == "__main__":
     main()

@@ -107,9 +107,11 @@ def figures(report: Report) -> str:
 
 
 def _elapsed(report: Report) -> float | None:
+    """Seconds between the two; None where one is unknown, or a clock was set back."""
     if report.began_seconds is None or report.last_seconds is None:
         return None
-    return max(0.0, report.last_seconds - report.began_seconds)
+    seconds = report.last_seconds - report.began_seconds
+    return seconds if seconds > 0 else None
 
 
 def warning_list(report: Report) -> str:

@@ -146,12 +146,11 @@ def opened_browser(profile: Path) -> Iterator[Browser]:
     if path is None:
         pytest.skip(f"no browser found ({', '.join(NAMES)}); Debian has chromium")
     (hear, say_in), (hear_out, say) = os.pipe(), os.pipe()
-    for descriptor in (hear, say):
-        os.set_inheritable(descriptor, True)
     command = [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(
-        ["sh", "-c", f'exec "$@" 3<&{hear} 4>&{say}', "sh", *command],
-        close_fds=False,
+        # a shell that knows descriptors of two digits: the browser hears on 3 and says on 4
+        ["bash", "-c", f'exec "$@" 3<&{hear} 4>&{say}', "bash", *command],
+        pass_fds=(hear, say),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -16,6 +16,7 @@ from saccade.jobs.commands import (
     listing,
     mending,
     planning,
+    reporting,
     running,
     watching,
 )
@@ -28,7 +29,7 @@ from saccade.jobs.commands.words import (
 )
 from saccade.pipeline.errors import Interrupted, SaccadeError, UsageError
 
-VERBS = (running, listing, mending, watching, exporting, planning, learning, clusters)
+VERBS = (running, listing, mending, watching, reporting, exporting, planning, learning, clusters)
 """In the order in which help lists them."""
 
 app = typer.Typer(

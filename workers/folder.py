@@ -13,6 +13,7 @@
       results/NAME.ome.zarr the result, unless run.json names an object store for them
       pictures/NAME.png     what `saccade show` draws
       logs/                 what workers say
+      report.html           what `saccade report` writes
 
 A run can be moved or copied as a whole: nothing in it names the folder itself.
 """
@@ -88,6 +89,11 @@ class RunFolder:
     def logs(self) -> Path:
         """What workers say."""
         return self.root / "logs"
+
+    @property
+    def report(self) -> Path:
+        """What `saccade report` writes."""
+        return self.root / "report.html"
 
     def result(self, image: str) -> Where:
         """The OME-Zarr of one image: a path, or a URI where ``run.json`` says so."""

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from saccade.jobs.commands import (
+    clusters,
     exporting,
     learning,
     listing,
@@ -27,7 +28,7 @@ from saccade.jobs.commands.words import (
 )
 from saccade.pipeline.errors import Interrupted, SaccadeError, UsageError
 
-VERBS = (running, listing, mending, watching, exporting, planning, learning)
+VERBS = (running, listing, mending, watching, exporting, planning, learning, clusters)
 """In the order in which help lists them."""
 
 app = typer.Typer(

@@ -30,6 +30,7 @@ from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.result import open_result
 from saccade.pipeline.store import ImageStore
 from saccade.pipeline.store_metadata import label_legend
+from saccade.pipeline.store_object_shelf import Where
 from saccade.pipeline.store_shelf import FULL, PARTIAL
 from saccade.workers.folder import RunFolder
 
@@ -109,7 +110,9 @@ def export(
     """
     alone = (run / "zarr.json").is_file()
     prepared = open_result(run).images
-    paths = {name: run if alone else RunFolder(run).result(name) for name in prepared}
+    paths: dict[str, Where] = {
+        name: run if alone else RunFolder(run).result(name) for name in prepared
+    }
     chosen = {name: paths[name] for name in _chosen(run, prepared, images)}
     if options.to == "parquet":
         tables.check_parquet()
@@ -134,7 +137,7 @@ def _chosen(run: Path, prepared: Sequence[str], wanted: Sequence[str]) -> Sequen
     return wanted or prepared
 
 
-def _exported(results: Mapping[str, Path], options: ExportOptions, folder: Path) -> Iterator[Path]:
+def _exported(results: Mapping[str, Where], options: ExportOptions, folder: Path) -> Iterator[Path]:
     failed: list[str] = []
     for name, path in results.items():
         try:
@@ -151,7 +154,7 @@ def _exported(results: Mapping[str, Path], options: ExportOptions, folder: Path)
 class _Image:
     """One image on its way into files."""
 
-    def __init__(self, path: Path, name: str, options: ExportOptions, folder: Path) -> None:
+    def __init__(self, path: Where, name: str, options: ExportOptions, folder: Path) -> None:
         self._name, self._options, self._folder = name, options, folder
         self._result = result = open_result(path)
         self._store = ImageStore.open(path)

@@ -84,7 +84,7 @@ def draw_picture(run: RunFolder, image: str, *, panel_px: int = PANEL_PX) -> Pat
     return path
 
 
-def open_scene(path: Path, panel_px: int = PANEL_PX) -> tuple[Scene, PageLayout]:
+def open_scene(path: Path | str, panel_px: int = PANEL_PX) -> tuple[Scene, PageLayout]:
     """What the panels of one image are drawn from, and how they will stand on the page.
 
     Args:

@@ -6,20 +6,22 @@ an answer that was carried out and got lost, connections reset or stalled half-w
 
 from __future__ import annotations
 
-import asyncio
 import random
 import socket
+import socketserver
 import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 KINDS = ("500", "503", "lost", "reset", "stall", "slow")
 """What can happen: an error, a request carried out whose answer is an error ('lost'), a connection
 reset or silent in the middle of the body, a body in dribs and drabs."""
-LARGEST_HEAD = 1 << 20
+SILENT_SECONDS = 60.0
+"""After which either side of a connection is given up."""
 
 
 @dataclass
@@ -51,6 +53,8 @@ class FaultyProxy:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._lock = threading.Lock()
+        self.over = threading.Event()
 
     @property
     def url(self) -> str:
@@ -63,6 +67,7 @@ class FaultyProxy:
         self.body_nbytes = 0
 
     def _fault(self) -> str:
+        """What happens to the next request; the caller holds the lock."""
         drawn = self._random.random()
         for kind, rate in self.rates.items():
             drawn -= rate
@@ -71,72 +76,59 @@ class FaultyProxy:
                 return kind
         return ""
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if not self.dead:
-                await self._answer(await _request(reader), writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client went away, or the test is over
-        finally:
-            writer.close()
-
-    async def _answer(self, request: bytes, writer: asyncio.StreamWriter) -> None:
-        self.requests[request.split(b" ", 1)[0].decode()] += 1
-        if self.dies_after is not None and self.requests.total() > self.dies_after:
-            self.dead = True
-            return
-        if self.forbidden:
-            writer.write(_status(403, "Forbidden", "AccessDenied"))
-            return
-        fault = self._fault()
+    def handle(self, request: bytes) -> tuple[bytes, str]:
+        """The answer to a request, and what happens to it on its way; none from a dead server."""
+        with self._lock:
+            self.requests[request.split(b" ", 1)[0].decode()] += 1
+            if self.dies_after is not None and self.requests.total() > self.dies_after:
+                self.dead = True
+            if self.dead:
+                return b"", ""
+            if self.forbidden:
+                return _status(403, "Forbidden", "AccessDenied"), ""
+            fault = self._fault()
         if fault in ("500", "503"):
-            writer.write(_status(int(fault), "Injected", "SlowDown"))
-            return
-        answer = await _forward(self.upstream, request)
+            return _status(int(fault), "Injected", "SlowDown"), ""
+        answer = _forwarded(self.upstream, request)
         if fault == "lost":
-            writer.write(_status(500, "Injected", "InternalError"))
-            return
-        self.body_nbytes += len(answer) - (answer.find(b"\r\n\r\n") + 4)
-        await self._send(answer, fault, writer)
+            return _status(500, "Injected", "InternalError"), ""
+        with self._lock:
+            self.body_nbytes += len(answer) - (answer.find(b"\r\n\r\n") + 4)
+        return answer, fault
 
-    async def _send(self, answer: bytes, fault: str, writer: asyncio.StreamWriter) -> None:
+    def send(self, answer: bytes, fault: str, plug: socket.socket) -> None:
         half = max(answer.find(b"\r\n\r\n") + 4, len(answer) // 2)
         if fault == "slow":
-            for start in range(0, len(answer), max(1, len(answer) // 8)):
-                writer.write(answer[start : start + max(1, len(answer) // 8)])
-                await writer.drain()
-                await asyncio.sleep(0.02)
+            step = max(1, len(answer) // 8)
+            for start in range(0, len(answer), step):
+                plug.sendall(answer[start : start + step])
+                self.over.wait(0.02)
         elif fault in ("reset", "stall"):
-            writer.write(answer[:half])
-            await writer.drain()
+            plug.sendall(answer[:half])
             if fault == "stall":
-                await asyncio.sleep(self.stall_seconds)
-            _reset_on_close(writer)
+                self.over.wait(self.stall_seconds)
+            # closing will send RST instead of FIN: the peer meets an error, not an end
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         else:
-            writer.write(answer)
-            await writer.drain()
+            plug.sendall(answer)
 
 
-async def _request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    lines = [
-        line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:") and line
-    ]
-    length = next(
-        (int(one.split(b":")[1]) for one in lines if one.lower().startswith(b"content-length:")), 0
-    )
-    body = await reader.readexactly(length)
-    return b"\r\n".join([*lines, b"Connection: close", b"", b""]) + body
+def _request(file: BinaryIO) -> bytes:
+    """One request, told to be the connection's last; nothing where there is none."""
+    lines = []
+    while (line := file.readline()).strip():
+        lines.append(line.strip())
+    kept = [line for line in lines if not line.lower().startswith(b"connection:")]
+    length = next((int(one[15:]) for one in kept if one.lower().startswith(b"content-length:")), 0)
+    body = file.read(length)
+    return b"\r\n".join([*kept, b"Connection: close", b"", b""]) + body if kept else b""
 
 
-async def _forward(port: int, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        await writer.drain()
-        return await reader.read(-1)
-    finally:
-        writer.close()
+def _forwarded(port: int, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), SILENT_SECONDS) as plug:
+        plug.sendall(request)
+        with plug.makefile("rb") as file:
+            return file.read()
 
 
 def _status(code: int, text: str, name: str) -> bytes:
@@ -145,34 +137,37 @@ def _status(code: int, text: str, name: str) -> bytes:
     return head.encode() + body
 
 
-def _reset_on_close(writer: asyncio.StreamWriter) -> None:
-    """Closing will send RST instead of FIN: the peer meets an error, not an end."""
-    plug: socket.socket = writer.get_extra_info("socket")
-    plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+class _Server(socketserver.ThreadingTCPServer):
+    request_queue_size = 128
+
+    def __init__(self, proxy: FaultyProxy) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.proxy = proxy
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    timeout = SILENT_SECONDS
+    server: _Server
+
+    def handle(self) -> None:
+        proxy = self.server.proxy
+        try:
+            if not proxy.dead and (request := _request(self.rfile)):
+                proxy.send(*proxy.handle(request), self.connection)
+        except OSError:
+            pass  # the client went away: it has had enough of a stall
 
 
 @contextmanager
 def serving(proxy: FaultyProxy) -> Iterator[FaultyProxy]:
-    """Serve in a thread of its own for the length of a block."""
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(
-        asyncio.start_server(proxy.handle, "127.0.0.1", 0, limit=LARGEST_HEAD)
-    )
-    proxy.port = server.sockets[0].getsockname()[1]
-    thread = threading.Thread(target=loop.run_forever, name="faulty proxy")
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        server.close()
-        _cancel_all(loop)
-        loop.close()
-
-
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    for task in asyncio.all_tasks(loop):
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            loop.run_until_complete(task)
+    """Serve in threads for the length of a block."""
+    with _Server(proxy) as server:
+        proxy.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, name="faulty proxy")
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            proxy.over.set()
+            server.shutdown()
+            thread.join()

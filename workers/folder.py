@@ -10,7 +10,7 @@
       settings/             how models compute, measured and frozen, where the recipe says 'auto'
       memory/               what forward passes hold and what is allowed, measured and frozen
       plans/NAME/           image.json, then one frozen plan per pass
-      results/NAME.ome.zarr the result
+      results/NAME.ome.zarr the result, unless run.json names an object store for them
       pictures/NAME.png     what `saccade show` draws
       logs/                 what workers say
 
@@ -27,6 +27,8 @@ from typing import Any
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import Unit
+from saccade.pipeline.results_place import results_elsewhere
+from saccade.pipeline.store_object_shelf import Where, below
 from saccade.pipeline.store_shelf import LocalShelf
 
 
@@ -87,9 +89,10 @@ class RunFolder:
         """What workers say."""
         return self.root / "logs"
 
-    def result(self, image: str) -> Path:
-        """The OME-Zarr of one image."""
-        return self.root / "results" / f"{image}.ome.zarr"
+    def result(self, image: str) -> Where:
+        """The OME-Zarr of one image: a path, or a URI where ``run.json`` says so."""
+        elsewhere = results_elsewhere(self.root)
+        return below(self.root / "results" if elsewhere is None else elsewhere, f"{image}.ome.zarr")
 
     def picture(self, image: str) -> Path:
         """What `saccade show` draws."""

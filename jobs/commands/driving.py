@@ -66,6 +66,8 @@ def drive(
 
 
 def _tell_end(summary: RunSummary, output: Path) -> None:
+    from saccade.pipeline.results_place import results_elsewhere
+
     for name, reason in list(summary.quarantined.items())[:LISTED]:
         complaints.print(f"set aside: {name}: {reason}", markup=False, highlight=False)
     if (more := len(summary.quarantined) - LISTED) > 0:
@@ -74,5 +76,5 @@ def _tell_end(summary: RunSummary, output: Path) -> None:
         complaints.print(
             f"mend what is wrong with them, then: saccade retry {output}", markup=False
         )
-    done = summary.tally.count("complete")
-    screen.print(f"{done} results in {output / 'results'}", highlight=False)
+    place = results_elsewhere(output) or output / "results"
+    screen.print(f"{summary.tally.count('complete')} results in {place}", highlight=False)

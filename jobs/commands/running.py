@@ -21,11 +21,15 @@ from saccade.jobs.commands.words import (
     MaxFailures,
     MaxQuarantined,
     RecipePath,
+    WorkerCpus,
+    WorkerGpus,
+    WorkerMemory,
     Workers,
     amount,
     complaints,
     screen,
     share,
+    worker_size,
 )
 
 app = typer.Typer()
@@ -41,6 +45,9 @@ def run_command(
     device: Device = "auto",
     memory: HostMemory = None,
     gpu_memory: GpuMemory = None,
+    worker_cpus: WorkerCpus = None,
+    worker_gpus: WorkerGpus = None,
+    worker_memory: WorkerMemory = None,
     mpp: Annotated[
         float | None, typer.Option(help="Micrometres per pixel of all images given here.")
     ] = None,
@@ -53,6 +60,10 @@ def run_command(
         str, typer.Option(help="Only part i of n of the images: 'i/n'; others run the others.")
     ] = "1/1",
     grace: Grace = 30.0,
+    results: Annotated[
+        str | None,
+        typer.Option(help="Put results below s3://BUCKET/PREFIX (gs://, az://) instead."),
+    ] = None,
     fsync: Fsync = False,
     force: Annotated[
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
@@ -76,10 +87,12 @@ def run_command(
         device=device,
         memory=amount(memory),
         gpu_memory=amount(gpu_memory),
+        worker=worker_size(worker_cpus, worker_gpus, worker_memory),
         max_failures=max_failures,
         max_quarantined=share(max_quarantined),
         shard=Shard.parse(shard),
         grace_seconds=grace,
+        results=results,
         fsync=fsync,
         force=force,
         retry=retry,

@@ -102,7 +102,8 @@ def test_three_drivers_at_once_one_killed_and_run_again_leave_what_one_driver_le
     assert ended(folder) == Counter(f"slide-{number}" for number in range(IMAGES))
     assert read_tally(folder).count("complete") == IMAGES
     assert results(folder) == whole
-    names = [json.loads(line)["name"] for line in (folder / "images.jsonl").open()]
+    lines = (folder / "images.jsonl").read_text().splitlines()
+    names = [json.loads(line)["name"] for line in lines]
     assert names == [f"slide-{number}" for number in range(IMAGES)]
 
 

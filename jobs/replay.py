@@ -132,10 +132,13 @@ class Replay:
 
     def _named_unit(self, record: Record) -> str | None:
         """The unit of a record, remembered as one of its image; None where that ended."""
-        if record["image"] in self.complete or record["image"] in self.quarantined:
-            return None
-        unit: str = record["unit"]
-        self._units.setdefault(record["image"], set()).add(unit)
+        image, unit = record["image"], str(record["unit"])
+        units = self._units.get(image)
+        if units is None:
+            if image in self.complete or image in self.quarantined:
+                return None
+            units = self._units[image] = set()
+        units.add(unit)
         return unit
 
 

@@ -17,17 +17,17 @@ from pathlib import Path
 
 PATIENCE_SECONDS = 500
 OBJECT_STORE_NBYTES = 80_000_000
-JOIN_TRIES = 3
+JOIN_TRIES = 12
 AGENTS = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export")
 PATIENT_RAY = """
-# ray start, but for the half minute after which it gives a node up: a busy machine takes longer
+# ray start, with more than its half minute until it gives a node up: a busy machine takes longer
 import sys, time
 from ray._private import services
 
 ask = services.get_node
 
 def ask_patiently(*arguments, **named):
-    for _ in range(300):
+    for _ in range(15):
         try:
             return ask(*arguments, **named)
         except RuntimeError:

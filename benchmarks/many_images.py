@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from common import command, machine, table
@@ -115,11 +115,12 @@ def measure(root: Path, phase: str) -> dict[str, float]:
     # from here on the system counts the peak anew
     Path("/proc/self/clear_refs").write_text("5")
     before, since, cpu = _peak_nbytes(), time.perf_counter(), time.process_time()
-    held = {
+    phases: dict[str, Callable[[Path], object]] = {
         "list": gathered,
         "resume": resumed,
         "status": lambda root: read_tally(root / "run"),
-    }[phase](root)
+    }
+    held = phases[phase](root)
     seconds = time.perf_counter() - since
     del held
     cpu = time.process_time() - cpu

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def archive(
     return folder / "recipe.yaml", folder / "images"
 
 
-def options(shard: str = "1/1", **more: bool) -> RunOptions:
+def options(shard: str = "1/1", **more: Any) -> RunOptions:
     return RunOptions("local:1", device="cpu", shard=Shard.parse(shard), **more)
 
 

@@ -20,21 +20,11 @@ OBJECT_STORE_NBYTES = 80_000_000
 JOIN_TRIES = 12
 AGENTS = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export")
 PATIENT_RAY = """
-# ray start, with more than its half minute until it gives a node up: a busy machine takes longer
-import sys, time
+# ray start, with two minutes instead of half a one until it gives a node up: for busy machines
+import functools, sys
 from ray._private import services
 
-ask = services.get_node
-
-def ask_patiently(*arguments, **named):
-    for _ in range(15):
-        try:
-            return ask(*arguments, **named)
-        except RuntimeError:
-            time.sleep(1)
-    return ask(*arguments, **named)
-
-services.get_node = ask_patiently
+services.get_node = functools.partial(services.get_node, timeout_s=120)
 from ray.scripts.scripts import main
 
 sys.argv[0] = "ray"
@@ -153,6 +143,7 @@ class Nodes:
         quiet = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
         # where the machine has other things to do, workers are not to starve, and take their time
         quiet |= {"RAY_worker_niceness": "0", "RAY_worker_register_timeout_seconds": "300"}
+        quiet |= {"RAY_agent_register_timeout_ms": "300000", "RAY_raylet_start_wait_time_s": "300"}
         # a node that is lost should be missed within seconds, not half a minute
         prompt = {
             "RAY_health_check_initial_delay_ms": "1000",

@@ -23,6 +23,8 @@ from saccade.pipeline.exports.outlines import Outline, Outliner
 from saccade.pipeline.exports.rings import doubled_area
 from saccade.pipeline.scores import UINT8_SCALE
 
+PART_POSITIONS = 4096
+"""So many positions are turned into text at once."""
 ObjectType = Literal["annotation", "detection"]
 
 
@@ -55,8 +57,8 @@ def feature_collection(
     before = ""
     for name, outline in _regions(labelling):
         if outline.pixels >= (style or FeatureStyle()).least_px:
-            told = _feature(name, outline, labelling, frame, style or FeatureStyle())
-            yield before + json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+            yield before
+            yield from _feature(name, outline, labelling, frame, style or FeatureStyle())
             before = ",\n"
     yield "\n]}\n"
 
@@ -66,8 +68,8 @@ def _regions(labelling: Labelling) -> Iterator[tuple[str, Outline]]:
     width = labelling.result.plan.shape[1]
     outliners = {name: Outliner(width) for name in labelling.classes}
     for strip in labelling.strips():
-        for name, value in labelling.values.items():
-            found = outliners[name].add(strip.labels == value, strip.scores)
+        for name in labelling.classes:
+            found = outliners[name].add(*labelling.part(strip, name))
             yield from ((name, outline) for outline in found)
     for name, outliner in outliners.items():
         yield from ((name, outline) for outline in outliner.finish())
@@ -75,7 +77,8 @@ def _regions(labelling: Labelling) -> Iterator[tuple[str, Outline]]:
 
 def _feature(
     name: str, outline: Outline, labelling: Labelling, frame: Frame, style: FeatureStyle
-) -> dict[str, Any]:
+) -> Iterator[str]:
+    """One Feature; its positions last, and a part at a time: there may be millions."""
     rings = [frame.place(ring) for ring in outline.rings]
     properties = {
         "objectType": style.object_type,
@@ -83,12 +86,20 @@ def _feature(
         "isLocked": False,
         "measurements": _measurements(outline, rings, labelling, frame),
     }
-    return {
-        "type": "Feature",
-        "id": str(_identity(labelling.result.plan.name, name, outline)),
-        "geometry": {"type": "Polygon", "coordinates": [_closed(ring) for ring in rings]},
-        "properties": properties,
-    }
+    identity = str(_identity(labelling.result.plan.name, name, outline))
+    told = {"type": "Feature", "id": identity, "properties": properties}
+    yield _text(told)[:-1] + ',"geometry":{"type":"Polygon","coordinates":'
+    for number, ring in enumerate(rings):
+        yield ",[" if number else "[["
+        # as GeoJSON has it: the first position again at the end
+        for first in range(0, len(ring), PART_POSITIONS):
+            yield _text(ring[first : first + PART_POSITIONS].tolist())[1:-1] + ","
+        yield _text(ring[0].tolist()) + "]"
+    yield "]}}"
+
+
+def _text(tree: object) -> str:
+    return json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _measurements(
@@ -97,12 +108,6 @@ def _measurements(
     scale = float(UINT8_SCALE) if labelling.result.plan.scores == "uint8" else 1.0
     areas = frame.areas(sum(doubled_area(ring) for ring in rings))
     return {**areas, "Mean score": round(outline.score / (outline.pixels * scale), 6)}
-
-
-def _closed(ring: np.ndarray) -> list[list[float]]:
-    """A ring as GeoJSON has it: the first position again at the end."""
-    positions: list[list[float]] = ring.tolist()
-    return [*positions, positions[0]]
 
 
 def _identity(image: str, name: str, outline: Outline) -> UUID:

@@ -50,7 +50,8 @@ class Strip:
     labels: np.ndarray
     """``(h, width)`` uint8: values of ``Labelling.values``; others, and 255, mean none of them."""
     scores: np.ndarray
-    """``(h, width)``, as stored: of every pixel the score of its own class."""
+    """``(k, h, width)``, as stored: of every pixel the score of its own class; with a threshold
+    those of all classes that count."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +63,9 @@ class Labelling:
     classes: tuple[str, ...]
     """That count."""
     threshold: float | None = None
-    """A pixel counts only where the score of its class is at least this; None takes the labels as
-    they are. Of a result with a single class the threshold takes the place of the recipe's."""
+    """A class is where its score is at least this, whatever the others say, so that classes may
+    share ground; a label is that of the strongest class if it is there. None takes the result's
+    labels as they are."""
 
     @property
     def values(self) -> dict[str, int]:
@@ -77,29 +79,21 @@ class Labelling:
         return {name: class_colours(self.result.classes)[name] for name in self.classes}
 
     def labels(self, box: Box) -> np.ndarray:
-        """``(h, w)`` uint8, ``LABEL_UNKNOWN`` where no class counts."""
-        if self.threshold is not None:
-            return self.read(box)[0]
-        return self._wanted(self.result.region_labels(box))
-
-    def read(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """Labels, as ``labels`` gives them, and the score of each pixel's own class, as stored."""
-        region = self.result.region(box)
-        scores = np.asarray(region.scores)
-        if len(scores) == 1:
-            return self._single(np.asarray(region.labels), scores[0]), scores[0]
-        labels = np.asarray(region.labels)
-        index = np.minimum(labels, len(scores) - 1)[None]
-        own = np.take_along_axis(scores, index, axis=0)[0]
-        if self.threshold is not None:
-            labels = np.where(self._sure(own), labels, np.uint8(LABEL_UNKNOWN))
-        return self._wanted(labels), own
-
-    def _single(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """``(h, w)`` uint8, ``LABEL_UNKNOWN`` where no class counts; of a single class 0 and 1."""
         if self.threshold is None:
-            return labels
-        sure = self._sure(scores).astype(np.uint8)
-        return np.where(labels == LABEL_UNKNOWN, labels, sure)
+            return self._wanted(self.result.region_labels(box))
+        region = self.result.region(box)
+        labels, scores = np.asarray(region.labels), np.asarray(region.scores)
+        if len(scores) == 1:
+            return np.where(labels == LABEL_UNKNOWN, labels, self._sure(scores[0]))
+        return self._wanted(np.where(self._sure(_own(labels, scores)), labels, LABEL_UNKNOWN))
+
+    def part(self, strip: Strip, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Where one class is in a strip, ``(h, width)`` bool, and the scores to tell there."""
+        if self.threshold is None:
+            return strip.labels == self.values[name], strip.scores[0]
+        scores = strip.scores[self.classes.index(name)]
+        return (strip.labels != LABEL_UNKNOWN) & self._sure(scores), scores
 
     def _sure(self, scores: np.ndarray) -> np.ndarray:
         """Whether scores, as stored, reach the threshold."""
@@ -130,15 +124,34 @@ class Labelling:
             band = self._band(Box(top, 0, min(top + side, height), width), side)
             for row in range(0, len(band.labels), step):
                 rows = slice(row, row + step)
-                yield Strip(band.labels[rows], band.scores[rows])
+                yield Strip(band.labels[rows], band.scores[:, rows])
 
     def _band(self, box: Box, side: int) -> Strip:
-        """One row of chunks, block by block: scores of all classes are held for a block only."""
+        """One row of chunks, block by block: scores that are not told are held for a block only."""
         step = max(side, BLOCK_PX // side * side)
+        planes = 1 if self.threshold is None else len(self.classes)
         labels = np.empty(box.shape, np.uint8)
-        scores = np.empty(box.shape, self.result.plan.scores)
+        scores = np.empty((planes, *box.shape), self.result.plan.scores)
         for left in range(0, box.width, step):
             columns = slice(left, min(left + step, box.width))
             block = Box(box.y0, columns.start, box.y1, columns.stop)
-            labels[:, columns], scores[:, columns] = self.read(block)
+            labels[:, columns], scores[:, :, columns] = self._read(block)
         return Strip(labels, scores)
+
+    def _read(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Labels, and the scores that a strip has."""
+        region = self.result.region(box)
+        labels, scores = np.asarray(region.labels), np.asarray(region.scores)
+        if self.threshold is None:
+            return labels, _own(labels, scores)[None]
+        return labels, scores[[self.result.classes.index(name) for name in self.classes]]
+
+
+def _own(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Of every pixel the score of the class that it is labelled as, ``(h, w)``."""
+    if len(scores) == 1:
+        single: np.ndarray = scores[0]
+        return single
+    index = np.minimum(labels, len(scores) - 1)[None]
+    own: np.ndarray = np.take_along_axis(scores, index, axis=0)[0]
+    return own

@@ -119,6 +119,15 @@ def test_only_the_classes_asked_for_are_there(noisy: Result) -> None:
     assert names == {"b"}
 
 
+def test_with_a_threshold_every_class_is_taken_by_itself(noisy: Result) -> None:
+    scores = np.asarray(noisy.scores)
+    tree = exported(noisy, threshold=0.3)
+    for name, plane in zip(noisy.classes, scores, strict=True):
+        mine = [f for f in tree["features"] if f["properties"]["classification"]["name"] == name]
+        found = drawn({"features": mine}, noisy.plan, {name: 1}) == 1
+        np.testing.assert_array_equal(found, plane >= np.float32(0.3))
+
+
 def test_a_threshold_leaves_out_pixels_that_are_less_sure(noisy: Result) -> None:
     labels, scores = np.asarray(noisy.labels), np.asarray(noisy.scores)
     own = np.take_along_axis(scores, labels[None].astype(int), axis=0)[0]

@@ -259,7 +259,7 @@ def soak_row(root: Path, options: argparse.Namespace) -> Row:
     disk = root / "disk"
     faults = {"reads": 0.02, "writes": 0.005, "seed": float(options.seed)}
     trial = Trial(disk, images, "local:1", faults)
-    own = small_disk(disk, max(1024, 24 * len(images)))
+    own = small_disk(disk, max(400, 12 * len(images)))
     try:
         full = _fill_up(trial, options) if own else 0
         ended = live(trial, kill_driver, options.kills, options.every, options.seed)

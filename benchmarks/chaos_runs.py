@@ -33,6 +33,7 @@ passes:
     tile: 64
     select: {by: top_fraction, fraction: 0.5}
 output: {chunk: 128, shard: 256}
+max_bad_tiles: 0.5
 """
 Kill = Callable[[subprocess.Popen[str]], bool]
 """Does its harm to a run that is going on; False where nothing was there to be harmed."""

@@ -34,6 +34,7 @@ import numpy as np
 import tifffile
 from chaos_inputs import BadInput, bad_inputs, cut, flip, tissue
 from chaos_runs import (
+    ANY_CHANNELS,
     Ended,
     Trial,
     digests,
@@ -105,10 +106,16 @@ def write_manifest(path: Path, inputs: Iterable[BadInput]) -> Path:
     return path
 
 
-def verdict(one: BadInput, trial: Trial, state: dict[str, object] | None, gone_on: str) -> str:
-    """What became of an input: aside, recorded, decoded, or what is wrong."""
+def verdict(
+    one: BadInput, line: str, trial: Trial, state: dict[str, object] | None, gone_on: str
+) -> str:
+    """What became of an input, and of its line of the manifest.
+
+    Returns:
+        'aside', 'recorded', 'decoded', or what is wrong.
+    """
     if state is None:
-        listed = one.name in gone_on or str(one.path) in gone_on
+        listed = str(one.path) in gone_on or f"{line}: mpp" in gone_on
         return "aside" if listed else "no record of it"
     if state["state"] == "quarantined":
         return "aside" if state.get("reason") else "set aside without a reason"
@@ -133,10 +140,14 @@ def _reading(result: Path, state: dict[str, object]) -> str:
 def inputs_rows(root: Path, options: argparse.Namespace, workers: str) -> list[Row]:
     """One archive run over every bad input; a row for each kind of fault."""
     inputs = bad_inputs(root / "in", options.data, options.times, options.seed)
-    trial = Trial(root, [write_manifest(root / "images.csv", inputs)], workers)
+    manifest = write_manifest(root / "images.csv", inputs)
+    trial = Trial(root, [manifest], workers, text=ANY_CHANNELS)
     ended = live(trial)
     states, gone_on = told(trial), skipped(trial)
-    verdicts = [(one, verdict(one, trial, states.get(one.name), gone_on)) for one in inputs]
+    verdicts = [
+        (one, verdict(one, f"{manifest.name}:{line}", trial, states.get(one.name), gone_on))
+        for line, one in enumerate(inputs, 2)
+    ]
     rows = [_row_of(fault, verdicts) for fault in dict.fromkeys(one.fault for one in inputs)]
     wrong = ended_wrong(ended)
     if peak_mib() > MOST_MIB:

@@ -35,6 +35,8 @@ passes:
 output: {chunk: 128, shard: 256}
 max_bad_tiles: 0.5
 """
+ANY_CHANNELS = RECIPE.replace("builtin:hematoxylin", "builtin:tissue")
+"""The same for images of any number of channels: none is set aside for having one."""
 Kill = Callable[[subprocess.Popen[str]], bool]
 """Does its harm to a run that is going on; False where nothing was there to be harmed."""
 
@@ -80,6 +82,8 @@ class Trial:
     """Of the surroundings, as ``chaos_faulty`` knows them."""
     extra: tuple[str, ...] = ()
     """More of the command line."""
+    text: str = RECIPE
+    """The recipe."""
 
     @property
     def run(self) -> Path:
@@ -90,7 +94,7 @@ class Trial:
         """The command, in a process group of its own; words go to a file that never blocks."""
         recipe = self.root / "recipe.yaml"
         recipe.parent.mkdir(parents=True, exist_ok=True)
-        recipe.write_text(RECIPE)
+        recipe.write_text(self.text)
         line = [sys.executable, str(FAULTY), json.dumps(self.faults), "run", str(recipe)]
         line += [*map(str, self.images), "-o", str(self.run), "--workers", self.workers]
         counted = {"CHAOS_COUNT": str(self.root / "injected"), "NO_COLOR": "1"}

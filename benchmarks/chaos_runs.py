@@ -237,9 +237,10 @@ def told(trial: Trial) -> dict[str, dict[str, object]]:
 
 
 def skipped(trial: Trial) -> str:
-    """What the run recorded as listed and gone on without."""
+    """What the run recorded as listed and gone on without, one a line: where, and why."""
     path = trial.run / "skipped.jsonl"
-    return path.read_text() if path.exists() else ""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return "\n".join("{where}: {why}".format(**json.loads(line)) for line in lines)
 
 
 def digest(result: Path) -> str:

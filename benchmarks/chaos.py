@@ -270,7 +270,7 @@ def soak_row(root: Path, options: argparse.Namespace) -> Row:
     disk = root / "disk"
     faults = {"reads": 0.02, "writes": 0.005, "seed": float(options.seed)}
     trial = Trial(disk, images, "local:1", faults)
-    own = small_disk(disk, max(400, 12 * len(images)))
+    own = small_disk(trial.run, max(200, 12 * len(images)))
     try:
         full = _fill_up(trial, options) if own else 0
         ended = live(trial, kill_driver, options.kills, options.every, options.seed)
@@ -278,14 +278,14 @@ def soak_row(root: Path, options: argparse.Namespace) -> Row:
         row = compared("soak", trial, clean, ended, injected)
     finally:
         if own:
-            subprocess.run(["umount", str(disk)], check=True)
+            subprocess.run(["umount", str(trial.run)], check=True)
     return _soaked(row, clean, undisturbed, full, ended, len(bad))
 
 
 def _fill_up(trial: Trial, options: argparse.Namespace) -> int:
     """Run until the disk is full, then make room; 1 where that happened."""
     ended = live(trial)
-    small_disk(trial.root, 4 << 20, again=True)
+    small_disk(trial.run, 4 << 20, again=True)
     return int(ended.code == 1 and "space" in ended.said)
 
 

@@ -13,28 +13,18 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 
-from saccade.jobs.manifest import (
-    check_names,
-    check_overrides,
-    entry_from_json,
-    entry_to_json,
-    find_images,
-)
+from saccade.jobs.listing import Listing, entry_from_json, entry_to_json
+from saccade.jobs.manifest import ListOptions, list_images
 from saccade.jobs.names import TOLD, Names, name_hash
 from saccade.jobs.records import named_errors
 from saccade.jobs.sharing import Shard
-from saccade.pipeline.errors import ManifestError
 from saccade.pipeline.recipe import Recipe
 from saccade.workers.tasks import ImageEntry
-
-CHECKED = 4096
-"""Entries that are checked together, so that a message lists many problems at once."""
 
 
 class _File:
@@ -59,6 +49,8 @@ class Catalogue(Collection[ImageEntry]):
         self._begins = begins
         self._nbytes = nbytes
         self.names = names
+        self.listing: Listing | None = None
+        """What they were checked in, and what was wrong with others; None of a file."""
 
     @classmethod
     def spooled(cls, entries: Iterable[ImageEntry]) -> Catalogue:
@@ -68,6 +60,13 @@ class Catalogue(Collection[ImageEntry]):
                 file.write(entry_to_json(entry).encode() + b"\n")
             file.flush()
             return cls._indexed(_File(os.dup(file.fileno())))
+
+    @classmethod
+    def of(cls, listing: Listing) -> Catalogue:
+        """The images of a checked list, where they lie."""
+        catalogue = cls._indexed(_File(os.dup(listing.descriptor())))
+        catalogue.listing = listing
+        return catalogue
 
     @classmethod
     def opened(cls, path: Path, told: int = TOLD) -> Catalogue:
@@ -165,12 +164,20 @@ class Catalogue(Collection[ImageEntry]):
             _write_lines(path, old, map(self.line, np.flatnonzero(new).tolist()))
 
 
-def gather(images: Iterable[str | Path | ImageEntry], recipe: Recipe) -> Catalogue:
+def gather(
+    images: Iterable[str | Path | ImageEntry],
+    recipe: Recipe,
+    output: Path | None = None,
+    *,
+    skip: bool = False,
+) -> Catalogue:
     """The images that a call asks for, checked, without holding them.
 
     Args:
-        images: files, folders, globs, manifests, or entries; a catalogue was gathered before.
+        images: files, folders, globs, URLs, manifests, or entries; a catalogue was gathered before.
         recipe: that they are for.
+        output: of the run; where there are many problems, their file is written beside it.
+        skip: go on without what can't be used.
 
     Raises:
         ManifestError: missing files, unreadable rows, names that are doubled or lead astray,
@@ -178,37 +185,8 @@ def gather(images: Iterable[str | Path | ImageEntry], recipe: Recipe) -> Catalog
     """
     if isinstance(images, Catalogue):
         return images
-    gathered = Catalogue.spooled(_checked(_entries(images), recipe))
-    if doubles := gathered.names.doubles():
-        lines = (_told_double(gathered, *pair) for pair in doubles[:20])
-        raise ManifestError("\n".join(lines))
-    return gathered
-
-
-def _entries(images: Iterable[str | Path | ImageEntry]) -> Iterator[ImageEntry]:
-    """Entries as they come, then those behind what is named."""
-    named: list[str] = []
-    for image in images:
-        if isinstance(image, ImageEntry):
-            yield image
-        else:
-            named.append(str(image))
-    yield from find_images(named) if named else ()
-
-
-def _checked(entries: Iterator[ImageEntry], recipe: Recipe) -> Iterator[ImageEntry]:
-    while several := list(islice(entries, CHECKED)):
-        check_names(several)
-        check_overrides([entry for entry in several if entry.overrides], recipe)
-        yield from several
-
-
-def _told_double(catalogue: Catalogue, one: int, other: int) -> str:
-    a, b = catalogue.entry(one), catalogue.entry(other)
-    names = (
-        repr(a.name) if a.name == b.name else f"{a.name!r} and {b.name!r} (told apart by no hash)"
-    )
-    return f"2 images would be named {names}: give each its own 'name' ({a.uri}, {b.uri})"
+    how = ListOptions(skip=skip)
+    return Catalogue.of(list_images(images, output=output, recipe=recipe, options=how))
 
 
 def _write_lines(path: Path, *parts: Iterable[bytes]) -> None:

@@ -17,11 +17,13 @@ from saccade.jobs.catalogue import Catalogue, gather
 from saccade.jobs.folders import OpenRun, open_run
 from saccade.jobs.in_flight import Attempt, InFlight
 from saccade.jobs.journal import Record
+from saccade.jobs.listing import record_skipped
+from saccade.jobs.metrics_export import metrics_told
 from saccade.jobs.options import RunOptions
 from saccade.jobs.quarantine import quarantine_record
 from saccade.jobs.stages import last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
-from saccade.jobs.taking_up import Waiting
+from saccade.jobs.taking_up import LargestFirst, images_in_flight
 from saccade.jobs.tally import Tally
 from saccade.jobs.timeouts import UnitTimes
 from saccade.pipeline.errors import Interrupted, RunError, WorkerLost
@@ -61,6 +63,11 @@ class RunSummary:
         return tuple(n for n in self.asked.listed() if self.tally.state(n) == "complete")
 
 
+def timed(record: Record) -> Record:
+    """A record with the moment it was written: for people who look back, never for a result."""
+    return {**record, "at": round(time.time(), 3)}
+
+
 Observer = Callable[[Tally, bool], None]
 """Told what is done so far, and whether the run is over."""
 
@@ -79,7 +86,7 @@ def run(
 
     Args:
         recipe: a recipe, or the path of its file.
-        images: files, folders, globs, manifests, or entries; taken one by one and not held.
+        images: files, folders, globs, URLs, manifests, or entries; taken one by one and not held.
         output: the run's folder.
         options: how to run.
         model_folder: what relative paths of models are relative to; by default the recipe's folder.
@@ -94,8 +101,12 @@ def run(
     options = options or RunOptions()
     base = model_folder or (Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent)
     tree = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    asked = gather(images, tree)
-    with open_run(Path(output), tree, base.absolute(), asked, options) as opened:
+    asked = gather(images, tree, Path(output), skip=options.skip_missing)
+    with (
+        open_run(Path(output), tree, base.absolute(), asked, options) as opened,
+        metrics_told(opened, options),
+    ):
+        record_skipped(opened.folder, asked.listing)
         loop = RunLoop(opened, options, observe or _nobody, stop or StopSignal())
         return loop.drive()
 
@@ -126,7 +137,7 @@ class RunLoop:
         self._stop = stop
         self._dispatcher = Dispatcher(options.max_failures)
         self._workers: Workers = opened.workers
-        self._waiting = Waiting(opened.unfinished)
+        self._waiting = LargestFirst(opened.unfinished)
         self._flying: dict[str, ImageInFlight] = {}
         self._commits: list[events.Commit] = []
         self._in_flight = InFlight(UnitTimes(options.unit_timeout_seconds))
@@ -148,7 +159,9 @@ class RunLoop:
 
     def _turn(self) -> None:
         self._take_up_images()
-        self._handle_all(self._workers.poll(POLL_SECONDS))
+        happened = self._workers.poll(POLL_SECONDS)
+        self._handle(events.Tick(time.monotonic()))
+        self._handle_all(happened)
         self._end_overdue()
         self._heed_stop()
         self._observe(self._opened.tally, False)
@@ -167,7 +180,7 @@ class RunLoop:
 
     def _take_up_images(self) -> None:
         """Keep enough images in flight that no device waits at an image's border."""
-        limit = self._options.images_open or self._joined + 1
+        limit = self._options.images_open or images_in_flight(self._joined)
         while self._waiting and len(self._flying) < limit and not self._stop.requested:
             entry = self._waiting.take()
             # here and not for all images at first: an archive's results are hundreds of thousands
@@ -194,7 +207,7 @@ class RunLoop:
 
     def _next_stage(self, name: str, number: int) -> None:
         flying = self._flying[name]
-        passes = len(self._opened.recipe.passes)
+        passes = len(self._opened.recipe.overridden(dict(flying.entry.overrides)).passes)
         if number < last_stage(passes):
             self._open_stage(flying.entry, number + 1)
             return
@@ -233,7 +246,7 @@ class RunLoop:
     def _commit(self) -> None:
         while self._commits:
             commits, self._commits = self._commits, []
-            records: list[Record] = [{"kind": "receipt", **c.receipt} for c in commits]
+            records = [timed({"kind": "receipt", **c.receipt, "worker": c.worker}) for c in commits]
             self._opened.journal.append(records)
             for record in records:
                 self._opened.tally.add(record)
@@ -276,6 +289,7 @@ class RunLoop:
         )
 
     def _record(self, record: Record) -> None:
+        record = timed(record)
         self._opened.journal.append(record)
         self._opened.tally.add(record)
         self._opened.replay.fold(record)
@@ -285,7 +299,8 @@ class RunLoop:
         unit = flying.units[assign.unit]
         timing = self._timing(flying) if unit.kind == "finalise" else {}
         self._in_flight.give(assign, unit, time.monotonic())
-        self._opened.journal.note({"kind": "started", "image": unit.image, "unit": unit.id})
+        started = {"kind": "started", "image": unit.image, "unit": unit.id, "worker": assign.worker}
+        self._opened.journal.note(timed(started))
         self._workers.assign(assign.worker, Task(unit, assign.attempt, flying.entry, timing))
 
     def _timing(self, flying: ImageInFlight) -> dict[str, Any]:

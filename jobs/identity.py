@@ -89,9 +89,13 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def write_identity(folder: RunFolder, identity: RunIdentity, model_folder: Path) -> None:
-    """Say what this run is, and where its recipe's paths of models began."""
+def write_identity(
+    folder: RunFolder, identity: RunIdentity, model_folder: Path, results: str | None = None
+) -> None:
+    """Say what this run is, where paths of models begin, and where results lie if elsewhere."""
     tree = asdict(identity) | {"versions": versions(), "model_folder": str(model_folder)}
+    if results is not None:
+        tree["results"] = results
     write_whole(folder.identity, json.dumps(tree, indent=1))
 
 

@@ -54,8 +54,10 @@ class InFlight:
         """Learn from an answer, and wait no longer for it, nor for what a lost worker had."""
         match event:
             case events.UnitDone(unit=unit, attempt=attempt):
-                if done := self._attempts.pop((unit, attempt), None):
+                if done := self._attempts.get((unit, attempt)):
                     self._times.learn(done.unit, now - done.since)
+                # a second attempt of a unit that is done has nothing to be waited for
+                self._attempts = {k: a for k, a in self._attempts.items() if k[0] != unit}
             case events.UnitFailed(unit=unit, attempt=attempt):
                 self._attempts.pop((unit, attempt), None)
             case events.WorkerLost(worker=worker) | events.WorkerLeft(worker=worker):

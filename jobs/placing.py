@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from saccade.jobs.hardware import WorkerChoice, cpus, lane_threads, worker_count
+from saccade.jobs.options import WorkerSize
+from saccade.pipeline.errors import UsageError
 from saccade.workers.device import gpu_count
 from saccade.workers.device_meter import allowed_memory
-from saccade.workers.memory_host import LaneBudgets, share_of, workers_that_fit
-from saccade.workers.memory_size import MemoryLimit
+from saccade.workers.memory_host import (
+    WORKING_NBYTES,
+    LaneBudgets,
+    share_of,
+    workers_that_fit,
+)
+from saccade.workers.memory_size import MemoryLimit, format_nbytes
 from saccade.workers.tasks import WorkerSpec
 
 
@@ -54,3 +61,23 @@ def place(
         own_process=processes,
     )
     return placed, count
+
+
+def check_memory(worker: WorkerSize) -> None:
+    """Refuse workers elsewhere that would have no memory left to work with.
+
+    To be called once models are loaded: this process holds about what each worker will.
+
+    Raises:
+        UsageError: they are given less than that.
+    """
+    if worker.memory_nbytes is None:
+        return
+    reserved_nbytes = allowed_memory("cpu").reserved_nbytes
+    least_nbytes = reserved_nbytes + WORKING_NBYTES
+    if worker.memory_nbytes < least_nbytes:
+        raise UsageError(
+            f"--worker-memory: {format_nbytes(least_nbytes)} or more expected, because the "
+            f"interpreter, its libraries and the models hold {format_nbytes(reserved_nbytes)}; "
+            f"found {format_nbytes(worker.memory_nbytes)}"
+        )

@@ -35,6 +35,9 @@ FIELDS: Mapping[str, frozenset[str]] = {
 ``opened`` heads a file and ``closed`` ends it in good order. ``started`` marks a unit in flight,
 ``receipt`` a unit done, ``failure`` an attempt that counts against its unit. ``quarantine`` sets an
 image aside, ``image`` says that it is complete, ``restart`` forgets all that was said of it before.
+
+A driver adds ``at`` (seconds since 1970, of its own clock) to what it records, and ``worker`` to
+units; journals of older versions lack both, and nothing that is decided depends on either.
 """
 
 UNKNOWN = frozenset({""})

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from array import array
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from saccade.jobs.catalogue import Catalogue
 from saccade.jobs.claiming import living
@@ -15,6 +13,9 @@ from saccade.jobs.journal import Journal, Record, read_records
 from saccade.jobs.names import Names
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.errors import ResumeRefused
+from saccade.pipeline.sources.base import Identity
+from saccade.pipeline.sources.identities import moved_on
+from saccade.pipeline.store import remove_result
 from saccade.workers.folder import RunFolder
 from saccade.workers.tasks import ImageEntry
 
@@ -92,13 +93,21 @@ def _begun_by_anyone(folder: RunFolder) -> bool:
 
 UNKNOWN = -1
 """A size or time of an image that was not prepared."""
+HASH_NBYTES = 16
+"""Of the hash in an image's identity."""
+NOBODY = Identity("", UNKNOWN, UNKNOWN, "00" * HASH_NBYTES)
+"""Of an image that was not prepared."""
+
+
+def _hash_of(place: int) -> slice:
+    return slice(place * HASH_NBYTES, (place + 1) * HASH_NBYTES)
 
 
 class History:
     """What the journal says of images, as far as it decides which of them begin anew.
 
     Args:
-        names: of the images asked for; of each, 16 bytes say what it was when it was prepared.
+        names: of the images asked for; of each, 32 bytes say what it was when it was prepared.
     """
 
     def __init__(self, names: Names) -> None:
@@ -111,6 +120,7 @@ class History:
         self._names = names
         self._nbytes = array("q", [UNKNOWN]) * len(names)
         self._modified_ns = array("q", [UNKNOWN]) * len(names)
+        self._hashes = bytearray(HASH_NBYTES * len(names))
 
     def fold(self, record: Record) -> None:
         """Take the next record in."""
@@ -123,19 +133,22 @@ class History:
         elif kind == "restart":
             self.half_restarted.add(image)
             self.set_aside.discard(image)
-            self._remember(image, UNKNOWN, UNKNOWN)
+            self._remember(image, NOBODY)
         if "identity" in record:
-            identity = record["identity"]
-            self._remember(image, identity["nbytes"], identity["modified_ns"])
+            self._remember(image, Identity(**record["identity"]))
 
-    def _remember(self, image: str, nbytes: int, modified_ns: int) -> None:
+    def _remember(self, image: str, identity: Identity) -> None:
         if (place := self._names.place(image)) is not None:
-            self._nbytes[place], self._modified_ns[place] = nbytes, modified_ns
+            self._nbytes[place] = identity.nbytes
+            self._modified_ns[place] = identity.modified_ns
+            self._hashes[_hash_of(place)] = bytes.fromhex(identity.quick_hash)
 
-    def prepared(self, place: int) -> tuple[int, int] | None:
-        """Bytes and time of change of the image at a place; None where it was not prepared."""
-        known = self._nbytes[place], self._modified_ns[place]
-        return None if known == (UNKNOWN, UNKNOWN) else known
+    def prepared(self, place: int) -> Identity | None:
+        """What the image at a place was, but for its path; None where it was not prepared."""
+        nbytes, modified_ns = self._nbytes[place], self._modified_ns[place]
+        if (nbytes, modified_ns) == (UNKNOWN, UNKNOWN):
+            return None
+        return Identity("", nbytes, modified_ns, self._hashes[_hash_of(place)].hex())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, History) and vars(self) == vars(other)
@@ -174,7 +187,7 @@ def changed_images(
         entry = asked.images.entry(place)
         if entry.name in again:
             continue
-        if why := moved.get(entry.name) or _moved_on(*then, entry.uri):
+        if why := moved.get(entry.name) or moved_on(then, entry.uri):
             changes[entry.name] = why
     return changes
 
@@ -188,27 +201,9 @@ def _row_changed(then: ImageEntry, now: ImageEntry) -> str:
     return ""
 
 
-def _moved_on(nbytes: int, modified_ns: int, uri: str) -> str:
-    """How a file differs from what it was, by size and time; empty where it does not.
-
-    What is not a file here is looked at when it is opened.
-    """
-    path = Path(uri)
-    if "://" in uri or path.is_dir():
-        return ""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        return f"{path} can't be read ({error.strerror})"
-    if stat.st_size != nbytes:
-        return f"{path} was {nbytes} bytes, is {stat.st_size}"
-    return f"{path} was modified since" if stat.st_mtime_ns != modified_ns else ""
-
-
 def start_over(folder: RunFolder, journal: Journal, names: Iterable[str]) -> None:
     """Forget what was made of some images; written down first, so that a crash forgets nothing."""
     for name in names:
         journal.append({"kind": "restart", "image": name})
-        for path in (folder.result(name), folder.image_plan(name).parent):
-            if path.exists():
-                shutil.rmtree(path)
+        remove_result(folder.result(name))
+        remove_result(folder.image_plan(name).parent)

@@ -13,6 +13,11 @@ EXIT_INTERRUPTED = 75
 """Interrupted and resumable (EX_TEMPFAIL of sysexits.h)."""
 
 
+ASKED_AGAIN = signal.SIGUSR1
+"""A wish to stop that may come twice: from who passes SIGTERM on and can't know whether it, too,
+reached this process."""
+
+
 class StopSignal:
     """A wish to stop, which the run loop heeds between two events."""
 
@@ -31,15 +36,16 @@ class StopSignal:
 
 @contextmanager
 def heeding_signals(stop: StopSignal) -> Iterator[StopSignal]:
-    """Turn SIGTERM and SIGINT into a wish to stop for the length of a block."""
+    """Turn SIGTERM and SIGINT into a wish to stop for the length of a block; so is ASKED_AGAIN."""
 
     def heed(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if stop.requested:
+        del frame
+        if stop.requested and number != ASKED_AGAIN:
             os._exit(EXIT_INTERRUPTED)
         stop.request()
 
-    before = {number: signal.signal(number, heed) for number in (signal.SIGTERM, signal.SIGINT)}
+    heeded = (signal.SIGTERM, signal.SIGINT, ASKED_AGAIN)
+    before = {number: signal.signal(number, heed) for number in heeded}
     try:
         yield stop
     finally:

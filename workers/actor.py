@@ -3,7 +3,8 @@
 An actor is one engine in a process of its own. Actors are not restarted by Ray and calls are not
 retried by it: the dispatcher decides where a unit goes next, and this module replaces an actor that
 died by a new one under a new name. An actor's process takes seconds to import what it needs: it is
-made before it is known what it will do, and told so once that is settled.
+made before it is known what it will do, and told so once that is settled. On a cluster, actors for
+which there is no room wait for nodes to come; nodes that come unasked are given actors too.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -30,10 +31,15 @@ from saccade.workers.folder import RunFolder
 from saccade.workers.local import SLOTS, outcome_of
 from saccade.workers.outcome import Outcome
 from saccade.workers.ray_start import first_line
+from saccade.workers.room import Node, RayPlace, missing, spec_on, spec_within
 from saccade.workers.tasks import Task, WorkerSpec
+from saccade.workers.unit_log import WorkerLog
 
 START_FAILURES = 3
-"""Actors that may die before their first answer, one after the other, until the run gives up."""
+"""Actors that may die before their first answer, one in the place of the other, until that place is
+given up, and with the last place the run."""
+LOOK_SECONDS = 3.0
+"""How often a cluster is asked whether it carries more workers by now."""
 
 
 def crash_log(spec: WorkerSpec, worker: str) -> Path:
@@ -47,11 +53,12 @@ class UnitActor:
     def __init__(self) -> None:
         keep_large_blocks()
 
-    def begin(self, spec: WorkerSpec, name: str) -> str:
+    def begin(self, spec: WorkerSpec, name: str, place: RayPlace) -> str:
         """Set the engine up; called once, before any ``run``. Returns the machine's name."""
+        spec = spec_within(_own_node(), place, spec)
         self._crash_log = log_crashes(crash_log(spec, name))
         self._logs = RunFolder(spec.folder).logs
-        self._engine = Engine(spec)
+        self._engine = Engine(spec, WorkerLog(self._logs, name))
         return gethostname()
 
     def live(self) -> None:
@@ -65,18 +72,6 @@ class UnitActor:
         return outcome
 
 
-@dataclass(frozen=True, slots=True)
-class RayPlace:
-    """Which Ray, and what each worker takes of it."""
-
-    address: str | None = None
-    """Of a cluster; None starts a Ray of its own on this machine."""
-    cpus: float = 1
-    """Processors that Ray accounts to one worker."""
-    gpus: float = 0
-    """GPUs, or a fraction of one, that Ray accounts to one worker."""
-
-
 class EmptyActors:
     """Actors that are being made, in the background, and wait to be told what to do."""
 
@@ -86,7 +81,9 @@ class EmptyActors:
         self._made: Future[list[Any]] = ray_start.begin(self.place.address).then(self._make)
 
     def _make(self) -> list[Any]:
-        return [self.another() for _ in range(self._count or _room(self.place))]
+        if self.place.address is not None:
+            self.place = self.place.settled(_nodes())
+        return [self.another() for _ in range(missing(_nodes(), self.place, self._count, 0))]
 
     def first(self) -> list[Any]:
         """As many as were asked for, or as the cluster carries; they may still be importing.
@@ -101,11 +98,18 @@ class EmptyActors:
         remote = ray.remote(UnitActor).options(
             num_cpus=self.place.cpus,
             num_gpus=self.place.gpus,
+            memory=self.place.memory_nbytes or None,
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=SLOTS + 2,
         )
         return remote.remote()
+
+    def missing(self, have: int) -> int:
+        """Workers that a cluster carries by now, or that were asked for, beside those there are."""
+        if self.place.address is None:
+            return 0
+        return missing(_nodes(), self.place, self._count, have)
 
 
 class RayWorkers:
@@ -122,7 +126,8 @@ class RayWorkers:
         self._starting: dict[Any, str] = {}
         self._living: dict[Any, str] = {}
         self._running: dict[Any, tuple[str, Task]] = {}
-        self._failed_starts = 0
+        self._tries: dict[str, int] = {}
+        self._looked = 0.0
 
     @property
     def replaceable(self) -> bool:
@@ -132,6 +137,8 @@ class RayWorkers:
     def start(self) -> list[Event]:
         """Tell the actors what to do; each joins through ``poll`` once it stands."""
         actors = self._empty.first()
+        self._spec = spec_on(self._empty.place, self._spec)
+        self._looked = time.monotonic()
         for actor in actors[: self._most]:
             self._begin(actor)
         for actor in actors[len(self._actors) :]:
@@ -146,6 +153,7 @@ class RayWorkers:
 
     def poll(self, timeout_seconds: float) -> list[Event]:
         """What ended, joined or died since the last call."""
+        self._grow()
         waiting = [*self._running, *self._starting, *self._living]
         if not waiting:
             return []
@@ -154,6 +162,15 @@ class RayWorkers:
             more, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
             ready = more or ready
         return [event for ref in ready for event in self._answered(ref)]
+
+    def _grow(self) -> None:
+        """Begin more actors where a cluster has grown."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        for _ in range(self._empty.missing(len(self._actors))):
+            self._begin(self._empty.another())
 
     def _ended_life(self, ref: Any) -> list[Event]:
         """A life ends only with its actor, which may have been idle: then no unit is at fault."""
@@ -182,18 +199,22 @@ class RayWorkers:
 
     def _joined(self, ref: Any) -> list[Event]:
         worker = self._starting.pop(ref)
+        tries = self._tries.pop(worker)
         try:
             host = ray.get(ref)
         except RayError as error:
-            self._failed_starts += 1
-            if self._failed_starts >= START_FAILURES:
-                raise WorkerLost(f"workers do not start: {first_line(error)}") from error
             self._actors.pop(worker, None)
-            self._begin(self._empty.another())
+            self._try_again(tries + 1, error)
             return []
-        self._failed_starts = 0
         self._living[self._actors[worker].live.remote()] = worker
         return [WorkerJoined(worker, SLOTS, host=host)]
+
+    def _try_again(self, tries: int, error: RayError) -> None:
+        """Another actor in the place of one that died while it started, within reason."""
+        if tries < START_FAILURES:
+            self._begin(self._empty.another(), tries)
+        elif not (self._living or self._starting):
+            raise WorkerLost(f"workers do not start: {first_line(error)}") from error
 
     def _died(self, worker: str, error: RayActorError) -> list[Event]:
         """One death, however many of its units were in flight; a new actor takes the place."""
@@ -203,6 +224,8 @@ class RayWorkers:
         # it may only be out of reach, and would go on holding its share of the machine
         ray.kill(actor)
         self._begin(self._empty.another())
+        if error.preempted:  # announced: no unit is at fault
+            return [events.WorkerLeft(worker)]
         reason = crash_told(crash_log(self._spec, worker)) or first_line(error)
         return [events.WorkerLost(worker, f"the worker process ended: {reason}")]
 
@@ -221,10 +244,11 @@ class RayWorkers:
         self._living = {r: w for r, w in self._living.items() if w != worker}
         return self._actors.pop(worker, None)
 
-    def _begin(self, actor: Any) -> None:
+    def _begin(self, actor: Any, tries: int = 0) -> None:
         name = f"actor-{os.getpid()}-{next(self._numbers)}"
         self._actors[name] = actor
-        self._starting[actor.begin.remote(self._spec, name)] = name
+        self._tries[name] = tries
+        self._starting[actor.begin.remote(self._spec, name, self._empty.place)] = name
 
     def close(self) -> None:
         """End the actors, and the Ray that was started for them."""
@@ -238,9 +262,12 @@ class RayWorkers:
         ray_start.end()
 
 
-def _room(place: RayPlace) -> int:
-    """Workers that the whole cluster carries."""
-    has = ray.cluster_resources()
-    if place.gpus:
-        return max(1, int(has.get("GPU", 0) / place.gpus))
-    return max(1, int(has.get("CPU", 0) / place.cpus))
+def _nodes() -> list[Node]:
+    """The machines of the cluster that are up."""
+    return [Node.of_resources(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _own_node() -> Node:
+    """The machine that this actor runs on."""
+    own = ray.get_runtime_context().get_node_id()
+    return next(Node.of_resources(n["Resources"]) for n in ray.nodes() if n["NodeID"] == own)

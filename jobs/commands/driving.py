@@ -37,7 +37,7 @@ def drive(
     from saccade.jobs.stopping import StopSignal, heeding_signals
     from saccade.workers.folder import RunFolder
 
-    asked = gather(entries, recipe)
+    asked = gather(entries, recipe, output, skip=options.skip_missing)
     part = asked.shard(options.shard).names
     ended = seems_ended(RunFolder(output).journal, part, options)
     with heeding_signals(StopSignal()) as stop, ray_begun(options, needed=not ended):
@@ -57,12 +57,17 @@ def drive(
             )
         finally:
             progress.close()
+    if asked.listing is not None and asked.listing.problems:
+        skipped = f"{asked.listing.problems} skipped, listed in {output / 'skipped.jsonl'}"
+        complaints.print(skipped, markup=False, highlight=False)
     _tell_end(summary, output)
     if summary.quarantined:
         raise typer.Exit(EXIT_QUARANTINED)
 
 
 def _tell_end(summary: RunSummary, output: Path) -> None:
+    from saccade.pipeline.results_place import results_elsewhere
+
     for name, reason in list(summary.quarantined.items())[:LISTED]:
         complaints.print(f"set aside: {name}: {reason}", markup=False, highlight=False)
     if (more := len(summary.quarantined) - LISTED) > 0:
@@ -71,5 +76,5 @@ def _tell_end(summary: RunSummary, output: Path) -> None:
         complaints.print(
             f"mend what is wrong with them, then: saccade retry {output}", markup=False
         )
-    done = summary.tally.count("complete")
-    screen.print(f"{done} results in {output / 'results'}", highlight=False)
+    place = results_elsewhere(output) or output / "results"
+    screen.print(f"{summary.tally.count('complete')} results in {place}", highlight=False)

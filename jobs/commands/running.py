@@ -10,7 +10,9 @@ import typer
 from saccade.jobs.commands.driving import drive
 from saccade.jobs.commands.words import (
     Address,
+    Asset,
     Device,
+    Formats,
     Fsync,
     GpuMemory,
     Grace,
@@ -19,10 +21,15 @@ from saccade.jobs.commands.words import (
     MaxFailures,
     MaxQuarantined,
     RecipePath,
+    WorkerCpus,
+    WorkerGpus,
+    WorkerMemory,
     Workers,
     amount,
+    complaints,
     screen,
     share,
+    worker_size,
 )
 
 app = typer.Typer()
@@ -38,6 +45,9 @@ def run_command(
     device: Device = "auto",
     memory: HostMemory = None,
     gpu_memory: GpuMemory = None,
+    worker_cpus: WorkerCpus = None,
+    worker_gpus: WorkerGpus = None,
+    worker_memory: WorkerMemory = None,
     mpp: Annotated[
         float | None, typer.Option(help="Micrometres per pixel of all images given here.")
     ] = None,
@@ -50,14 +60,26 @@ def run_command(
         str, typer.Option(help="Only part i of n of the images: 'i/n'; others run the others.")
     ] = "1/1",
     grace: Grace = 30.0,
+    results: Annotated[
+        str | None,
+        typer.Option(help="Put results below s3://BUCKET/PREFIX (gs://, az://) instead."),
+    ] = None,
     fsync: Fsync = False,
     force: Annotated[
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
     ] = False,
     retry: Annotated[bool, typer.Option(help="Begin images again that were set aside.")] = False,
+    formats: Formats = None,
+    asset: Asset = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Go on without what can't be used of the list.")
+    ] = False,
+    metrics_file: Annotated[
+        Path | None, typer.Option(help="Keep what is counted here, for node exporter (.prom).")
+    ] = None,
 ) -> None:
     """Run a recipe over images. The same command again goes on where it stopped."""
-    from saccade.jobs.manifest import find_images, with_pixel_size
+    from saccade.jobs.manifest import ListOptions, list_images
     from saccade.jobs.options import RunOptions
     from saccade.jobs.sharing import Shard
     from saccade.pipeline.recipe_file import load_recipe
@@ -68,16 +90,27 @@ def run_command(
         device=device,
         memory=amount(memory),
         gpu_memory=amount(gpu_memory),
+        worker=worker_size(worker_cpus, worker_gpus, worker_memory),
         max_failures=max_failures,
         max_quarantined=share(max_quarantined),
         shard=Shard.parse(shard),
         grace_seconds=grace,
+        results=results,
         fsync=fsync,
         force=force,
         retry=retry,
+        metrics_file=metrics_file,
     )
-    entries = with_pixel_size(find_images(images), mpp=mpp, gsd=gsd)
-    drive(load_recipe(recipe), entries, output, options, recipe.parent)
+    tree = load_recipe(recipe)
+    listed = list_images(
+        images,
+        output=output,
+        recipe=tree,
+        options=ListOptions(formats, asset, mpp=mpp, gsd=gsd, skip=skip_missing),
+    )
+    if listed.problems:
+        complaints.print(listed.told(output), markup=False, highlight=False)
+    drive(tree, listed, output, options, recipe.parent)
 
 
 @app.command("demo")

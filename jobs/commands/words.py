@@ -10,6 +10,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from saccade.jobs.limits import QuarantineLimit
+    from saccade.jobs.options import WorkerSize
     from saccade.workers.memory_size import MemoryLimit
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_USAGE, EXIT_QUARANTINED, EXIT_INTERRUPTED = 0, 1, 2, 3, 75
@@ -18,7 +19,16 @@ screen = Console()
 complaints = Console(stderr=True, soft_wrap=True)
 
 Images = Annotated[
-    list[str], typer.Argument(help="Files, folders, globs, or a .csv or .jsonl manifest.")
+    list[str],
+    typer.Argument(
+        help="Files, folders, globs, URLs, or manifests: CSV, JSON lines, Parquet, STAC items."
+    ),
+]
+Formats = Annotated[
+    str | None, typer.Option(help="What folders are searched for: 'svs,tif'; else any image.")
+]
+Asset = Annotated[
+    str | None, typer.Option(help="Of STAC items, the asset that is the image; else by its role.")
 ]
 RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
 Workers = Annotated[
@@ -43,6 +53,15 @@ MaxQuarantined = Annotated[
 ]
 Grace = Annotated[float, typer.Option(help="Seconds to finish units on SIGTERM.")]
 Fsync = Annotated[bool, typer.Option(help="Force every shard to disk.")]
+WorkerCpus = Annotated[
+    float | None, typer.Option(help="Processors that each worker takes of a cluster.")
+]
+WorkerGpus = Annotated[
+    float | None, typer.Option(help="GPUs that each worker takes of a cluster; 0.5 shares one.")
+]
+WorkerMemory = Annotated[
+    str | None, typer.Option(help="Memory that each worker takes of a cluster: '8GiB'.")
+]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
@@ -58,3 +77,14 @@ def share(text: str | None) -> QuarantineLimit | None:
     from saccade.jobs.limits import QuarantineLimit
 
     return None if text is None else QuarantineLimit.parse(text)
+
+
+def worker_size(cpus: float | None, gpus: float | None, memory: str | None) -> WorkerSize:
+    """What each worker takes of a cluster, as a person types it."""
+    from saccade.jobs.options import WorkerSize
+    from saccade.pipeline.errors import UsageError
+
+    limit = amount(memory)
+    if limit is not None and limit.nbytes is None:
+        raise UsageError(f"--worker-memory: an amount such as '8GiB' expected; found {memory!r}")
+    return WorkerSize(cpus, gpus, limit.nbytes if limit else None)

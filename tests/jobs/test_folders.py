@@ -142,7 +142,7 @@ def test_a_restart_that_was_cut_short_is_done_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("saccade.jobs.resuming.shutil.rmtree", killed)
+        patch.setattr("saccade.pipeline.store.shutil.rmtree", killed)
         with pytest.raises(Killed):
             go(folder, images, force=True)
     assert (folder / "results" / "a.ome.zarr").exists()

@@ -87,12 +87,24 @@ def test_a_unit_waits_for_those_that_its_worker_had_before() -> None:
     assert late == {10.5: ["a", "d"], 21.5: ["b"], 31.5: [], 32.5: ["c"]}
 
 
-def test_only_the_attempt_that_was_answered_for_is_waited_for_no_longer() -> None:
+def test_what_failed_is_waited_for_no_longer_and_its_second_attempt_is() -> None:
+    flight = InFlight(UnitTimes(10.0))
+    flight.give(given("a", 1, "v"), sweep(3, name="a"), 0.0)
+    flight.give(given("a", 2, "w"), sweep(3, name="a"), 0.0)
+    flight.hear(events.UnitFailed("v", "a", 1, "broken"), 1.0)
+    assert [attempt.assign.attempt for attempt in flight.overdue(11.0)] == [2]
+
+
+def test_no_attempt_of_a_unit_that_is_done_is_waited_for() -> None:
     flight = InFlight(UnitTimes(10.0))
     flight.give(given("a", 1, "v"), sweep(3, name="a"), 0.0)
     flight.give(given("a", 2, "w"), sweep(3, name="a"), 0.0)
     flight.hear(events.UnitDone("v", "a", 1, {}), 1.0)
-    assert [attempt.assign.attempt for attempt in flight.overdue(11.0)] == [2]
+    assert list(flight.overdue(99.0)) == []
+
+
+def test_what_a_worker_held_that_left_is_not_waited_for() -> None:
+    flight = InFlight(UnitTimes(10.0))
     flight.give(given("b", 1, "w"), sweep(3, name="b"), 0.0)
     flight.hear(events.WorkerLeft("w"), 1.0)
     assert list(flight.overdue(99.0)) == []

@@ -296,6 +296,7 @@ VALUES: list[tuple[tuple[str | int, ...], Any]] = [
     (("tolerance",), {"mean": 0.003}),
     (("tolerance",), {"labels": 0.99}),
     (("max_bad_tiles",), 0.07),
+    (("mask",), "mask.png"),
     (("output", "scores"), "float16"),
     (("output", "chunk"), 256),
     (("output", "shard"), 1024),

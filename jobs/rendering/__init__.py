@@ -1,0 +1,1 @@
+"""Submissions written down, one module per kind of cluster. Pure: text out, nothing sent."""

@@ -50,8 +50,10 @@ readarray -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 cpus=${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}
 host=${RAY_HEAD_HOST:-$(hostname -I | cut -d ' ' -f 1)}
 host=${host:-127.0.0.1}
-port=$(python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
-address=$host:$port
+free_port() {
+  python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
+}
+address=$host:$(free_port)
 # others on these machines may reach its ports, and without the token do nothing there
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
@@ -91,8 +93,8 @@ ready() { # COUNT: as many nodes are in the Ray; the exit code of ray start says
 }
 steps=()
 trap end_ray EXIT
-start 1 --nodelist="${nodes[0]}" --head --node-ip-address="$host" --port="$port" \\
-  --ray-client-server-port=0 --include-dashboard=false --temp-dir="$scratch"
+start 1 --nodelist="${nodes[0]}" --head --node-ip-address="$host" --port="${address##*:}" \\
+  --ray-client-server-port="$(free_port)" --include-dashboard=false --temp-dir="$scratch"
 ready 1
 if [ "${#nodes[@]}" -gt 1 ]; then
   start "$((${#nodes[@]} - 1))" --exclude="${nodes[0]}" --address="$address"

@@ -15,6 +15,7 @@ fail() {
   exit 1
 }
 
+# credentials expire early because a job that is queued again waits until its last one has
 configuration() {
   local node memory_mib
   memory_mib=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
@@ -24,7 +25,7 @@ SlurmctldHost=$here(127.0.0.1)
 SlurmctldPort=$port
 SlurmUser=$(id -un)
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge.socket
+AuthInfo=socket=$folder/munge.socket,cred_expire=10
 CredType=cred/munge
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool-%n
@@ -41,7 +42,7 @@ MpiDefault=none
 SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-SchedulerParameters=requeue_delay=1,batch_sched_delay=0,sched_interval=2
+SchedulerParameters=batch_sched_delay=0,sched_interval=2
 JobRequeue=1
 MinJobAge=3600
 KillWait=30

@@ -73,7 +73,8 @@ def submitted(cluster: Cluster, archive: tuple[Path, Path], folder: Path, *more:
     given = ("--to", "slurm", "--name", "big", "--run-options", "--device cpu", *more)
     script = cluster.saccade("render", *archive, "-o", folder, *given)
     (folder / "logs").mkdir(parents=True)
-    return cluster.call("sbatch", "--parsable", given=script).strip()
+    job: str = cluster.call("sbatch", "--parsable", given=script)
+    return job.strip()
 
 
 def ended(cluster: Cluster, *tasks: str) -> dict[str, dict[str, str]]:

@@ -65,6 +65,9 @@ def _open_path(path: Path) -> Source:
 
 
 def _magic(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        # opening a pipe waits for its writer, and a device may never end
+        raise UnsupportedImage(f"{path}: a file or a zarr folder expected; found a pipe or device")
     try:
         with path.open("rb") as file:
             return file.read(MAGIC_NBYTES)

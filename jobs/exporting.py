@@ -7,6 +7,7 @@ Which images, which files, and what is told of them; what is in a file is decide
 from __future__ import annotations
 
 import difflib
+import glob
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -293,6 +294,8 @@ def _placed(path: Path) -> Iterator[Place]:
     place = Place(path, path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{glob.escape(path.name)}.*{PARTIAL}"):
+            _remove(left)  # by an export that was killed
         yield place
         if path.is_dir():
             _remove(path)

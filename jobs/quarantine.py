@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,39 @@ class FailedImage:
     """How often it was set aside, this time included."""
     tried: tuple[Failure, ...]
     """The last failures of any of its units, at most five, the latest last."""
+    at: float | None = None
+    """When it was set aside, in seconds since 1970; None in journals without times."""
 
     @classmethod
     def of(cls, record: Record, times: int) -> FailedImage:
         """From the record that set it aside."""
         tried = tuple(map(Failure.of, record.get("tried", ())))
-        return cls(record["image"], str(record["reason"]), record.get("failures", 0), times, tried)
+        name, reason = record["image"], str(record["reason"])
+        return cls(name, reason, record.get("failures", 0), times, tried, record.get("at"))
+
+
+class FailedImages:
+    """What failed in a run, fed record by record; iterating gives the images set aside now."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        """Attempts that failed, of all images."""
+        self._images: dict[str, FailedImage] = {}
+        self._times: dict[str, int] = {}
+
+    def add(self, record: Record) -> None:
+        """Take the next record of the journal in."""
+        name = record.get("image", "")
+        if record["kind"] == "failure":
+            self.attempts += 1
+        elif record["kind"] == "quarantine":
+            self._times[name] = self._times.get(name, 0) + 1
+            self._images[name] = FailedImage.of(record, self._times[name])
+        elif record["kind"] in ("restart", "image"):
+            self._images.pop(name, None)
+
+    def __iter__(self) -> Iterator[FailedImage]:
+        return iter(self._images.values())
 
 
 def failed_images(root: Path) -> tuple[FailedImage, ...]:
@@ -71,16 +98,10 @@ def failed_images(root: Path) -> tuple[FailedImage, ...]:
     folder = RunFolder(root)
     if not folder.images.exists():
         raise UsageError(f"{root}: not a run folder (no {folder.images.name} in it)")
-    failed: dict[str, FailedImage] = {}
-    times: dict[str, int] = {}
+    failed = FailedImages()
     for record in read_records(folder.journal):
-        name = record.get("image", "")
-        if record["kind"] == "quarantine":
-            times[name] = times.get(name, 0) + 1
-            failed[name] = FailedImage.of(record, times[name])
-        elif record["kind"] in ("restart", "image"):
-            failed.pop(name, None)
-    return tuple(failed.values())
+        failed.add(record)
+    return tuple(failed)
 
 
 def quarantine_record(quarantine: events.Quarantine, tried: Iterable[Record]) -> Record:

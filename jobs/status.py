@@ -14,9 +14,9 @@ from typing import Any
 
 from saccade.jobs.catalogue import Catalogue
 from saccade.jobs.drivers import Drivers
-from saccade.jobs.failed import FailedImage, FailedImages
 from saccade.jobs.pace import Pace, Recent
 from saccade.jobs.passes import PassTotal, pass_totals, seconds_left
+from saccade.jobs.quarantine import FailedImage, FailedImages
 from saccade.jobs.records import Record
 from saccade.jobs.replay import Reading
 from saccade.jobs.tally import Tally
@@ -177,7 +177,7 @@ def as_json(status: Status, at: float | None = None) -> str:
         "seconds_left": now.seconds_left,
         "passes": [one.tree() | _speed(one, now.pace) for one in now.passes],
         "failures": status.failed.attempts,
-        "failed": [failed.tree() for failed in status.failed],
+        "failed": [asdict(failed) for failed in status.failed],
         "drivers": _drivers(status, at),
         "last_record_at": status.recent.last_at,
         "by_image": {name: asdict(image) for name, image in tally.images.items()},
@@ -199,4 +199,4 @@ def _drivers(status: Status, at: float) -> list[dict[str, Any]]:
 
 def failed_json(failed: Iterable[FailedImage]) -> str:
     """Images set aside, for programs."""
-    return json.dumps([image.tree() for image in failed], indent=1)
+    return json.dumps([asdict(image) for image in failed], indent=1)

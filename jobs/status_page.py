@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from saccade.jobs.failed import FailedImage
 from saccade.jobs.passes import MEMORY
 from saccade.jobs.progress import duration
+from saccade.jobs.quarantine import FailedImage
 from saccade.jobs.status import Now, Status
 from saccade.jobs.tally import ImageTally
 from saccade.workers.memory_size import format_nbytes
@@ -132,7 +132,7 @@ def failed_page(failed: Iterable[FailedImage], root: Path) -> Group:
     table = Table("image", "attempts", "when", "reason")
     table.columns[0].overflow = "fold"
     for image in images:
-        table.add_row(image.name, str(image.attempts or 1), _moment(image.at), Text(image.reason))
+        table.add_row(image.name, str(image.failures or 1), _moment(image.at), Text(image.reason))
     return Group(table, Text(_what_to_do(images, root)))
 
 

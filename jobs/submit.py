@@ -6,6 +6,7 @@ Translates only: what is asked for is written in ``rendering.ray_jobs``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,8 @@ STATES = {
     "FAILED": "failed",
     "STOPPED": "stopped",
 }
+CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env")
+"""Parts of Ray that tell of every step they take."""
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """What Ray's client heeds before any argument."""
 
@@ -51,6 +54,8 @@ class RayJobs:
         self._address = address or os.environ.get(ADDRESS) or "this machine"
         self._own_code = own_code
         self._say = say
+        for name in CHATTY:
+            logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
         with self._named_errors(), _environment(address):
             self._client = JobSubmissionClient(address)
 

@@ -19,17 +19,6 @@ PATIENCE_SECONDS = 500
 OBJECT_STORE_NBYTES = 80_000_000
 JOIN_TRIES = 12
 AGENTS = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export")
-PATIENT_RAY = """
-# ray start, with two minutes instead of half a one until it gives a node up: for busy machines
-import functools, sys
-from ray._private import services
-
-services.get_node = functools.partial(services.get_node, timeout_s=120)
-from ray.scripts.scripts import main
-
-sys.argv[0] = "ray"
-main()
-"""
 PLENTY_NBYTES = 4 * 2**30
 
 
@@ -76,7 +65,7 @@ class Node:
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, closed with the node
         self._process = subprocess.Popen(
-            [sys.executable, "-c", PATIENT_RAY, "start", "--block", *arguments],
+            [str(Path(sys.executable).with_name("ray")), "start", "--block", *arguments],
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env=dict(environment),
@@ -163,7 +152,7 @@ class Nodes:
         return node
 
     def _up(self, *arguments: object) -> Node:
-        """A node that is up."""
+        """A node that is up; on a busy machine, Ray gives some up before they are."""
         for _ in range(JOIN_TRIES):
             node = self._start(*arguments)
             while not (node.up or node.ended):

@@ -74,6 +74,11 @@ class LogFile(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, logging's own name
         """Say nothing: what stops the worker is told by its units."""
 
+    def close(self) -> None:
+        """Close it; what a full disk does not take is lost."""
+        with suppress(OSError):
+            super().close()
+
 
 class WorkerLog(Closing):
     """Where one worker tells what it meets.

@@ -15,16 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-import numpy as np
-
+from saccade.pipeline.exports.closed_rings import doubled_area, parts
 from saccade.pipeline.exports.frame import Frame
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.exports.outlines import Outline, Outliner
-from saccade.pipeline.exports.rings import doubled_area
 from saccade.pipeline.scores import UINT8_SCALE
 
-PART_POSITIONS = 4096
-"""So many positions are turned into text at once."""
 ObjectType = Literal["annotation", "detection"]
 
 
@@ -79,22 +75,21 @@ def _feature(
     name: str, outline: Outline, labelling: Labelling, frame: Frame, style: FeatureStyle
 ) -> Iterator[str]:
     """One Feature; its positions last, and a part at a time: there may be millions."""
-    rings = [frame.place(ring) for ring in outline.rings]
     properties = {
         "objectType": style.object_type,
         "classification": {"name": name, "color": list(labelling.colours[name])},
         "isLocked": False,
-        "measurements": _measurements(outline, rings, labelling, frame),
+        "measurements": _measurements(outline, labelling, frame),
     }
     identity = str(_identity(labelling.result.plan.name, name, outline))
     told = {"type": "Feature", "id": identity, "properties": properties}
     yield _text(told)[:-1] + ',"geometry":{"type":"Polygon","coordinates":'
-    for number, ring in enumerate(rings):
+    for number, ring in enumerate(outline.rings):
         yield ",[" if number else "[["
+        for part in parts(ring):
+            yield _text(frame.place(part[:-1]).tolist())[1:-1] + ","
         # as GeoJSON has it: the first position again at the end
-        for first in range(0, len(ring), PART_POSITIONS):
-            yield _text(ring[first : first + PART_POSITIONS].tolist())[1:-1] + ","
-        yield _text(ring[0].tolist()) + "]"
+        yield _text(frame.place(ring[:1]).tolist())[1:-1] + "]"
     yield "]}}"
 
 
@@ -102,11 +97,9 @@ def _text(tree: object) -> str:
     return json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _measurements(
-    outline: Outline, rings: list[np.ndarray], labelling: Labelling, frame: Frame
-) -> dict[str, float]:
+def _measurements(outline: Outline, labelling: Labelling, frame: Frame) -> dict[str, float]:
     scale = float(UINT8_SCALE) if labelling.result.plan.scores == "uint8" else 1.0
-    areas = frame.areas(sum(doubled_area(ring) for ring in rings))
+    areas = frame.areas(sum(doubled_area(ring, frame.place) for ring in outline.rings))
     return {**areas, "Mean score": round(outline.score / (outline.pixels * scale), 6)}
 
 

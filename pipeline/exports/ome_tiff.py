@@ -20,6 +20,7 @@ from tifffile import TiffWriter
 from saccade.pipeline.exports.rasters import Raster
 from saccade.pipeline.geometry import Box, Grid, Shape
 from saccade.pipeline.sources.base import PixelSize
+from saccade.pipeline.store_shelf import PARTIAL
 
 TILE_PX = 512
 """Side of a tile."""
@@ -50,7 +51,7 @@ def write_ome_tiff(
     """
     shapes = level_shapes(raster.shape)
     with ExitStack() as stack:
-        folder = TemporaryDirectory(dir=path.parent, prefix=".levels")
+        folder = TemporaryDirectory(PARTIAL, f"{path.name}.", path.parent)
         spool = Path(stack.enter_context(folder))
         big = _is_big(raster, shapes)
         file = stack.enter_context(TiffWriter(path, bigtiff=big, ome=False))

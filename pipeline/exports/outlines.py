@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from saccade.pipeline.exports.rings import Ring, RingTracer, doubled_area, simple_rings
+from saccade.pipeline.exports.closed_rings import doubled_area, simple_rings
+from saccade.pipeline.exports.rings import Ring, RingTracer
 from saccade.pipeline.regions import Runs, touching, united
 
 

@@ -87,6 +87,14 @@ def test_exporting_again_replaces_by_the_same(finished: Path, tmp_path: Path, to
     assert contents() == first
 
 
+def test_what_a_killed_export_left_is_removed_by_the_next(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.geojson.0123.partial").write_text("{")
+    (tmp_path / "one.geojson.0123.partial.4567.partial").mkdir()
+    (tmp_path / "another.geojson.0123.partial").write_text("{")
+    (path,) = files(finished, "geojson", tmp_path, "one")
+    assert {one.name for one in tmp_path.iterdir()} == {path.name, "another.geojson.0123.partial"}
+
+
 def test_files_go_into_the_run_unless_told_otherwise(finished: Path) -> None:
     (path,) = export(finished, ExportOptions("csv"), ["two"])
     assert path == finished / "exports" / "two.tiles.csv"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from saccade.jobs.failed import failed_images
 from saccade.jobs.journal import Journal
 from saccade.jobs.manifest import entry_to_json
+from saccade.jobs.quarantine import failed_images
 from saccade.jobs.status import Watch, as_json, failed_json, read_status
 from saccade.jobs.status_page import as_page, failed_page
 from saccade.jobs.watching import wanted, watch
@@ -117,19 +117,19 @@ def test_a_long_archive_is_cut_short_and_says_so(run: Path) -> None:
 
 
 def test_images_set_aside_tell_reason_attempts_time_and_what_to_do(run: Path) -> None:
-    failures = [{"kind": "failure", "reason": f"reason {n}"} for n in range(7)]
-    end = {"kind": "quarantine", "reason": "reason 7", "failures": 8, "at": 1e9}
-    journal_of(run, *failures, end)
+    tried = [{"unit": "u", "reason": f"reason {n}", "attempt": n} for n in range(5)]
+    end = {"kind": "quarantine", "reason": "reason 7", "failures": 8, "at": 1e9, "tried": tried}
+    journal_of(run, end)
     failed = {image.name: image for image in failed_images(run)}
     assert set(failed) == {"b", "c"}
-    assert (failed["b"].attempts, failed["b"].at) == (8, 1e9)
-    assert failed["b"].reasons == [f"reason {n}" for n in range(3, 8)]
+    assert (failed["b"].failures, failed["b"].at) == (8, 1e9)
+    assert [one.reason for one in failed["b"].tried] == [f"reason {n}" for n in range(5)]
     console = Console(width=120)
     with console.capture() as text:
         console.print(failed_page(failed.values(), run))
     assert "saccade retry" in text.get()
     assert "reason 7" in text.get()
-    assert json.loads(failed_json(failed.values()))[1]["reasons"][-1] == "reason 7"
+    assert json.loads(failed_json(failed.values()))[1]["tried"][-1]["reason"] == "reason 4"
 
 
 def test_an_image_that_begins_again_or_ends_well_is_no_failure(run: Path) -> None:

@@ -75,7 +75,8 @@ def writer_for(path: Path) -> Callable[[RowSpool, IO[bytes]], None]:
 def csv_lines(rows: RowSpool) -> Iterator[str]:
     """The lines of a CSV file, the header first."""
     echo = _Echo()
-    writer = csv.DictWriter(echo, rows.columns, lineterminator="\n")
+    # RFC 4180's line ends: with another one, a name that holds a \r would not be quoted
+    writer = csv.DictWriter(echo, rows.columns, lineterminator="\r\n")
     yield writer.writeheader()
     for row in rows:
         yield writer.writerow(row)

@@ -3,6 +3,7 @@
 # Everything happens in .venv, made on first use from pyproject.toml and constraints.txt.
 # PYTHON picks the interpreter that .venv is made from: make test PYTHON=python3.12
 # ARGS is passed on to pytest:                          make test ARGS='-k geometry -x'
+# CHAOS is passed on to benchmarks/chaos.py:            make chaos CHAOS='--only soak'
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test chaos check clean
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -22,6 +23,9 @@ demo: $(READY) ## run the demonstration; its result is left in demo/
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/pytest $(ARGS)
+
+chaos: $(READY) ## inject faults and compare what is left (10 minutes and more); CHAOS= its options
+	$(BIN)/python benchmarks/chaos.py $(CHAOS)
 
 check: $(READY) ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ from quality_replay import Stored
 from quality_runs import Job, Report, measured
 
 from saccade.jobs.manifest import read_manifest
+from saccade.jobs.problems import Problem
 from saccade.pipeline.models.fingerprint import fingerprint
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import load_recipe
@@ -93,8 +94,8 @@ def opened(options: argparse.Namespace) -> Bench:
     split = read_split(options.folder / "split.csv")
     found = {}
     for entry in read_manifest(options.folder / "images.csv"):
-        if isinstance(entry, str):
-            raise SystemExit(entry)
+        if isinstance(entry, Problem):
+            raise SystemExit(str(entry))
         found[entry.name] = {"image": entry.uri, "name": entry.name}
 
     def part(name: Any) -> tuple[Entry, ...]:

@@ -9,7 +9,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from saccade.jobs.commands import clusters, learning, planning, running, watching
+from saccade.jobs.commands import (
+    clusters,
+    exporting,
+    learning,
+    listing,
+    mending,
+    planning,
+    reporting,
+    running,
+    watching,
+)
 from saccade.jobs.commands.words import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -19,7 +29,7 @@ from saccade.jobs.commands.words import (
 )
 from saccade.pipeline.errors import Interrupted, SaccadeError, UsageError
 
-VERBS = (running, watching, planning, learning, clusters)
+VERBS = (running, listing, mending, watching, reporting, exporting, planning, learning, clusters)
 """In the order in which help lists them."""
 
 app = typer.Typer(

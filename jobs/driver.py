@@ -8,20 +8,25 @@ unit done, and leaves the folder in a state from which the same command goes on.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saccade.jobs.catalogue import Catalogue, gather
 from saccade.jobs.folders import OpenRun, open_run
+from saccade.jobs.in_flight import Attempt, InFlight
 from saccade.jobs.journal import Record
-from saccade.jobs.manifest import check_names, check_overrides, find_images
+from saccade.jobs.listing import record_skipped
+from saccade.jobs.metrics_export import metrics_told
 from saccade.jobs.options import RunOptions
+from saccade.jobs.quarantine import quarantine_record
 from saccade.jobs.stages import last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
+from saccade.jobs.taking_up import LargestFirst, images_in_flight
 from saccade.jobs.tally import Tally
-from saccade.pipeline.errors import Interrupted, WorkerLost
+from saccade.jobs.timeouts import UnitTimes
+from saccade.pipeline.errors import Interrupted, RunError, WorkerLost
 from saccade.pipeline.plan import Unit
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import load_recipe
@@ -40,14 +45,27 @@ class RunSummary:
 
     folder: Path
     """Where it is."""
-    complete: tuple[str, ...]
-    """Images with a whole result."""
+    asked: Catalogue
+    """The images that were asked for."""
     quarantined: dict[str, str]
     """Images set aside, and why."""
     seconds: float
     """Wall-clock time of this call."""
     tally: Tally
     """All that is known of the images."""
+
+    @property
+    def complete(self) -> tuple[str, ...]:
+        """Images with a whole result; their names are read from disk, all of them, at each call.
+
+        Their number alone is ``tally.count("complete")``.
+        """
+        return tuple(n for n in self.asked.listed() if self.tally.state(n) == "complete")
+
+
+def timed(record: Record) -> Record:
+    """A record with the moment it was written: for people who look back, never for a result."""
+    return {**record, "at": round(time.time(), 3)}
 
 
 Observer = Callable[[Tally, bool], None]
@@ -56,7 +74,7 @@ Observer = Callable[[Tally, bool], None]
 
 def run(
     recipe: Recipe | Path | str,
-    images: Sequence[str | Path | ImageEntry],
+    images: Iterable[str | Path | ImageEntry],
     output: Path | str,
     options: RunOptions | None = None,
     *,
@@ -68,7 +86,7 @@ def run(
 
     Args:
         recipe: a recipe, or the path of its file.
-        images: files, folders, globs, manifests, or entries.
+        images: files, folders, globs, URLs, manifests, or entries; taken one by one and not held.
         output: the run's folder.
         options: how to run.
         model_folder: what relative paths of models are relative to; by default the recipe's folder.
@@ -83,18 +101,14 @@ def run(
     options = options or RunOptions()
     base = model_folder or (Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent)
     tree = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    entries = _entries(images)
-    check_names(entries)
-    check_overrides(entries, tree)
-    with open_run(Path(output), tree, base.absolute(), entries, options) as opened:
+    asked = gather(images, tree, Path(output), skip=options.skip_missing)
+    with (
+        open_run(Path(output), tree, base.absolute(), asked, options) as opened,
+        metrics_told(opened, options),
+    ):
+        record_skipped(opened.folder, asked.listing)
         loop = RunLoop(opened, options, observe or _nobody, stop or StopSignal())
         return loop.drive()
-
-
-def _entries(images: Sequence[str | Path | ImageEntry]) -> tuple[ImageEntry, ...]:
-    given = tuple(image for image in images if isinstance(image, ImageEntry))
-    named = [str(image) for image in images if not isinstance(image, ImageEntry)]
-    return given + (find_images(named) if named else ())
 
 
 def _nobody(tally: Tally, over: bool) -> None:
@@ -123,10 +137,11 @@ class RunLoop:
         self._stop = stop
         self._dispatcher = Dispatcher(options.max_failures)
         self._workers: Workers = opened.workers
-        self._waiting = deque(opened.unfinished)
+        self._waiting = LargestFirst(opened.unfinished)
         self._flying: dict[str, ImageInFlight] = {}
         self._commits: list[events.Commit] = []
-        self._deadlines: dict[str, tuple[float, events.Assign]] = {}
+        self._in_flight = InFlight(UnitTimes(options.unit_timeout_seconds))
+        self._hosts: dict[str, str] = {}
         self._joined = 0
         self._drained = False
 
@@ -144,17 +159,19 @@ class RunLoop:
 
     def _turn(self) -> None:
         self._take_up_images()
-        self._handle_all(self._workers.poll(POLL_SECONDS))
+        happened = self._workers.poll(POLL_SECONDS)
+        self._handle(events.Tick(time.monotonic()))
+        self._handle_all(happened)
         self._end_overdue()
         self._heed_stop()
         self._observe(self._opened.tally, False)
 
     def _summary(self, seconds: float) -> RunSummary:
-        images = self._opened.tally.images.values()
+        told = self._opened.tally.images.values()
         return RunSummary(
             folder=self._opened.folder.root,
-            complete=tuple(i.name for i in images if i.state == "complete"),
-            quarantined={i.name: i.reason for i in images if i.state == "quarantined"},
+            asked=self._opened.asked,
+            quarantined={i.name: i.reason for i in told if i.state == "quarantined"},
             seconds=seconds,
             tally=self._opened.tally,
         )
@@ -163,9 +180,9 @@ class RunLoop:
 
     def _take_up_images(self) -> None:
         """Keep enough images in flight that no device waits at an image's border."""
-        limit = self._options.images_open or self._joined + 1
+        limit = self._options.images_open or images_in_flight(self._joined)
         while self._waiting and len(self._flying) < limit and not self._stop.requested:
-            entry = self._waiting.popleft()
+            entry = self._waiting.take()
             # here and not for all images at first: an archive's results are hundreds of thousands
             # of folders
             sweep_partials(self._opened.folder.result(entry.name))
@@ -190,7 +207,7 @@ class RunLoop:
 
     def _next_stage(self, name: str, number: int) -> None:
         flying = self._flying[name]
-        passes = len(self._opened.recipe.passes)
+        passes = len(self._opened.recipe.overridden(dict(flying.entry.overrides)).passes)
         if number < last_stage(passes):
             self._open_stage(flying.entry, number + 1)
             return
@@ -200,22 +217,28 @@ class RunLoop:
 
     def _set_aside(self, quarantine: events.Quarantine) -> None:
         self._flying.pop(quarantine.image, None)
-        self._record(
-            {
-                "kind": "quarantine",
-                "image": quarantine.image,
-                "unit": quarantine.unit,
-                "reason": quarantine.reason,
-                "failures": quarantine.failures,
-            }
-        )
+        tried = self._opened.replay.tried.get(quarantine.image, ())
+        self._record(quarantine_record(quarantine, tried))
+        self._refuse_too_many(quarantine)
+
+    def _refuse_too_many(self, last: events.Quarantine) -> None:
+        limit, tally = self._options.max_quarantined, self._opened.tally
+        aside, complete = tally.count("quarantined"), tally.count("complete")
+        if limit is not None and limit.exceeded(aside, aside + complete, tally.total):
+            raise RunError(
+                f"{aside} of the {aside + complete} images that ended were set aside, more than "
+                f"the {limit} allowed; the last was {last.image}: {last.reason}. Mend what is "
+                "wrong with them and say saccade retry, or allow more with --max-quarantined"
+            )
 
     # ------------------------------------------------------------------------ events, and after
 
     def _handle_all(self, happened: Sequence[events.Event]) -> None:
         """Take in everything that happened, then make all receipts durable with one fsync."""
         for event in happened:
-            self._joined += isinstance(event, events.WorkerJoined)
+            if isinstance(event, events.WorkerJoined):
+                self._joined += 1
+                self._hosts[event.worker] = event.host
             self._joined -= isinstance(event, events.WorkerLost | events.WorkerLeft)
             self._handle(event)
         self._commit()
@@ -223,7 +246,7 @@ class RunLoop:
     def _commit(self) -> None:
         while self._commits:
             commits, self._commits = self._commits, []
-            records: list[Record] = [{"kind": "receipt", **c.receipt} for c in commits]
+            records = [timed({"kind": "receipt", **c.receipt, "worker": c.worker}) for c in commits]
             self._opened.journal.append(records)
             for record in records:
                 self._opened.tally.add(record)
@@ -231,12 +254,11 @@ class RunLoop:
                 self._handle(events.Committed(commit.unit))
 
     def _handle(self, event: events.Event) -> None:
-        if isinstance(event, events.UnitDone | events.UnitFailed):
-            self._deadlines.pop(event.unit, None)
+        self._in_flight.hear(event, time.monotonic())
         for instruction in self._dispatcher.handle(event):
-            self._obey(instruction)
+            self._obey(instruction, getattr(event, "worker", ""))
 
-    def _obey(self, instruction: events.Instruction) -> None:
+    def _obey(self, instruction: events.Instruction, worker: str) -> None:
         match instruction:
             case events.Assign():
                 self._assign(instruction)
@@ -244,36 +266,41 @@ class RunLoop:
                 self._commits.append(instruction)
             case events.StageComplete(image, stage):
                 self._next_stage(image, stage)
-            case events.RecordFailure(image, unit, attempt, reason):
-                self._record(
-                    {
-                        "kind": "failure",
-                        "image": image,
-                        "unit": unit,
-                        "attempt": attempt,
-                        "reason": reason,
-                    }
-                )
+            case events.RecordFailure():
+                self._record_failure(instruction, worker)
             case events.Quarantine():
                 self._set_aside(instruction)
-            case events.Cancel(worker):
-                self._handle_all(self._workers.cancel(worker))
+            case events.Cancel():
+                self._handle_all(self._workers.cancel(instruction.worker))
             case events.Drained():
                 self._drained = True
 
+    def _record_failure(self, failure: events.RecordFailure, worker: str) -> None:
+        self._record(
+            {
+                "kind": "failure",
+                "image": failure.image,
+                "unit": failure.unit,
+                "attempt": failure.attempt,
+                "reason": failure.reason,
+                "worker": worker,
+                "host": self._hosts.get(worker, ""),
+            }
+        )
+
     def _record(self, record: Record) -> None:
+        record = timed(record)
         self._opened.journal.append(record)
         self._opened.tally.add(record)
+        self._opened.replay.fold(record)
 
     def _assign(self, assign: events.Assign) -> None:
         flying = next(f for f in self._flying.values() if assign.unit in f.units)
         unit = flying.units[assign.unit]
         timing = self._timing(flying) if unit.kind == "finalise" else {}
-        self._deadlines[assign.unit] = (
-            time.monotonic() + self._options.unit_timeout_seconds,
-            assign,
-        )
-        self._opened.journal.note({"kind": "started", "image": unit.image, "unit": unit.id})
+        self._in_flight.give(assign, unit, time.monotonic())
+        started = {"kind": "started", "image": unit.image, "unit": unit.id, "worker": assign.worker}
+        self._opened.journal.note(timed(started))
         self._workers.assign(assign.worker, Task(unit, assign.attempt, flying.entry, timing))
 
     def _timing(self, flying: ImageInFlight) -> dict[str, Any]:
@@ -286,19 +313,17 @@ class RunLoop:
     # -------------------------------------------------------------------------------- stopping
 
     def _end_overdue(self) -> None:
-        now = time.monotonic()
-        for deadline, assign in list(self._deadlines.values()):
-            if deadline < now:
-                del self._deadlines[assign.unit]
-                self._handle(events.UnitTimedOut(assign.worker, assign.unit, assign.attempt))
-                self._refuse_to_hang(assign)
+        for late in self._in_flight.overdue(time.monotonic()):
+            assign = late.assign
+            self._handle(events.UnitTimedOut(assign.worker, assign.unit, assign.attempt))
+            self._refuse_to_hang(late)
 
-    def _refuse_to_hang(self, late: events.Assign) -> None:
+    def _refuse_to_hang(self, late: Attempt) -> None:
         if not self._workers.replaceable:
             raise WorkerLost(
-                f"unit {late.unit} did not end within {self._options.unit_timeout_seconds:g} s, "
-                "and nothing can end it in this process; the same command tries it again, and "
-                "with --workers ray the run goes on without it"
+                f"unit {late.assign.unit} did not end within {late.seconds:g} s, and nothing can "
+                "end it in this process; the same command tries it again, and with "
+                "--workers ray the run goes on without it"
             )
 
     def _heed_stop(self) -> None:

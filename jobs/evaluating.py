@@ -7,6 +7,7 @@ from it is `saccade.pipeline.quality`'s; here is which images, which truth and w
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,7 +228,9 @@ def _costs(run: Path, results: Sequence[Result]) -> tuple[PassCost, ...]:
     root = run if RunFolder(run).images.exists() else run.absolute().parent.parent
     if not RunFolder(root).images.exists():
         return ()
-    return pass_costs(read_tally(root).images, [result.plan for result in results])
+    return pass_costs(
+        read_tally(root, told=sys.maxsize).images, [result.plan for result in results]
+    )
 
 
 def _notes(

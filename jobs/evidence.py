@@ -14,24 +14,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from saccade.jobs.journal import Journal, Replay
+from saccade.jobs.sharing import WHOLE, Shard, shard_of
 from saccade.workers.crash_log import crash_told, log_crashes
 from saccade.workers.folder import RunFolder
 
 
-def crash_log(folder: RunFolder, epoch: int) -> Path:
-    """Where a driver's stack goes if it crashes."""
-    return folder.logs / f"crash-{epoch:06d}.txt"
+def crash_log(folder: RunFolder, epoch: int, shard: Shard = WHOLE) -> Path:
+    """Where the stack of a driver of the run, or of a part of it, goes if it crashes."""
+    part = "" if shard.whole else f"{shard.label}-"
+    return folder.logs / f"crash-{part}{epoch:06d}.txt"
 
 
 @contextmanager
-def crash_logged(folder: RunFolder, epoch: int) -> Iterator[None]:
+def crash_logged(folder: RunFolder, epoch: int, shard: Shard = WHOLE) -> Iterator[None]:
     """Leave a stack in the epoch's crash log if a fatal signal ends the process in this block.
 
     Raises:
         StoreError: the log can't be made.
     """
     enabled_before = faulthandler.is_enabled()
-    file = log_crashes(crash_log(folder, epoch))
+    path = crash_log(folder, epoch, shard)
+    file = log_crashes(path)
     try:
         yield
     finally:
@@ -39,12 +42,13 @@ def crash_logged(folder: RunFolder, epoch: int) -> Iterator[None]:
         if enabled_before and sys.__stderr__ is not None:
             faulthandler.enable(sys.__stderr__)
         file.close()
-        crash_log(folder, epoch).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def crashed(folder: RunFolder, journal: Journal) -> str:
     """What the driver before this one left in its crash log; empty where it did not crash."""
-    return crash_told(crash_log(folder, journal.epoch - 1))
+    _, shard = shard_of(journal.folder)
+    return crash_told(crash_log(folder, journal.epoch - 1, shard))
 
 
 def charge(journal: Journal, crash: str, done: Replay) -> None:

@@ -89,9 +89,13 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def write_identity(folder: RunFolder, identity: RunIdentity) -> None:
-    """Say what this run is."""
-    tree = asdict(identity) | {"versions": versions()}
+def write_identity(
+    folder: RunFolder, identity: RunIdentity, model_folder: Path, results: str | None = None
+) -> None:
+    """Say what this run is, where paths of models begin, and where results lie if elsewhere."""
+    tree = asdict(identity) | {"versions": versions(), "model_folder": str(model_folder)}
+    if results is not None:
+        tree["results"] = results
     write_whole(folder.identity, json.dumps(tree, indent=1))
 
 
@@ -110,6 +114,12 @@ def read_identity(folder: RunFolder) -> RunIdentity | None:
         raise StoreError(
             f"{folder.identity}: can't be understood ({error}); restore it, or use a new folder"
         ) from error
+
+
+def read_model_folder(folder: RunFolder) -> Path:
+    """What relative paths of models were relative to; the run itself where it does not say."""
+    tree = json.loads(folder.identity.read_text()) if folder.identity.exists() else {}
+    return Path(tree.get("model_folder", folder.root))
 
 
 def check_same(folder: RunFolder, then: RunIdentity, now: RunIdentity) -> None:

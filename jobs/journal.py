@@ -3,6 +3,9 @@
 Each start of a driver is an *epoch* with a file of its own, which nobody else ever writes. This
 module writes; ``saccade.jobs.replay`` reads. Neither knows what a unit is.
 
+Drivers that share a run each have a journal of their own, in folders side by side; the epochs of
+journals that may speak of the same images have their *turns*, by which they are read as one.
+
 Two drivers can never both be believed. A new one creates the next file exclusively, and only then
 notes how long the older files are: what an older driver writes beyond that does not count. An older
 driver looks for a newer file after it made its lines durable: an ``append`` that returns was seen.
@@ -10,6 +13,7 @@ driver looks for a newer file after it made its lines durable: an ``append`` tha
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -25,8 +29,10 @@ from saccade.jobs.records import (
     epochs,
     named_errors,
     read_header,
+    turn_of,
 )
 from saccade.jobs.replay import Replay, read_records, replay
+from saccade.jobs.sharing import journals, shard_of
 from saccade.pipeline.closing import Closing
 from saccade.pipeline.errors import Fenced, StoreError
 from saccade.pipeline.store_shelf import FULL
@@ -92,6 +98,10 @@ class Journal(Closing):
 
     def _begin(self) -> None:
         try:
+            # held until the process ends, however it does; where nothing locks, `claiming` looks
+            # for the process instead
+            with suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             _fsync_folder(self.folder)
             self.append(_header(self.folder, self.epoch))
         except BaseException:
@@ -137,7 +147,7 @@ class Journal(Closing):
             return
         newest = max(epochs(self.folder), default=self.epoch)
         raise Fenced(
-            f"{self.folder}: {_who(self.folder, newest)} took this run over from epoch "
+            f"{self.folder}: {who(self.folder, newest)} took this run over from epoch "
             f"{self.epoch}; this driver stops and leaves the run to it"
         )
 
@@ -176,8 +186,19 @@ def _header(folder: Path, epoch: int) -> Record:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "turn": _next_turn(folder),
         "seen": {str(number): _nbytes(epoch_path(folder, number)) for number in older},
     }
+
+
+def _next_turn(folder: Path) -> int:
+    """One more than that of every epoch that may speak of the same images."""
+    return 1 + max(_last_turn(path) for _, path in journals(*shard_of(folder)))
+
+
+def _last_turn(folder: Path) -> int:
+    headers = (read_header(folder, epoch) for epoch in reversed(epochs(folder)))
+    return next((turn_of(header) for header in headers if header), 0)
 
 
 def _nbytes(path: Path) -> int:
@@ -186,7 +207,8 @@ def _nbytes(path: Path) -> int:
         return file.seek(0, os.SEEK_END)
 
 
-def _who(folder: Path, epoch: int) -> str:
+def who(folder: Path, epoch: int) -> str:
+    """The driver that opened an epoch, in words."""
     header = read_header(folder, epoch)
     if header is None:
         return f"another driver (epoch {epoch}, just starting)"

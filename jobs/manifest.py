@@ -1,266 +1,263 @@
 """Which images a run works on, who they are, and what is different for each.
 
-Takes what a person types: files, folders, globs, or a CSV or JSON-lines manifest. Opens no image.
+Takes what a person types: files, folders, globs, URLs, or manifests in any format that
+``manifest_files`` reads. Everything is a stream: images and what is wrong come one by one, in
+order, and the list of those that were checked lies on disk (``Listing``). Opens no image.
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
-import glob
 import json
-import math
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from saccade.pipeline.errors import ManifestError
+from saccade.jobs.finding import IMAGE_SUFFIXES, Formats, find
+from saccade.jobs.listing import Listing, entry_from_json, entry_to_json
+from saccade.jobs.manifest_files import READERS, rows_of
+from saccade.jobs.manifest_places import folder_of, resolved, suffix_of
+from saccade.jobs.manifest_rows import Row, Unusable, entry_of, positive
+from saccade.jobs.manifest_stac import is_item, row_of_item
+from saccade.jobs.naming import NAME_PATTERN, NAME_RULE, alternatives, name_of
+from saccade.jobs.opening import open_bytes
+from saccade.jobs.presence import Claim, checked
+from saccade.jobs.problems import Problem
+from saccade.pipeline.errors import ManifestError, SaccadeError
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import explain
 from saccade.workers.tasks import ImageEntry
 
-SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm")
-PHOTO_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg", ".zarr")
-IMAGE_SUFFIXES = frozenset(SLIDE_SUFFIXES + PHOTO_SUFFIXES)
-"""What a folder is searched for."""
-MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson"})
-COLUMNS = ("image", "name", "mpp", "gsd")
-"""Columns of a manifest beside overrides, which are dotted: ``passes.refine.tile``."""
-MAX_LISTED = 20
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,150}")
-NAME_RULE = "letters, digits and _ . @ + - only, at most 151, a letter or digit first"
+__all__ = [
+    "NAME_PATTERN",
+    "ListOptions",
+    "Listing",
+    "Problem",
+    "entry_from_json",
+    "entry_to_json",
+    "find_images",
+    "list_images",
+    "name_of",
+    "read_images",
+    "read_manifest",
+]
+
+MANIFEST_SUFFIXES = frozenset(READERS)
+Given = Iterable[str | Path | ImageEntry]
 
 
-def find_images(arguments: Sequence[str]) -> tuple[ImageEntry, ...]:
-    """Every image that the arguments name, in order, each with a name of its own.
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """How arguments are understood."""
+
+    formats: str | None = None
+    """What folders are searched for: 'svs,tif'; None for all that can be read."""
+    asset: str | None = None
+    """Of STAC items, the key of the asset that is the image; None goes by its roles."""
+    mpp: float | None = None
+    """Micrometres per pixel of images whose row states no size."""
+    gsd: float | None = None
+    """Metres per pixel, likewise."""
+    skip: bool = False
+    """Go on without what can't be used."""
+    rename: bool = False
+    """Tell images of one name apart by the folder before it, or a number."""
+
+
+def list_images(
+    arguments: Given,
+    *,
+    output: Path | None = None,
+    recipe: Recipe | None = None,
+    options: ListOptions | None = None,
+) -> Listing:
+    """Every image that the arguments name, in order, checked, each with a name of its own.
+
+    Args:
+        arguments: files, folders, globs, URLs, manifests, and entries; a list of them as it is.
+        output: of the run; where there are many problems, their file is written beside it.
+        recipe: that changes per image must fit; None checks none.
+        options: how arguments are understood.
+
+    Raises:
+        ManifestError: missing files, unreadable rows, duplicate names; all of them at once. With
+            ``skip`` only where nothing is left.
+    """
+    if isinstance(arguments, Listing):
+        return arguments
+    options = options or ListOptions()
+    listing, asked = Listing(), list[str]()
+    for one in read_images(_noted(arguments, asked), options, recipe, listing):
+        if isinstance(one, Problem):
+            listing.note(one)
+    listing.seal()
+    if listing.problems and not options.skip:
+        raise ManifestError(listing.told(output))
+    if asked and not len(listing):
+        known = options.formats or " ".join(sorted(IMAGE_SUFFIXES))
+        said = f"\n{listing.told(output)}" if listing.problems else ""
+        raise ManifestError(f"no images found in {' '.join(asked)}; looked for {known}{said}")
+    return listing
+
+
+def _noted(arguments: Given, asked: list[str]) -> Iterator[str | Path | ImageEntry]:
+    """The arguments, of which those are noted that name images and are none themselves."""
+    for argument in arguments:
+        if not isinstance(argument, ImageEntry):
+            asked.append(str(argument))
+        yield argument
+
+
+def find_images(
+    arguments: Sequence[str], options: ListOptions | None = None
+) -> tuple[ImageEntry, ...]:
+    """As ``list_images``, for few images.
 
     Raises:
         ManifestError: missing files, unreadable rows, duplicate names; all of them at once.
     """
-    entries: list[ImageEntry] = []
-    problems: list[str] = []
-    for argument in arguments:
-        for found in _expand(argument):
-            if isinstance(found, ImageEntry):
-                entries.append(found)
-            else:
-                problems.append(found)
-    problems += _missing(entries)
-    problems += _duplicates(entries)
-    if problems:
-        raise ManifestError(_listed(problems))
-    if not entries:
-        known = " ".join(sorted(IMAGE_SUFFIXES))
-        raise ManifestError(f"no images found in {' '.join(arguments)}; looked for {known}")
-    return tuple(entries)
+    return tuple(list_images(arguments, options=options))
 
 
-def _expand(argument: str) -> Iterator[ImageEntry | str]:
-    """The images behind one argument, or the reason why there are none."""
-    path = Path(argument)
-    if path.suffix.lower() in MANIFEST_SUFFIXES:
-        yield from read_manifest(path)
-    elif path.is_dir() and not _is_zarr(path):
-        yield from (_entry(file) for file in _images_below(path))
-    elif path.exists() or not glob.has_magic(argument):
-        yield _entry(path)
+def read_images(
+    arguments: Given,
+    options: ListOptions | None = None,
+    recipe: Recipe | None = None,
+    listing: Listing | None = None,
+) -> Iterator[ImageEntry | Problem]:
+    """The images that arguments name, checked one by one, each followed by what is wrong next.
+
+    Args:
+        arguments: files, folders, globs, URLs, manifests, and entries.
+        options: how they are understood.
+        recipe: that changes per image must fit; None checks none.
+        listing: where images are kept as they are handed out; None keeps them for this call only.
+    """
+    options, kept = options or ListOptions(), Listing() if listing is None else listing
+    check_pixel_size(options.mpp, options.gsd)
+    unfit = _Fitting(recipe) if recipe else _fits
+    claims = (claim for argument in arguments for claim in _claims(argument, options))
+    for one in checked(claims):
+        if isinstance(one, Problem):
+            yield one
+            continue
+        entry = sized(one.entry, mpp=options.mpp, gsd=options.gsd)
+        wrong = _unnamed(entry, one.where) or unfit(entry)
+        yield wrong or (_renamed if options.rename else _kept)(entry, kept)
+
+
+def _claims(argument: str | Path | ImageEntry, options: ListOptions) -> Iterator[Claim | Problem]:
+    """What one argument names."""
+    if isinstance(argument, ImageEntry):
+        yield Claim(argument, argument.uri, seen=True)
+    elif suffix_of(str(argument)) in MANIFEST_SUFFIXES:
+        yield from _listed_in(resolved(str(argument), "."), str(argument), options)
     else:
-        files = sorted(Path(p) for p in glob.glob(argument, recursive=True))  # noqa: PTH207
-        yield from (_entry(file) for file in files)
-        if not files:
-            yield f"{argument}: no file matches"
+        for found in find(str(argument), Formats.of(options.formats)):
+            if isinstance(found, Problem):
+                yield found
+            else:
+                entry = ImageEntry(name_of(found.uri), found.uri)
+                yield Claim(entry, found.uri, found.seen)
 
 
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+def _unnamed(entry: ImageEntry, where: str) -> Problem | None:
+    """Refuse a name that could lead out of the run's folder."""
+    if NAME_PATTERN.fullmatch(entry.name):
+        return None
+    return Problem(where, f"name {entry.name!r}: {NAME_RULE}")
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    """Images in a folder and below, sorted; a zarr is an image, not a folder."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir() and not _is_zarr(path):
-            yield from _images_below(path)
-        elif path.suffix.lower() in IMAGE_SUFFIXES and not _belongs_to_another(path):
-            yield path
+def _kept(entry: ImageEntry, listing: Listing) -> ImageEntry | Problem:
+    return _twice(listing.add(entry), entry) or entry
 
 
-def _belongs_to_another(path: Path) -> bool:
-    """Whether a file is only a part of a slide: MIRAX keeps a folder beside its own file."""
-    return path.parent.with_suffix(".mrxs").is_file()
+def _renamed(entry: ImageEntry, listing: Listing) -> ImageEntry:
+    """The entry under the first name that is free."""
+    for name in alternatives(entry.name, entry.uri):
+        renamed = replace(entry, name=name)
+        if listing.add(renamed) is None:
+            return renamed
+    raise AssertionError("numbers do not end")
 
 
-def _entry(path: Path) -> ImageEntry:
-    return ImageEntry(name=name_of(path), uri=str(path.absolute()))
+def _twice(first: ImageEntry | None, entry: ImageEntry) -> Problem | None:
+    if first is None:
+        return None
+    remedy = "give each its own 'name' in a manifest"
+    return Problem(entry.uri, f"would be named {entry.name!r}, as {first.uri} is: {remedy}")
 
 
-def name_of(path: Path) -> str:
-    """A name for an image from its file: the stem, in characters that any file system takes."""
-    stem = re.sub(r"(\.ome)?(\.[A-Za-z0-9]{1,6})$", "", path.name)
-    return re.sub(r"[^A-Za-z0-9_.@+-]+", "_", stem).strip("._@+-")[:150] or "image"
+# --------------------------------------------------------------------------------------- manifests
 
 
-def read_manifest(path: Path) -> Iterator[ImageEntry | str]:
-    """The rows of a CSV or JSON-lines manifest; a reason instead of a row that can't be used."""
+def read_manifest(
+    path: Path | str, options: ListOptions | None = None
+) -> Iterator[ImageEntry | Problem]:
+    """The rows of a manifest; a problem instead of a row that can't be used. Looks for no image."""
+    for one in _listed_in(str(path), str(path), options or ListOptions()):
+        yield one if isinstance(one, Problem) else one.entry
+
+
+def _listed_in(place: str, said: str, options: ListOptions) -> Iterator[Claim | Problem]:
+    base = folder_of(place)
     try:
-        rows = list(_csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path))
+        with open_bytes(place) as file:
+            for number, row in rows_of(file, suffix_of(place)):
+                yield _claim(row, base, f"{said}:{number}", options)
     except OSError as error:
-        yield f"{path}: can't be read: {error.strerror}"
-        return
-    except (UnicodeDecodeError, csv.Error) as error:
-        yield f"{path}: a manifest is CSV or JSON lines in UTF-8; {error}"
-        return
-    for line, row in rows:
-        try:
-            yield _from_row(row, path.parent)
-        except ManifestError as error:
-            yield f"{path}:{line}: {error}"
+        yield Problem(said, f"can't be read: {error.strerror or error}")
+    except SaccadeError as error:
+        yield Problem(said, str(error))
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            yield reader.line_num, {k: v for k, v in row.items() if v not in (None, "")}
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, _json_row(line)
-
-
-def _json_row(line: str) -> Mapping[str, Any]:
+def _claim(row: Row | Unusable, base: str, where: str, options: ListOptions) -> Claim | Problem:
+    if isinstance(row, Unusable):
+        return Problem(where, row.why)
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        return {"": f"not JSON: {error}"}
-    if not isinstance(row, dict):
-        return {"": f"an object expected; found {row!r}"}
-    return {key: value for key, value in row.items() if value not in (None, "")}
+        plain = row_of_item(row, options.asset) if is_item(row) else row
+        return Claim(entry_of(plain, base), where)
+    except ManifestError as error:
+        return Problem(where, str(error))
 
 
-def _from_row(row: Mapping[str, Any], folder: Path) -> ImageEntry:
-    if "" in row or None in row:
-        raise ManifestError(str(row.get("", "more fields than columns")))
-    if "image" not in row:
-        raise ManifestError(f"column 'image' is missing; found {', '.join(map(str, row))}")
-    uri = Path(str(row["image"]))
-    path = uri if uri.is_absolute() else folder / uri
-    name = str(row.get("name", name_of(path)))
-    if not NAME_PATTERN.fullmatch(name):
-        raise ManifestError(f"name {name!r}: {NAME_RULE}")
-    sizes = {key: _positive(key, row[key]) for key in ("mpp", "gsd") if key in row}
-    return ImageEntry(name, str(path.absolute()), **sizes, overrides=_overrides(row))
+# --------------------------------------------------------------------- changes to the recipe, names
 
 
-def _positive(key: str, value: Any) -> float:
+class _Fitting:
+    """Whether changes fit a recipe; rows that say the same are tried once in a while."""
+
+    MOST = 4096
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe, self._known = recipe, dict[str, str]()
+
+    def __call__(self, entry: ImageEntry) -> Problem | None:
+        key = json.dumps(entry.overrides, sort_keys=True)
+        if key not in self._known:
+            if len(self._known) >= self.MOST:
+                self._known.clear()
+            self._known[key] = misfit(entry.overrides, self._recipe)
+        return Problem(entry.name, self._known[key]) if self._known[key] else None
+
+
+def _fits(entry: ImageEntry) -> None:
+    del entry
+
+
+def misfit(changes: Mapping[str, Any], recipe: Recipe) -> str:
+    """Why changes do not fit a recipe; empty where they do."""
+    if not _names_passes(changes.get("passes", {})):
+        return "a change to a pass is a column like passes.NAME.tile"
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise ManifestError(f"{key}: a positive number expected; found {value!r}")
-    return number
-
-
-def _overrides(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted columns as a tree; values as JSON where they are JSON."""
-    tree: dict[str, Any] = {}
-    for key, value in row.items():
-        if key in COLUMNS:
-            continue
-        head, *rest = key.split(".")
-        if head not in Recipe.model_fields:
-            known = [*COLUMNS, *Recipe.model_fields]
-            near = difflib.get_close_matches(head, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ManifestError(f"unknown column {key!r}; {hint}")
-        _place(tree, [head, *rest], _value(value))
-    return tree
-
-
-def _place(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Put a value into a tree, at the end of a path that it makes."""
-    node = tree
-    for depth, part in enumerate(path[:-1], 1):
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            column = ".".join(path[:depth])
-            raise ManifestError(f"columns {column!r} and {'.'.join(path)!r} exclude each other")
-    if path[-1] in node:
-        raise ManifestError(f"column {'.'.join(path)!r} is stated twice, in another form")
-    node[path[-1]] = value
-
-
-def _value(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
-
-
-def check_names(entries: Sequence[ImageEntry]) -> None:
-    """Refuse names that could lead out of the run's folder, or meet in one place there.
-
-    Raises:
-        ManifestError: such names.
-    """
-    bad = [e.name for e in entries if not NAME_PATTERN.fullmatch(e.name)]
-    problems = [f"name {name!r}: {NAME_RULE}" for name in bad] + _duplicates(entries)
-    if problems:
-        raise ManifestError(_listed(problems))
-
-
-def _missing(entries: Iterable[ImageEntry]) -> list[str]:
-    return [f"{e.uri}: no such file" for e in entries if not Path(e.uri).exists()]
-
-
-def _duplicates(entries: Sequence[ImageEntry]) -> list[str]:
-    counts = Counter(entry.name for entry in entries)
-    return [
-        f"{count} images would be named {name!r}: give each its own 'name' in a manifest ("
-        + ", ".join(e.uri for e in entries if e.name == name)
-        + ")"
-        for name, count in counts.items()
-        if count > 1
-    ]
-
-
-def _listed(problems: Sequence[str]) -> str:
-    more = f"\n... and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
-    return "\n".join(problems[:MAX_LISTED]) + more
-
-
-def check_overrides(entries: Iterable[ImageEntry], recipe: Recipe) -> None:
-    """Refuse overrides that do not fit the recipe, before any work starts.
-
-    Raises:
-        ManifestError: a pass that does not exist, or a value that is not valid.
-    """
-    problems = []
-    for entry in entries:
-        if not _names_passes(entry.overrides.get("passes", {})):
-            problems.append(f"{entry.name}: a change to a pass is a column like passes.NAME.tile")
-            continue
-        try:
-            recipe.overridden(dict(entry.overrides))
-        except KeyError as error:
-            names = ", ".join(one.name for one in recipe.passes)
-            problems.append(f"{entry.name}: no pass named {error}; the recipe has {names}")
-        except ValidationError as error:
-            problems.append(explain(error, entry.name))
-    if problems:
-        raise ManifestError(_listed(problems))
+        recipe.overridden(dict(changes))
+    except KeyError as error:
+        return f"no pass named {error}; the recipe has {', '.join(p.name for p in recipe.passes)}"
+    except ValidationError as error:
+        return explain(error, "changed for this image")
+    return ""
 
 
 def _names_passes(changes: Any) -> bool:
@@ -268,10 +265,11 @@ def _names_passes(changes: Any) -> bool:
     return isinstance(changes, Mapping) and all(isinstance(c, Mapping) for c in changes.values())
 
 
-def with_pixel_size(
-    entries: Iterable[ImageEntry], *, mpp: float | None, gsd: float | None
-) -> tuple[ImageEntry, ...]:
-    """The entries with one pixel size for all; a manifest's own row wins.
+# -------------------------------------------------------------------------------------- pixel sizes
+
+
+def check_pixel_size(mpp: float | None, gsd: float | None) -> None:
+    """Refuse a pixel size for all images that is none.
 
     Raises:
         ManifestError: not a positive number, or both are given.
@@ -280,15 +278,9 @@ def with_pixel_size(
         raise ManifestError("a pixel size is mpp or gsd; found both")
     for name, size in (("mpp", mpp), ("gsd", gsd)):
         if size is not None:
-            _positive(name, size)
-    return tuple(e if e.pixel_size else replace(e, mpp=mpp, gsd=gsd) for e in entries)
+            positive(name, size)
 
 
-def entry_to_json(entry: ImageEntry) -> str:
-    """One line of ``images.jsonl``."""
-    return json.dumps({k: v for k, v in asdict(entry).items() if v not in (None, {})})
-
-
-def entry_from_json(line: str) -> ImageEntry:
-    """The inverse of ``entry_to_json``."""
-    return ImageEntry(**json.loads(line))
+def sized(entry: ImageEntry, *, mpp: float | None, gsd: float | None) -> ImageEntry:
+    """An entry with a pixel size; its own wins."""
+    return entry if entry.pixel_size else replace(entry, mpp=mpp, gsd=gsd)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from saccade.jobs.limits import QuarantineLimit
+from saccade.jobs.sharing import WHOLE, Shard
 from saccade.pipeline.errors import UsageError
 from saccade.workers.memory_size import MemoryLimit
 
@@ -48,16 +51,28 @@ class RunOptions:
     worker: WorkerSize = field(default_factory=WorkerSize)
     """What each worker takes of a cluster."""
     images_open: int = 0
-    """Images in flight at once; 0 is one more than there are workers."""
+    """Images in flight at once; 0 is three for each worker, and one."""
     max_failures: int = 3
     """Failures of one unit after which its image is set aside."""
+    max_quarantined: QuarantineLimit | None = None
+    """Images set aside after which the run stops; None goes on whatever their number."""
+    shard: Shard = WHOLE
+    """The part of the run's images that this driver works on."""
     grace_seconds: float = 30.0
     """Time for units in flight when the run is asked to stop."""
     unit_timeout_seconds: float = 1800.0
-    """A worker that is silent for so long over one unit is ended."""
+    """A worker that is silent for so long over one unit is ended, as long as nothing like it was
+    done; then what such units took says how long."""
     force: bool = False
     """Start over what was made with another recipe, weights or image."""
     retry: bool = False
     """Begin images again that were set aside."""
+    results: str | None = None
+    """Where results go: a URI in an object store; None leaves them in the run's folder, or where
+    it is known to have them."""
+    skip_missing: bool = False
+    """Go on without images, rows and names that can't be used."""
     fsync: bool = False
     """Force every shard to disk before its receipt; for storage that may lose power."""
+    metrics_file: Path | None = None
+    """Kept up to date with what the run counts, in Prometheus' text format."""

@@ -84,7 +84,7 @@ def draw_picture(run: RunFolder, image: str, *, panel_px: int = PANEL_PX) -> Pat
     return path
 
 
-def open_scene(path: Path, panel_px: int = PANEL_PX) -> tuple[Scene, PageLayout]:
+def open_scene(path: Path | str, panel_px: int = PANEL_PX) -> tuple[Scene, PageLayout]:
     """What the panels of one image are drawn from, and how they will stand on the page.
 
     Args:
@@ -96,14 +96,17 @@ def open_scene(path: Path, panel_px: int = PANEL_PX) -> tuple[Scene, PageLayout]
     """
     result, store = open_result(path), ImageStore.open(path)
     layout = PageLayout.of(result.plan.level_shapes[0], panel_px)
-    shape = layout.panel_shape
+    return make_scene(result, store, layout.panel_shape), layout
+
+
+def make_scene(result: Result, store: ImageStore, shape: Shape) -> Scene:
+    """What panels of some height and width are drawn from; without the image if that is gone."""
     try:
-        scene = Scene(result, store, thumbnail(result.plan, shape), result.plan.format)
+        return Scene(result, store, thumbnail(result.plan, shape), result.plan.format)
     except SourceError:
         # What was found in an image can be shown even after the image itself is gone.
         blank = np.zeros((*shape, 4), np.uint8)
-        scene = Scene(result, store, blank, "the image can't be opened")
-    return scene, layout
+        return Scene(result, store, blank, "the image can't be opened")
 
 
 def _panel_pixel(plan: ImagePlan, shape: Shape) -> PixelSize | None:

@@ -110,10 +110,36 @@ def answers(result: Result, store: ImageStore, shape: Shape) -> Answers:
     """
     plan = result.plan
     painted = Answers(np.full(shape, np.nan, np.float32), np.zeros(shape, np.int64))
+    for scores, seen in _layers(result, store, shape):
+        _paint(painted, scores, plan, seen)
+    return painted
+
+
+def class_scores(result: Result, store: ImageStore, shape: Shape) -> np.ndarray:
+    """The result's scores at a panel's size, ``(C, h, w)`` float32; NaN where nobody has answered.
+
+    Of an unfinished result the finest answer there is, whatever the recipe's way to fuse.
+    """
+    classes = result.plan.classes
+    painted = np.full((len(classes), *shape), np.nan, np.float32)
+    for scores, seen in _layers(result, store, shape):
+        if seen.any():
+            strips = [map_classes(s, scores.classes, classes) for s in scores.strips(shape)]
+            extent = _extent(result.plan, scores, shape)
+            for plane, values in zip(painted, np.concatenate(strips, axis=1), strict=True):
+                plane[seen] = fitted(values, extent, shape)[seen]
+    return painted
+
+
+def _layers(
+    result: Result, store: ImageStore, shape: Shape
+) -> Iterator[tuple[_Scores, np.ndarray]]:
+    """Scores, coarse to fine, and ``(h, w)`` bool, where in a panel they count."""
+    plan = result.plan
     if result.complete or len(plan.passes) == 1:
         seen = at_tiles(np.isin(result.coverage, (0, 255), invert=True), plan, plan.last, shape)
-        _paint(painted, _pyramid(plan, result.levels, shape), plan, seen)
-        return painted
+        yield _pyramid(plan, result.levels, shape), seen
+        return
     for one in result.passes.values():
         if one.layout is plan.last:
             # Units of the last pass leave coarser levels of what they fused, too.
@@ -121,8 +147,7 @@ def answers(result: Result, store: ImageStore, shape: Shape) -> Answers:
             scores = _pyramid(plan, levels, shape)
         else:
             scores = _Scores(one.scores, one.layout.classes, one.layout.score_downsample)
-        _paint(painted, scores, plan, _answered(plan, one, shape))
-    return painted
+        yield scores, _answered(plan, one, shape)
 
 
 def _pyramid(plan: ImagePlan, levels: Sequence[da.Array], shape: Shape) -> _Scores:

@@ -48,12 +48,12 @@ Tally_ = tuple[int, float]
 
 def headline(tally: Tally, pace: Pace) -> str:
     """One line: images, tiles per second, share refined, time left."""
-    total = len(tally.images)
+    total = tally.total
     parts = [f"{tally.count('complete')}/{total} images"]
     if aside := tally.count("quarantined"):
         parts.append(f"{aside} set aside")
     parts.append(f"{tally.tiles_done} tiles")
-    if pace.seconds > 0:
+    if pace.seconds > 0 and pace.tiles > 0:
         parts.append(f"{pace.tiles / pace.seconds:.1f} tiles/s")
     if (share := tally.share_refined) is not None:
         parts.append(f"{share:.0%} refined")

@@ -1,8 +1,9 @@
 """What the journal's files look like: one per epoch, one record per line. Decides nothing.
 
 A journal is a folder of JSON-lines files, ``000001.jsonl``, ``000002.jsonl``...: one per *epoch*,
-that is, per start of a driver. The first line of each says who opened it, when, and how long the
-older files were then.
+that is, per start of a driver. The first line of each says who opened it, when, how long the older
+files were then, and its *turn*: higher than that of any epoch, also of another part's journal, that
+may speak of the same images.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ FIELDS: Mapping[str, frozenset[str]] = {
 ``opened`` heads a file and ``closed`` ends it in good order. ``started`` marks a unit in flight,
 ``receipt`` a unit done, ``failure`` an attempt that counts against its unit. ``quarantine`` sets an
 image aside, ``image`` says that it is complete, ``restart`` forgets all that was said of it before.
+
+A driver adds ``at`` (seconds since 1970, of its own clock) to what it records, and ``worker`` to
+units; journals of older versions lack both, and nothing that is decided depends on either.
 """
 
 UNKNOWN = frozenset({""})
@@ -67,14 +71,19 @@ def read_header(folder: Path, epoch: int) -> Record | None:
     return header
 
 
-def parse(line: bytes, path: Path, number: int) -> Record:
+def turn_of(header: Record) -> int:
+    """Place of an epoch among those of all journals that speak of the same images."""
+    return int(header.get("turn", header["epoch"]))
+
+
+def parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     """The record in a whole line.
 
     Raises:
         StoreError: no record, of an unknown kind, or without a field; names file and line.
     """
     try:
-        record: Record = json.loads(line.decode())
+        record: dict[str, Any] = json.loads(line.decode())
         check_record(record)
     except ValueError as error:
         raise StoreError(
@@ -96,17 +105,17 @@ def check_record(record: Any) -> None:
 
 
 @contextmanager
-def named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path, what: str = "journal") -> Iterator[None]:
     """Say what the system refused in this package's words: which path, what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
             raise StorageFull(
-                f"{path}: no space left for the journal; nothing that was done is lost. "
+                f"{path}: no space left for the {what}; nothing that was done is lost. "
                 "Free some space and run the same command again"
             ) from error
         raise StoreError(
-            f"{path}: the journal can't be read or written ({error.strerror or error}); "
+            f"{path}: the {what} can't be read or written ({error.strerror or error}); "
             "mend that and run the same command again"
         ) from error

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saccade.pipeline.layout import PassLayout
@@ -33,9 +34,34 @@ class StageWork:
     def refs(self) -> tuple[UnitRef, ...]:
         """As the dispatcher sees them."""
         return tuple(
-            UnitRef(unit.id, unit.image, unit.kind, order=order)
-            for order, unit in enumerate(self.units)
+            UnitRef(
+                unit.id,
+                unit.image,
+                unit.kind,
+                order=order,
+                family=f"sweep {unit.pass_index}" if unit.kind == "sweep" else "",
+                work=_work(unit),
+            )
+            for order, unit in enumerate(interleaved(self.units))
         )
+
+
+def interleaved(units: Sequence[Unit]) -> list[Unit]:
+    """Units that have nothing to compute, evenly between those that have; both in their order.
+
+    They lie together in an image. A worker that was given several in a row would write them while
+    its device waits.
+    """
+    computing = [unit for unit in units if unit.batches]
+    writing = [unit for unit in units if not unit.batches]
+    groups = (computing, writing)
+    placed = [((n + 0.5) / len(group), unit) for group in groups for n, unit in enumerate(group)]
+    return [unit for _, unit in sorted(placed, key=lambda one: one[0])]
+
+
+def _work(unit: Unit) -> float:
+    """Pixels through the model, and those of the result that it composes."""
+    return 1.0 + sum(window.read.area for window in unit.windows) + unit.region.area
 
 
 def last_stage(passes: int) -> int:

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from saccade.jobs.hardware import WorkerChoice
+from saccade.jobs.names import Names
 from saccade.jobs.options import RunOptions
 from saccade.jobs.records import epoch_path, epochs
+from saccade.jobs.sharing import journals
 from saccade.workers.ray_settings import prepare_environment
 
 
@@ -29,31 +31,38 @@ AGAIN = b'{"kind":"restart"'
 """How those begin that make it begin anew."""
 
 
-def seems_ended(journal: Path, names: Iterable[str], options: RunOptions) -> bool:
+def seems_ended(journal: Path, names: Names | Iterable[str], options: RunOptions) -> bool:
     """Whether a glance at a run's journal finds every image ended, so that Ray may not be needed.
 
     A hint, cheap enough to come before everything else: only lines that end an image are read, and
     none is checked. What is left to do is decided by the whole journal, later.
 
     Args:
-        journal: its folder; there may be none.
+        journal: the whole run's; there may be none.
         names: of the images asked for.
         options: of the run; what may begin images anew counts as work.
     """
     if options.force or options.retry:
         return False
-    ended: set[str] = set()
+    asked = names if isinstance(names, Names) else Names.of(names)
+    ended = bytearray(len(asked))
     try:
-        for number in epochs(journal):
-            with epoch_path(journal, number).open("rb") as file:
-                for line in file:
-                    if line.startswith(ENDS):
-                        ended.add(json.loads(line)["image"])
-                    elif line.startswith(AGAIN):
-                        ended.discard(json.loads(line)["image"])
+        for _, folder in journals(journal, options.shard):
+            for number in epochs(folder):
+                _mark_ended(epoch_path(folder, number), asked, ended)
     except (OSError, ValueError, LookupError):
         return False
-    return ended.issuperset(names)
+    return all(ended)
+
+
+def _mark_ended(path: Path, names: Names, ended: bytearray) -> None:
+    with path.open("rb") as file:
+        for line in file:
+            if not line.startswith((*ENDS, AGAIN)):
+                continue
+            place = names.place(json.loads(line)["image"])
+            if place is not None:
+                ended[place] = line.startswith(ENDS)
 
 
 @contextmanager

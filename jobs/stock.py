@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from saccade.jobs.names import Names
 from saccade.jobs.replay import Reading, Replay
 from saccade.jobs.resuming import History
+from saccade.jobs.sharing import WHOLE, Shard
 from saccade.jobs.tally import Tally
 
 
@@ -20,24 +22,26 @@ class Stock:
     """A run so far, as three see it."""
 
     folder: Path
-    """Of the journal."""
-    names: tuple[str, ...]
+    """Of the whole run's journal."""
+    names: Names
     """Images asked for now."""
-    history: History = field(default_factory=History)
+    shard: Shard = WHOLE
+    """The part of the run that they are of."""
+    history: History = field(init=False)
     """For the choice of images that begin anew."""
-    replay: Replay = field(default_factory=Replay)
+    replay: Replay = field(init=False)
     """For the dispatcher."""
-    tally: Tally = field(default_factory=Tally)
+    tally: Tally = field(init=False)
     """For people; of the images asked for now."""
 
     @classmethod
-    def taken(cls, folder: Path, names: Iterable[str]) -> Stock:
-        """What the journal in a folder says now; nothing where there is none.
+    def taken(cls, folder: Path, names: Names | Iterable[str], shard: Shard = WHOLE) -> Stock:
+        """What the journals in a folder say now; nothing where there is none.
 
         Raises:
             StoreError: a whole line of it can't be understood.
         """
-        stock = cls(folder, tuple(names))
+        stock = cls(folder, names if isinstance(names, Names) else Names.of(names), shard)
         stock._begin()
         stock.update()
         return stock
@@ -56,5 +60,7 @@ class Stock:
             self.tally.add(record)
 
     def _begin(self) -> None:
-        self._reading = Reading(self.folder)
-        self.history, self.replay, self.tally = History(), Replay(), Tally.of(self.names)
+        self._reading = Reading(self.folder, self.shard)
+        self.history = History(self.names)
+        self.replay = Replay(self.shard.label)
+        self.tally = Tally.of(self.names)

@@ -67,6 +67,8 @@ class Submission:
     """More options of ``saccade run``."""
     workers: int | None = None
     """At most; None is as many as the cluster carries."""
+    local: bool = False
+    """One worker, in the driver's own process, instead of actors."""
     least_workers: int | None = None
     """Kept, where a cluster grows and shrinks; None is as many as at most."""
     worker: WorkerSize = field(default_factory=WorkerSize)
@@ -111,9 +113,14 @@ class Submission:
         """What the job runs, once: it keeps the run alive and passes its exit code on."""
         words = ["python", "-m", "saccade.jobs", "supervise", "--restarts", str(self.restarts)]
         words += ["run", self.recipe, *self.images, "-o", self.run]
-        words += ["--workers", f"ray:{self.workers}" if self.workers else "ray"]
+        words += ["--workers", self._workers()]
         words += ["--grace", str(self.grace_seconds)]
         return (*words, *self._worker_options(), *self.run_options)
+
+    def _workers(self) -> str:
+        if self.local:
+            return "local"
+        return f"ray:{self.workers}" if self.workers else "ray"
 
     def _worker_options(self) -> Iterable[str]:
         size = self.worker

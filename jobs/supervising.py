@@ -18,7 +18,8 @@ from saccade.jobs.supervision import Ending, Leave, after
 def supervise(arguments: Sequence[str], restarts: int, tell: Callable[[str], None]) -> int:
     """Run a saccade command until it says how it ended; returns the exit code to end with.
 
-    The first SIGTERM or SIGINT asks it to stop in order, the second ends it.
+    The first SIGTERM or SIGINT asks it to stop in order, the second ends it. ASKED_AGAIN only asks,
+    however often it comes.
 
     Args:
         arguments: of the command line, verb first.
@@ -70,8 +71,9 @@ class Guard:
 
     @contextmanager
     def passing_signals_on(self) -> Iterator[None]:
-        """Have SIGTERM and SIGINT reach the command for the length of a block."""
-        before = {n: signal.signal(n, self._heed) for n in (signal.SIGTERM, signal.SIGINT)}
+        """Have SIGTERM, SIGINT and ASKED_AGAIN reach the command for the length of a block."""
+        heeded = (signal.SIGTERM, signal.SIGINT, ASKED_AGAIN)
+        before = {number: signal.signal(number, self._heed) for number in heeded}
         try:
             yield
         finally:
@@ -79,9 +81,10 @@ class Guard:
                 signal.signal(number, handler)
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
         # who signals a whole group has reached the command already: once more must do no harm
-        passed = signal.SIGKILL if self.stopping else ASKED_AGAIN
+        insisting = self.stopping and number != ASKED_AGAIN
+        passed = signal.SIGKILL if insisting else ASKED_AGAIN
         self._asked.set()
         if self._process is not None:
             self._process.send_signal(passed)

@@ -7,6 +7,8 @@
     │   ├── ManifestError          the list of images is wrong: missing file, duplicate name
     │   └── ResumeRefused          the run folder belongs to another recipe, weights or image
     ├── SourceError            one image is at fault; the others go on
+    │   ├── NoSuchObject           nothing of that name in an object store, or no such bucket
+    │   ├── AccessDenied           an object store gives no permission
     │   ├── UnsupportedImage       no reader for this kind of file
     │   ├── BrokenImage            a known format, but the file is damaged and does not open
     │   ├── MissingPixelSize       the recipe asks for mpp or gsd and the image states no pixel size
@@ -23,7 +25,7 @@
     └── RunError               the run as a whole
         ├── Fenced                 another driver took the run over
         ├── Interrupted            stopped on request; the same command resumes it
-        ├── StorageGone            the place where images lie is not there any more
+        ├── StorageGone            the place of images or results is not there (any more)
         └── WorkerLost             a worker process ended while it held a unit
 
 Each message says what was expected, what was found, and what to do.
@@ -58,6 +60,14 @@ class ResumeRefused(UsageError):
 
 class SourceError(SaccadeError):
     """One image is at fault."""
+
+
+class NoSuchObject(SourceError):
+    """Nothing of that name lies in an object store."""
+
+
+class AccessDenied(SourceError):
+    """An object store gives no permission."""
 
 
 class UnsupportedImage(SourceError):
@@ -125,7 +135,7 @@ class Interrupted(RunError):
 
 
 class StorageGone(RunError):
-    """The place where images lie is not there any more."""
+    """The place where images or results lie is not there, or not any more."""
 
 
 class WorkerLost(RunError):

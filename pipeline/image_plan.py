@@ -55,6 +55,8 @@ class ImagePlan:
     """Passes whose arrays stay once the image is complete."""
     label_threshold: float
     """A single class is labelled where its score is at least this."""
+    mask: Identity | None = None
+    """What tells the mask that the image is looked at through; None where there is none."""
 
     @property
     def last(self) -> PassLayout:
@@ -120,6 +122,7 @@ class ImagePlan:
             **tree
             | {
                 "identity": Identity(**tree["identity"]),
+                "mask": Identity(**tree["mask"]) if tree.get("mask") else None,
                 "pixel_size": PixelSize(**tree["pixel_size"]) if tree["pixel_size"] else None,
                 "passes": tuple(map(PassLayout.from_dict, tree["passes"])),
                 "level_shapes": tuple(map(tuple, tree["level_shapes"])),

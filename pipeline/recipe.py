@@ -28,6 +28,8 @@ Fuse = Literal["finest", "mean", "mean_logit", "max", "residual", "confidence_ga
 ScoreType = Literal["uint8", "float16", "float32"]
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
+ONLY = "only"
+"""In changes for one image: names of the passes that run."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -241,6 +243,9 @@ class Recipe(Node):
     """What 'precision: auto' may change."""
     max_bad_tiles: Share = 0.05
     """An image fails when a larger share of a pass's tiles can't be read."""
+    mask: str | None = None
+    """An image over the whole of the one that is run; passes after the glance look only where its
+    first channel is not 0. Usually stated per image, in a manifest."""
 
     @model_validator(mode="after")
     def _passes_fit_together(self) -> Recipe:
@@ -273,8 +278,9 @@ class Recipe(Node):
         """This recipe with some values replaced for one image.
 
         Args:
-            overrides: a tree shaped like the recipe, except that ``passes`` maps names to changes:
-                ``{"passes": {"refine": {"tile": 256}}}``.
+            overrides: a tree shaped like the recipe, except that ``passes`` maps names to changes,
+                ``{"passes": {"refine": {"tile": 256}}}``, and that ``only`` names the passes that
+                run.
 
         Raises:
             KeyError: a pass of that name does not exist.
@@ -283,11 +289,13 @@ class Recipe(Node):
         if not overrides:
             return self
         tree = self.model_dump(mode="json")
-        changes = {k: v for k, v in overrides.items() if k != "passes"}
+        changes = {k: v for k, v in overrides.items() if k not in ("passes", ONLY)}
         by_name = {p["name"]: p for p in tree["passes"]}
         for name, change in overrides.get("passes", {}).items():
             _merge(by_name[name], change)
         _merge(tree, changes)
+        if ONLY in overrides:
+            _keep_only(tree, [by_name[name]["name"] for name in overrides[ONLY]])
         return Recipe.model_validate(tree)
 
 
@@ -315,6 +323,13 @@ def _later_passes_state_their_resolution(later: tuple[PassRecipe, ...]) -> None:
                 f"resolution: auto is for the first pass, which sees the whole image; state the "
                 f"resolution of {one.name!r}"
             )
+
+
+def _keep_only(tree: dict[str, Any], names: list[str]) -> None:
+    """Leave passes out, in place; the rest stays in the recipe's order."""
+    tree["passes"] = [one for one in tree["passes"] if one["name"] in names]
+    if tree["output"]["keep"] != "all":
+        tree["output"]["keep"] = [name for name in tree["output"]["keep"] if name in names]
 
 
 def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> None:

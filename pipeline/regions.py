@@ -62,28 +62,33 @@ def regions(runs: Runs) -> np.ndarray:
     Returns:
         ``(n,)`` int64, numbered from 0 in the order in which the regions begin.
     """
-    above, below = _touching(runs)
-    parent = _united(len(runs), above, below)
+    above, below = touching(runs)
+    parent = united(len(runs), above, below)
     roots, number = np.unique(parent, return_inverse=True)
     del roots  # a region's root is its first run, so numbers rise with it
     return number.astype(np.int64)
 
 
-def _touching(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of runs in neighbouring rows that touch: indices of the upper and of the lower one."""
+def touching(runs: Runs, *, corners: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of runs in neighbouring rows that touch: indices of the upper and of the lower one.
+
+    Args:
+        runs: of a mask.
+        corners: whether touching at a corner counts (8 neighbours), or only along a side (4).
+    """
     if not len(runs):
         return runs.row, runs.row
     width = int(runs.stop.max()) + 2
     starts, stops = runs.row * width + runs.start, runs.row * width + runs.stop
-    first = np.searchsorted(stops, starts - width, "left")
-    last = np.searchsorted(starts, stops - width, "right")
+    first = np.searchsorted(stops, starts - width, "left" if corners else "right")
+    last = np.searchsorted(starts, stops - width, "right" if corners else "left")
     count = np.maximum(last - first, 0)
     below = np.repeat(np.arange(len(runs)), count)
     offset = np.arange(len(below)) - np.repeat(np.cumsum(count) - count, count)
     return np.repeat(first, count) + offset, below
 
 
-def _united(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def united(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """For each of ``count`` items, the first item that it is connected with by pairs."""
     parent = np.arange(count)
     while True:

@@ -29,11 +29,15 @@ from saccade.pipeline.image_plan import (
     ImagePlan,
 )
 from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.remote import at_once, list_folders
+from saccade.pipeline.remote_stores import file_name, is_remote, join
 from saccade.pipeline.result_arrays import Halve, lazy_array, pyramid, stored_array
+from saccade.pipeline.results_place import results_elsewhere
 from saccade.pipeline.selection import Selection
 from saccade.pipeline.sources.base import PixelSize
 from saccade.pipeline.store import ImageStore
 from saccade.pipeline.store_layout import COVERAGE, STATUS, labels_path, pass_path, scores_path
+from saccade.pipeline.store_object_shelf import Where, shelf_for
 
 SUFFIX = ".ome.zarr"
 
@@ -42,7 +46,7 @@ def open_result(path: str | Path) -> Result:
     """Open what a run has made so far.
 
     Args:
-        path: a run folder, or the result of one image (``NAME.ome.zarr``).
+        path: a run folder, or the result of one image (``NAME.ome.zarr``), also as a URI.
 
     Returns:
         A result. That of a run with several images says which in ``images``, and
@@ -50,10 +54,15 @@ def open_result(path: str | Path) -> Result:
 
     Raises:
         StoreError: neither a run folder nor a result lies there.
+        StorageGone: the object store that holds results does not answer.
     """
+    if is_remote(str(path)):
+        return _open_remote(str(path).rstrip("/"), None)
     path = Path(path)
     if (path / "zarr.json").is_file():
-        return Result({path.name.removesuffix(SUFFIX): path})
+        return Result({path.name.removesuffix(SUFFIX): path}, path.parent.parent)
+    if (elsewhere := results_elsewhere(path)) is not None:
+        return _open_remote(elsewhere, path)
     folder = path / "results"
     if not (folder.is_dir() or (path / "run.json").is_file()):
         raise StoreError(
@@ -61,14 +70,26 @@ def open_result(path: str | Path) -> Result:
             f"{'neither' if path.exists() else 'not there'}; check the path"
         )
     found = sorted(p for p in folder.glob(f"*{SUFFIX}") if (p / "zarr.json").is_file())
-    return Result({p.name.removesuffix(SUFFIX): p for p in found})
+    return Result({p.name.removesuffix(SUFFIX): p for p in found}, path)
+
+
+def _open_remote(uri: str, run: Path | None) -> Result:
+    if uri.endswith(SUFFIX):
+        return Result({file_name(uri).removesuffix(SUFFIX): uri}, run)
+    names = [name for name in list_folders(uri) if name.endswith(SUFFIX)]
+    begun = at_once(lambda name: shelf_for(join(uri, name)).get("zarr.json") is not None, names)
+    found = [name for name, there in zip(names, begun, strict=True) if there]
+    if not found and run is None:
+        raise StoreError(f"{uri}: results of a run (NAME{SUFFIX}) expected, found none there")
+    return Result({name.removesuffix(SUFFIX): join(uri, name) for name in found}, run)
 
 
 class Result:
     """The result of one image; or of several, to be picked from by name."""
 
-    def __init__(self, paths: Mapping[str, Path]) -> None:
+    def __init__(self, paths: Mapping[str, Where], run: Path | None = None) -> None:
         self._paths = dict(paths)
+        self._run = run
         if len(self._paths) == 1:
             # Read now: finished or not, it stays what it was when it was opened.
             _ = self.facts
@@ -83,10 +104,10 @@ class Result:
     def __getitem__(self, name: str) -> Result:
         if name not in self._paths:
             raise KeyError(f"no image {name!r}; there are {', '.join(self.images) or 'none yet'}")
-        return Result({name: self._paths[name]})
+        return Result({name: self._paths[name]}, self._run)
 
     @cached_property
-    def _path(self) -> Path:
+    def _path(self) -> Where:
         if len(self._paths) != 1:
             raise StoreError(
                 f"one image expected, this run has {len(self._paths)} with a result; "
@@ -169,6 +190,19 @@ class Result:
         if not self._stored:
             return compose_region(store, self.plan, box)
         return FusedRegion(store.read(scores_path(0), box), store.read(labels_path(0), box))
+
+    def region_labels(self, box: Box) -> np.ndarray:
+        """Labels of one box of the finest level, ``(h, w)`` uint8, read at once."""
+        if not self._stored:
+            return self.region(box).labels
+        return self._store.read(labels_path(0), box)
+
+    def region_channel(self, index: int, box: Box) -> np.ndarray:
+        """One class's scores in one box of the finest level, ``(h, w)`` as stored, read at once."""
+        if not self._stored:
+            scores: np.ndarray = self.region(box).scores[index]
+            return scores
+        return self._store.read_channel(scores_path(0), index, box)
 
     @property
     def _stored(self) -> bool:
@@ -291,9 +325,10 @@ class PassResult:
 
         It lies in the run folder, not in the result: None where the result was taken out of it.
         """
-        path = self.result._path
         name = f"{self.layout.index}-{self.layout.name}.json"
-        plan = path.parents[1] / "plans" / self.result.plan.name / name
+        if self.result._run is None:
+            return None
+        plan = self.result._run / "plans" / self.result.plan.name / name
         if not plan.is_file():
             return None
         tree = json.loads(plan.read_text(encoding="utf-8"))["selection"]

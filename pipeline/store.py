@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,9 @@ from saccade.pipeline.errors import StoreError
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import SCHEMA_VERSION, ImagePlan
 from saccade.pipeline.store_layout import LABELS, ArraySpec, arrays_of
+from saccade.pipeline.store_object_shelf import Where, shelf_for
 from saccade.pipeline.store_shards import ChunkMemo, encode_shard
-from saccade.pipeline.store_shelf import LocalShelf, Shelf
+from saccade.pipeline.store_shelf import Shelf
 
 ROOT = "zarr.json"
 
@@ -58,12 +59,12 @@ class ImageStore:
 
     @classmethod
     def create(
-        cls, path: Path, plan: ImagePlan, provenance: Mapping[str, Any], *, fsync: bool = False
+        cls, path: Where, plan: ImagePlan, provenance: Mapping[str, Any], *, fsync: bool = False
     ) -> ImageStore:
         """Write all groups and arrays, without values; doing so again gives the same bytes.
 
         Args:
-            path: the result's folder.
+            path: the result's folder, or a URI in an object store.
             plan: of the image.
             provenance: what the result is made of, plain JSON; kept in the root's attributes.
             fsync: whether files are forced to the disk.
@@ -71,22 +72,22 @@ class ImageStore:
         Raises:
             StoreError: a complete result of another plan lies there, or something else does.
         """
-        shelf = LocalShelf(Path(path), fsync)
-        _make_room(shelf, Path(path), plan)
+        shelf = shelf_for(path, fsync=fsync)
+        _make_room(shelf, str(path), plan)
         for key, data in metadata.all_metadata(plan).items():
             shelf.put(key, data)
         shelf.put(ROOT, metadata.as_json(metadata.root(plan, provenance)))
         return cls(shelf, plan, str(path))
 
     @classmethod
-    def open(cls, path: Path, *, fsync: bool = False) -> ImageStore:
+    def open(cls, path: Where, *, fsync: bool = False) -> ImageStore:
         """A result that was created; complete or not.
 
         Raises:
             StoreError: no result of this package lies there.
         """
-        shelf = LocalShelf(Path(path), fsync)
-        return cls(shelf, _plan_of(_facts(shelf, Path(path)), Path(path)), str(path))
+        shelf, name = shelf_for(path, fsync=fsync), str(path)
+        return cls(shelf, _plan_of(_facts(shelf, name), name), name)
 
     # ------------------------------------------------------------------------------------ arrays
 
@@ -156,11 +157,19 @@ class ImageStore:
         Raises:
             StoreError: no such array, a box outside of it, or a damaged file.
         """
+        return self._read(array, box, ())
+
+    def read_channel(self, array: str, channel: int, box: Box) -> np.ndarray:
+        """One channel of a box, ``(h, w)``, without reading the others; else as ``read``."""
+        return self._read(array, box, (channel,))
+
+    def _read(self, array: str, box: Box, channel: tuple[int, ...]) -> np.ndarray:
         spec = self.spec(array)
         if not spec.area.contains(box):
             raise StoreError(f"{self._name}/{array}: {box} is not inside {spec.area}")
+        index = (*channel, *box.slices) if channel else (..., *box.slices)
         try:
-            values = self._open_array(array)[(..., *box.slices)]
+            values = self._shelf.asked(lambda: self._open_array(array)[index])
         except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
             raise StoreError(
                 f"{self._name}/{array}: {box} can't be read ({error}); a file of it is missing or "
@@ -191,7 +200,7 @@ class ImageStore:
     @property
     def facts(self) -> dict[str, Any]:
         """The root's attributes: state, plan, provenance."""
-        return _facts(self._shelf, Path(self._name))
+        return _facts(self._shelf, self._name)
 
     @property
     def complete(self) -> bool:
@@ -215,12 +224,20 @@ class ImageStore:
         self._shelf.put(ROOT, metadata.as_json(root))
 
 
-def sweep_partials(path: Path) -> int:
+def sweep_partials(path: Where) -> int:
     """Remove what killed writers left in a result; returns how many. Only while nobody writes."""
-    return LocalShelf(Path(path)).sweep_partials() if Path(path).is_dir() else 0
+    return shelf_for(path).sweep_partials()
 
 
-def _facts(shelf: Shelf, path: Path) -> dict[str, Any]:
+def remove_result(path: Where) -> None:
+    """Remove a result with all it holds; gladly also one that is not there."""
+    if isinstance(path, str):
+        shelf_for(path).delete("")
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def _facts(shelf: Shelf, path: str) -> dict[str, Any]:
     """The root's attributes under this package's own key."""
     data = shelf.get(ROOT)
     if data is None:
@@ -236,7 +253,7 @@ def _facts(shelf: Shelf, path: Path) -> dict[str, Any]:
     return facts
 
 
-def _plan_of(facts: Mapping[str, Any], path: Path) -> ImagePlan:
+def _plan_of(facts: Mapping[str, Any], path: str) -> ImagePlan:
     if facts["schema"] != SCHEMA_VERSION:
         raise StoreError(
             f"{path}: schema {SCHEMA_VERSION} expected, found {facts['schema']}; "
@@ -245,7 +262,7 @@ def _plan_of(facts: Mapping[str, Any], path: Path) -> ImagePlan:
     return ImagePlan.from_json(json.dumps(facts["plan"]))
 
 
-def _make_room(shelf: LocalShelf, path: Path, plan: ImagePlan) -> None:
+def _make_room(shelf: Shelf, path: str, plan: ImagePlan) -> None:
     """Clear away an unfinished result of another plan; refuse to touch anything else."""
     if shelf.get(ROOT) is None:
         return

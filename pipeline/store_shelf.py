@@ -1,7 +1,7 @@
 """Where a result's bytes lie: whole objects by key, replaced at once. Knows no array and no image.
 
-A key is a path relative to the result's root, with ``/`` between its parts. Object stores can come
-in by answering the same five questions.
+A key is a path relative to the result's root, with ``/`` between its parts. Object stores answer
+the same questions in ``store_object_shelf``.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import uuid4
 
 from saccade.pipeline.errors import StorageFull, StoreError
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
+
+T = TypeVar("T")
 
 PARTIAL = ".partial"
 """How the name ends of what is not in place yet."""
@@ -56,7 +58,11 @@ class Shelf(Protocol):
         ...
 
     def as_zarr(self) -> Store:
-        """The same objects for zarr to read."""
+        """The same objects for zarr to read, inside ``asked``."""
+        ...
+
+    def asked(self, do: Callable[[], T]) -> T:
+        """Read through zarr: a place that does not answer is asked again, and is no damage."""
         ...
 
 
@@ -73,7 +79,7 @@ class LocalShelf:
         """Write a file beside its place, then rename it there."""
         path = self.root / key
         partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
-        with _named_errors(path, "written"):
+        with named_errors(path, "written"):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._fill(partial, data)
@@ -93,7 +99,7 @@ class LocalShelf:
 
     def get(self, key: str) -> bytes | None:
         """The file's bytes; None where there is no such file."""
-        with _named_errors(self.root / key, "read"):
+        with named_errors(self.root / key, "read"):
             try:
                 return (self.root / key).read_bytes()
             except (FileNotFoundError, NotADirectoryError):
@@ -102,7 +108,7 @@ class LocalShelf:
     def delete(self, key: str) -> None:
         """Remove a file, or a folder with all it holds: gone at once, and then cleared away."""
         path = self.root / key
-        with _named_errors(path, "removed"):
+        with named_errors(path, "removed"):
             if not path.is_dir():
                 path.unlink(missing_ok=True)
                 return
@@ -120,7 +126,7 @@ class LocalShelf:
         """Remove files and folders that killed writers left behind."""
         partials = sorted(self.root.rglob(f"*{PARTIAL}"))
         for partial in partials:
-            with _named_errors(partial, "removed"):
+            with named_errors(partial, "removed"):
                 if partial.is_dir():
                     shutil.rmtree(partial)
                 else:
@@ -133,6 +139,10 @@ class LocalShelf:
 
         return LocalStore(self.root, read_only=True)
 
+    def asked(self, do: Callable[[], T]) -> T:
+        """Read; a folder's own errors say what is the matter."""
+        return do()
+
 
 def _sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut: the name lives in the folder, not in the file."""
@@ -144,7 +154,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _named_errors(path: Path, done: str) -> Iterator[None]:
+def named_errors(path: Path, done: str) -> Iterator[None]:
     """What the system says about a path, as one of this package's errors."""
     try:
         yield

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from fakes import Lab
+    from object_server import Bucket
 
 # No test depends on timing: the machines that run them are shared.
 settings.register_profile("saccade", deadline=None)
@@ -51,3 +52,23 @@ def lab(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     from fakes import Lab  # imports torch, which most tests can do without
 
     return Lab(tmp_path, model_folder, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[int]:
+    """The port of a real S3 server on localhost; skipped where it can't be had."""
+    pytest.importorskip("obstore", reason="needs the extra 'cloud'")
+    pytest.importorskip("moto", reason="needs the extra 'test': an S3 server")
+    from object_server import serving_objects
+
+    with serving_objects() as port:
+        yield port
+
+
+@pytest.fixture
+def bucket(object_server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket behind a proxy that can inject faults; the environment points there."""
+    from object_server import made_bucket
+
+    with made_bucket(object_server, tmp_path, monkeypatch) as made:
+        yield made

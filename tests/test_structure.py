@@ -15,6 +15,7 @@ CONFINED = {
     "ray": (
         "workers/actor.py",
         "workers/ray_start.py",
+        "workers/ray_metrics.py",
         "workers/training/ray_train.py",
         "jobs/submit.py",
     ),
@@ -24,8 +25,9 @@ CONFINED = {
         "pipeline/result.py",
         "pipeline/sources/zarr.py",
     ),
+    "obstore": ("pipeline/remote*.py",),
     "openslide": ("pipeline/sources/openslide.py",),
-    "tifffile": ("pipeline/sources/tiff*.py", "jobs/sample.py"),
+    "tifffile": ("pipeline/sources/tiff*.py", "pipeline/exports/ome_tiff.py", "jobs/sample.py"),
     "imagecodecs": ("pipeline/sources/tiff*.py", "jobs/sample.py"),
     "torch": (
         "pipeline/models/*",
@@ -126,6 +128,7 @@ VIOLATIONS: tuple[tuple[Rule, str, str], ...] = (
         "if TYPE_CHECKING:\n    from zarr.storage import LocalStore",
     ),
     (confinement, "pipeline/sources/tiff.py", "import openslide"),
+    (confinement, "pipeline/store_shelf.py", "from obstore.store import S3Store"),
     (confinement, "pipeline/store.py", "from tifffile import TiffFile"),
     (confinement, "jobs/cli.py", "import imagecodecs"),
     (confinement, "pipeline/fusion.py", "from torch import Tensor"),

@@ -15,6 +15,7 @@ import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import ray
@@ -32,6 +33,7 @@ from saccade.workers.outcome import Outcome
 from saccade.workers.ray_start import first_line
 from saccade.workers.room import Node, RayPlace, missing, spec_on, spec_within
 from saccade.workers.tasks import Task, WorkerSpec
+from saccade.workers.unit_log import WorkerLog
 
 START_FAILURES = 3
 """Actors that may die before their first answer, one in the place of the other, until that place is
@@ -51,13 +53,13 @@ class UnitActor:
     def __init__(self) -> None:
         keep_large_blocks()
 
-    def begin(self, spec: WorkerSpec, name: str, place: RayPlace) -> int:
-        """Set the engine up; called once, before any ``run``. Returns the process id."""
+    def begin(self, spec: WorkerSpec, name: str, place: RayPlace) -> str:
+        """Set the engine up; called once, before any ``run``. Returns the machine's name."""
         spec = spec_within(_own_node(), place, spec)
         self._crash_log = log_crashes(crash_log(spec, name))
         self._logs = RunFolder(spec.folder).logs
-        self._engine = Engine(spec)
-        return os.getpid()
+        self._engine = Engine(spec, WorkerLog(self._logs, name))
+        return gethostname()
 
     def live(self) -> None:
         """Never returns: whoever waits for it learns of this actor's death at once."""
@@ -199,13 +201,13 @@ class RayWorkers:
         worker = self._starting.pop(ref)
         tries = self._tries.pop(worker)
         try:
-            ray.get(ref)
+            host = ray.get(ref)
         except RayError as error:
             self._actors.pop(worker, None)
             self._try_again(tries + 1, error)
             return []
         self._living[self._actors[worker].live.remote()] = worker
-        return [WorkerJoined(worker, SLOTS)]
+        return [WorkerJoined(worker, SLOTS, host=host)]
 
     def _try_again(self, tries: int, error: RayError) -> None:
         """Another actor in the place of one that died while it started, within reason."""

@@ -35,6 +35,7 @@ from saccade.workers.device_graphs import Graphs
 from saccade.workers.device_meter import keep_to, most_held_nbytes
 from saccade.workers.device_simulated import SimulatedModel, simulated_memory
 from saccade.workers.folder import RunFolder
+from saccade.workers.masking import allowed_by_mask, mask_identity
 from saccade.workers.memory import Account
 from saccade.workers.memory_book import MemoryBook, ProbeCase
 from saccade.workers.memory_curve import is_simulated
@@ -242,11 +243,14 @@ class WorkerContext:
         if task.unit.kind == "finalise":
             return finalise(self.folder, plan, recipe, task.timing, fsync=self.spec.fsync)
         pace = self._pace(task.entry, recipe, task.unit.pass_index)
-        return select_next(self.folder, plan, recipe, task.unit.pass_index, pace)
+        index, base = task.unit.pass_index, self.spec.model_folder
+        allowed = allowed_by_mask(plan, recipe, index, base)
+        return select_next(self.folder, plan, recipe, index, pace, allowed)
 
     def _prepare(self, entry: ImageEntry) -> dict[str, Any]:
         resolved = self.resolve(entry)
-        plan = resolved.plan
+        mask = mask_identity(self.recipe_for(entry), self.spec.model_folder)
+        plan = replace(resolved.plan, mask=mask)
         counts = freeze_image(self.folder, plan, self.spec.provenance, fsync=self.spec.fsync)
         settings = said_of(plan, resolved.settings)
         facts = {"identity": plan.identity.to_dict(), "settings": settings}

@@ -5,6 +5,7 @@ Knows tensors; knows no files, units or threads.
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from saccade.workers.memory_curve import is_simulated
 from saccade.workers.memory_limits import most_resident_nbytes
 from saccade.workers.pending import Pending
 from saccade.workers.reading import WindowPixels
+
+log = logging.getLogger(__name__)
 
 FLOAT16_MOST = torch.finfo(torch.float16).max
 """Features beyond it are stored as this."""
@@ -66,6 +69,8 @@ class Predictor:
             begun = self._begin(windows)
             if begun is not None:
                 return begun
+            size = (len(windows), height, width)
+            log.warning("%s ran out of memory at %d x %d x %d px; trying less", self.device, *size)
             self.limit.learn(len(windows), (height, width))
         # memory is asked for when work is given to a device, so waiting for it never lacks any
         return Pending(self._in_parts(windows))

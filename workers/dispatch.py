@@ -3,12 +3,16 @@
 A pure state machine: no clock, no I/O, no thread, no randomness; the same events give the same
 instructions. It knows neither what a unit does nor how a worker is reached.
 
-* The oldest image is served first, its units in their order; room that is left goes to the next
-  image. A unit keeps its place: one that runs again is ahead of those that never ran. The unit
-  whose turn it is waits for room and is not overtaken, so that large units don't starve.
+* A worker with room goes on with an image that it has open, then takes one that nobody has, then
+  steals from the oldest (``lines``); each image's units go in their order. A unit keeps its place:
+  one that runs again is ahead of those that never ran. A worker whose turn falls on a unit that it
+  has no room for waits until it has, so that large units don't starve.
 * Units are idempotent and their writes atomic, so a unit may run again anywhere, and whichever
   attempt completes first is committed, even one that was given up. Attempts that are overtaken are
   not cancelled: ending one midway might leave its shards deleted and not yet rewritten.
+* Where nothing waits and a worker is idle, a unit that is late (``straggling``) gets a backup: one
+  in its life, once half of its stage is written. A backup is no failure, and both attempts count:
+  the unit goes on while either does, and what fails is charged as ever. Suspects get none.
 * A failure is: an error that a worker raised, a time-out, or a death with nothing else in flight.
   When a worker dies with several units in flight, each is a *suspect* and runs alone from then on.
   At ``max_failures`` the unit's image is quarantined.
@@ -34,6 +38,7 @@ from saccade.workers.events import (
     RecordFailure,
     StageComplete,
     StageReady,
+    Tick,
     UnitDone,
     UnitFailed,
     UnitTimedOut,
@@ -43,14 +48,16 @@ from saccade.workers.events import (
 )
 from saccade.workers.ledger import (
     Entry,
+    Held,
     Image,
-    Line,
     Stage,
     StageProgress,
     State,
     check_stage_ready,
 )
-from saccade.workers.roster import Roster, Worker
+from saccade.workers.lines import Line, Lines
+from saccade.workers.roster import Copy, Roster, Worker
+from saccade.workers.straggling import Paces
 
 Told = Iterator[Instruction]
 
@@ -68,8 +75,10 @@ class Dispatcher:
         self._max_failures = max_failures
         self._images: dict[str, Image] = {}
         self._units: dict[str, Entry] = {}
-        self._line, self._suspects = Line(), Line()
+        self._lines, self._suspects = Lines(), Line()
         self._roster = Roster()
+        self._paces = Paces()
+        self._now_seconds = 0.0
         self._arrivals = 0
         self._committing = 0
         self._draining = False
@@ -151,8 +160,8 @@ class Dispatcher:
     def _withdraw(self, entry: Entry) -> Told:
         if entry.state is State.DONE:
             return
-        if entry.state is State.RUNNING:
-            yield self._cancel(entry)
+        for held in entry.held:
+            yield self._cancel(entry, held)
         self._committing -= entry.state is State.COMMITTING
         entry.move(State.WITHDRAWN)
         del self._units[entry.ref.id]
@@ -165,31 +174,34 @@ class Dispatcher:
 
     def _worker_left(self, event: WorkerLeft) -> Told:
         worker = self._roster.remove(event.worker)
-        for entry in worker.counting() if worker else ():
-            self._requeue(entry)
+        for copy in worker.counting() if worker else ():
+            self._give_up(copy.entry, (event.worker, copy.attempt))
         return iter(())
 
     def _worker_lost(self, event: WorkerLost) -> Told:
         worker = self._roster.remove(event.worker)
         if worker is not None:
-            for entry in worker.counting():
-                yield from self._outlive(entry, worker, event.reason)
+            for copy in worker.counting():
+                yield from self._outlive(copy, worker, event.reason)
 
-    def _outlive(self, entry: Entry, dead: Worker, reason: str) -> Told:
+    def _outlive(self, copy: Copy, dead: Worker, reason: str) -> Told:
         # what was cancelled there explains the death, and has been charged for
+        entry, held = copy.entry, (dead.name, copy.attempt)
         entry.suspect |= not dead.stopping
         if len(dead.copies) == 1:
-            yield from self._fail(entry, f"worker {dead.name} died: {reason}")
+            yield from self._fail(entry, held, f"worker {dead.name} died: {reason}")
         else:
-            self._requeue(entry)
+            self._give_up(entry, held)
 
     # ------------------------------------------------------------------------------------ units
 
     def _unit_done(self, event: UnitDone) -> Told:
-        self._roster.finish(event.worker, event.unit, event.attempt)
+        seconds = self._roster.finish(event.worker, event.unit, event.attempt, self._now_seconds)
         entry = self._units.get(event.unit)
         if entry is None or not 0 < event.attempt <= entry.attempt:
             return
+        if seconds is not None:
+            self._paces.learn(entry.ref, seconds)
         if entry.state is not State.COMMITTING:
             entry.move(State.COMMITTING)
             self._committing += 1
@@ -207,54 +219,79 @@ class Dispatcher:
         yield from self._complete_if_done(entry.stage)
 
     def _unit_failed(self, event: UnitFailed) -> Told:
-        self._roster.finish(event.worker, event.unit, event.attempt)
+        self._roster.finish(event.worker, event.unit, event.attempt, self._now_seconds)
         entry = self._units.get(event.unit)
         if entry and entry.runs_as(event.worker, event.attempt):
-            yield from self._fail(entry, event.reason, hopeless=not event.retryable)
+            held = (event.worker, event.attempt)
+            yield from self._fail(entry, held, event.reason, hopeless=not event.retryable)
 
     def _unit_timed_out(self, event: UnitTimedOut) -> Told:
         entry = self._units.get(event.unit)
         if entry and entry.runs_as(event.worker, event.attempt):
-            yield self._cancel(entry)
-            yield from self._fail(entry, f"worker {event.worker} did not answer in time")
+            held = (event.worker, event.attempt)
+            yield self._cancel(entry, held)
+            yield from self._fail(entry, held, f"worker {event.worker} did not answer in time")
 
-    def _cancel(self, entry: Entry) -> Cancel:
-        self._roster.cancel(entry.worker, entry.ref.id)
-        return Cancel(entry.worker, entry.ref.id, entry.attempt)
+    def _cancel(self, entry: Entry, held: Held) -> Cancel:
+        worker, attempt = held
+        self._roster.cancel(worker, entry.ref.id)
+        return Cancel(worker, entry.ref.id, attempt)
 
-    def _fail(self, entry: Entry, reason: str, hopeless: bool = False) -> Told:
+    def _fail(self, entry: Entry, held: Held, reason: str, hopeless: bool = False) -> Told:
         entry.failures += 1
-        entry.move(State.WAITING)
-        yield RecordFailure(entry.ref.image, entry.ref.id, entry.attempt, reason)
+        self._give_up(entry, held)
+        yield RecordFailure(entry.ref.image, entry.ref.id, held[1], reason)
         if hopeless or entry.failures >= self._max_failures:
             yield from self._quarantine(entry.ref.image, entry, reason)
-        else:
+
+    def _give_up(self, entry: Entry, held: Held) -> None:
+        entry.give_up(held)
+        if entry.state is State.WAITING:
             self._enqueue(entry)
 
-    def _requeue(self, entry: Entry) -> None:
-        entry.move(State.WAITING)
-        self._enqueue(entry)
-
     def _enqueue(self, entry: Entry) -> None:
-        (self._suspects if entry.suspect else self._line).push(entry)
+        (self._suspects if entry.suspect else self._lines).push(entry)
 
     # -------------------------------------------------------------------------------- assigning
 
     def _assignments(self) -> Told:
         if self._draining:
             return
-        while (entry := self._suspects.head()) and (worker := self._roster.empty()):
+        while self._suspects.head() and (worker := self._roster.empty()):
             yield self._assign(self._suspects.pop(), worker)
         self._roster.keep_for_suspects(len(self._suspects))
-        while (entry := self._line.head()) and (worker := self._roster.with_room(entry.ref)):
-            yield self._assign(self._line.pop(), worker)
+        while match := self._match():
+            self._lines.take(match[1])
+            yield self._assign(match[1], match[0])
 
-    def _assign(self, entry: Entry, worker: Worker) -> Assign:
-        entry.move(State.RUNNING)
-        entry.attempt += 1
-        entry.worker = worker.name
-        self._roster.start(worker, entry, alone=entry.suspect)
-        return Assign(worker.name, entry.ref.id, entry.attempt, entry.suspect)
+    def _match(self) -> tuple[Worker, Entry] | None:
+        """The next worker to be given a unit, and that unit."""
+        if self._lines.head() is None:
+            return None
+        for worker in self._roster.open_workers():
+            entry = self._lines.turn(worker.images)
+            if entry and worker.has_room(entry.ref):
+                return worker, entry
+        return None
+
+    def _assign(self, entry: Entry, worker: Worker, backup: bool = False) -> Assign:
+        entry.start(worker.name)
+        alone = entry.suspect
+        self._roster.start(worker, entry, alone, self._now_seconds)
+        return Assign(worker.name, entry.ref.id, entry.attempt, alone, backup)
+
+    def _tick(self, event: Tick) -> Told:
+        """Back up what is late, one unit per idle worker."""
+        self._now_seconds = max(self._now_seconds, event.now_seconds)
+        if self._draining or self._suspects.head() or self._lines.head():
+            return
+        idle = self._roster.empty()
+        for copy in self._roster.worth_another(self._now_seconds, self._paces) if idle else ():
+            if idle is None:
+                return
+            if _may_be_backed_up(copy.entry):
+                yield self._assign(copy.entry, idle, backup=True)
+                idle = self._roster.empty()
 
     def _drain_requested(self, event: DrainRequested) -> Told:
         self._draining = True
@@ -277,12 +314,14 @@ class Dispatcher:
         assert all(e.failures < self._max_failures for e in entries)
         self._check_counts(stages)
         waiting = [e for e in entries if e.state is State.WAITING]
-        lined_up = self._line.waiting() + self._suspects.waiting()
+        lined_up = self._lines.waiting() + self._suspects.waiting()
         assert sorted(map(id, waiting)) == sorted(map(id, lined_up))
-        running = {id(e) for e in entries if e.state is State.RUNNING}
-        counting = [id(e) for worker in self._roster for e in worker.counting()]
-        assert running == {*counting}
-        assert len(running) == len(counting)
+        running = [e for e in entries if e.state is State.RUNNING]
+        assert all(1 <= len(e.held) <= 1 + e.backed_up for e in running)
+        assert all(not e.held for e in entries if e.state is not State.RUNNING)
+        held = [(id(e), attempt) for e in running for _, attempt in e.held]
+        counting = [(id(c.entry), c.attempt) for worker in self._roster for c in worker.counting()]
+        assert sorted(held) == sorted(counting)
 
     def _check_counts(self, stages: Iterable[Stage]) -> None:
         for stage in stages:
@@ -292,6 +331,10 @@ class Dispatcher:
                 assert stage.counts[state] == states.count(state), (stage.number, state)
         committing = sum(stage.counts[State.COMMITTING] for stage in stages)
         assert self._committing == committing
+
+
+def _may_be_backed_up(entry: Entry) -> bool:
+    return entry.stage.half_done and not (entry.backed_up or entry.suspect)
 
 
 _HANDLERS: Mapping[type[Event], Callable[[Dispatcher, Any], Told]] = {
@@ -305,5 +348,6 @@ _HANDLERS: Mapping[type[Event], Callable[[Dispatcher, Any], Told]] = {
     UnitFailed: Dispatcher._unit_failed,
     UnitTimedOut: Dispatcher._unit_timed_out,
     Committed: Dispatcher._committed,
+    Tick: Dispatcher._tick,
     DrainRequested: Dispatcher._drain_requested,
 }

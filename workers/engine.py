@@ -26,6 +26,8 @@ from saccade.workers.pending import OneBehind, Pending
 from saccade.workers.reading import WindowPixels
 from saccade.workers.sweep import SweepJob, receipt_of
 from saccade.workers.tasks import Task, WorkerSpec
+from saccade.workers.telling import UnitLog
+from saccade.workers.unit_log import WorkerLog
 
 Receipt = dict[str, Any]
 
@@ -47,12 +49,22 @@ class Flight:
     seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "device": 0.0})
     """Busy time by lane."""
     lock: threading.Lock = field(default_factory=threading.Lock)
-    """Guards ``seconds``, which several readers add to."""
+    """Guards what follows, and ``seconds``, which several readers add to."""
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By lane, from when to when it was at the unit, by the host's clock."""
 
     def spend(self, lane: str, since: float) -> None:
         """Add the time since ``since`` to a lane."""
+        seconds, now = time.perf_counter() - since, time.time()
         with self.lock:
-            self.seconds[lane] = self.seconds.get(lane, 0.0) + time.perf_counter() - since
+            self.seconds[lane] = self.seconds.get(lane, 0.0) + seconds
+            began, _ = self.spans.get(lane, (now - seconds, now))
+            self.spans[lane] = (min(began, now - seconds), now)
+
+    @property
+    def spans_said(self) -> dict[str, list[float]]:
+        """As receipts hold them."""
+        return {lane: [round(at, 3) for at in span] for lane, span in self.spans.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +78,16 @@ class ReadBatch:
 
 
 class Engine:
-    """Runs units on one device; give them with ``submit`` in the order they should be read."""
+    """Runs units on one device; give them with ``submit`` in the order they should be read.
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    Args:
+        spec: of the worker.
+        log: where it tells what it meets; None where nobody wants to know. Closed with the engine.
+    """
+
+    def __init__(self, spec: WorkerSpec, log: WorkerLog | None = None) -> None:
         self.context = WorkerContext(spec)
+        self._told = UnitLog(log)
         self._flights: set[Flight] = set()
         self._closed = False
         self._lock = threading.Lock()
@@ -124,6 +142,7 @@ class Engine:
         for flight in tuple(self._flights):
             self._end(flight, None)
         self.context.close()
+        self._told.close()
 
     # ------------------------------------------------------------------------------- read lane
 
@@ -131,7 +150,8 @@ class Engine:
         """Hand windows to the readers in plan order, as far ahead as the budget allows."""
         while (flight := self._to_read.get()) is not None:
             try:
-                self._open(flight)
+                with self._told.working_for(flight.task):
+                    self._open(flight)
                 for batch in flight.task.unit.batches:
                     if flight.failure:
                         break
@@ -142,6 +162,7 @@ class Engine:
 
     def _open(self, flight: Flight) -> None:
         unit = flight.task.unit
+        self._told.begun(flight.task)
         flight.image = self.context.image(flight.task.entry)
         flight.job = SweepJob(flight.image.plan, flight.image.plan.passes[unit.pass_index], unit)
 
@@ -157,7 +178,8 @@ class Engine:
         image = flight.image
         assert image is not None
         try:
-            return image.read(flight.task.unit, window)
+            with self._told.working_for(flight.task):
+                return image.read(flight.task.unit, window)
         finally:
             flight.spend("read", since)
 
@@ -170,7 +192,8 @@ class Engine:
         while (ready := self._next()) is not None:
             try:
                 if ready.batch:
-                    self._compute_batch(ready)
+                    with self._told.working_for(ready.flight.task):
+                        self._compute_batch(ready)
                 else:
                     self._on_device.finish()
                     self._hand_over(ready.flight)
@@ -202,9 +225,15 @@ class Engine:
         predictor = self.context.predictor(flight.task.entry, flight.image, flight.task.unit)
         begun = predictor.launch(windows)
         flight.spend("device", since)
-        self._on_device.follow(partial(self._finish_batch, ready, windows, begun))
+        self._on_device.follow(partial(self._finish_for, ready, windows, begun))
         if begun.settled:
             self._on_device.finish()
+
+    def _finish_for(
+        self, ready: ReadBatch, windows: list[WindowPixels], begun: Pending[Answer]
+    ) -> None:
+        with self._told.working_for(ready.flight.task):
+            self._finish_batch(ready, windows, begun)
 
     def _finish_batch(
         self, ready: ReadBatch, windows: list[WindowPixels], begun: Pending[Answer]
@@ -240,7 +269,8 @@ class Engine:
         receipt: Receipt | None = None
         try:
             assert flight.image is not None
-            written = job.write(flight.image.store)
+            with self._told.working_for(flight.task):
+                written = job.write(flight.image.store)
             flight.spend("write", since)
             receipt = receipt_of(job, flight.task.attempt, written, flight.seconds)
             receipt["memory"] = flight.image.memory_said(job.layout, self.context.spec.device)
@@ -250,6 +280,10 @@ class Engine:
             self._write_budget.release(job.nbytes)
         self._end(flight, receipt)
 
+    def _queued_nbytes(self) -> dict[str, int]:
+        """Bytes that wait behind the readers and behind the device, now."""
+        return {"read": self._read_budget.held_nbytes, "write": self._write_budget.held_nbytes}
+
     # ----------------------------------------------------------------------------------- other
 
     def _step(self, flight: Flight) -> None:
@@ -257,7 +291,9 @@ class Engine:
         since = time.perf_counter()
         receipt: Receipt | None = None
         try:
-            details = self.context.step(flight.task)
+            with self._told.working_for(flight.task):
+                self._told.begun(flight.task)
+                details = self.context.step(flight.task)
             flight.spend("step", since)
             receipt = step_receipt(flight.task.unit, flight.task.attempt, details, flight.seconds)
         except BaseException as error:
@@ -272,10 +308,13 @@ class Engine:
                 self.context.release(flight.image)
             except BaseException as error:
                 flight.failure.report(error)
+        self._told.ended(flight.task, receipt, flight.failure.error)
         if flight.failure.error is not None:
             flight.answer.set_exception(flight.failure.error)
         else:
             assert receipt is not None
+            receipt["spans"] = flight.spans_said
+            receipt["queued_nbytes"] = self._queued_nbytes()
             receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.spec.device)
             flight.answer.set_result(receipt)
 

@@ -29,10 +29,15 @@ class UnitRef:
     """Memory it is projected to hold while in flight."""
     order: int = 0
     """Place within its stage: lower goes first; ties keep the order in which units are listed."""
+    family: str = ""
+    """Units whose times compare, in all images: a kind and a pass. Empty where two attempts must
+    not run side by side: such a unit gets no backup."""
+    work: float = 1.0
+    """Time it is expected to take beside others of its family; positive."""
 
     def __post_init__(self) -> None:
-        if not self.id or not self.image or self.nbytes < 0:
-            raise ValueError(f"a unit has an id, an image and nbytes >= 0; found {self}")
+        if not self.id or not self.image or self.nbytes < 0 or self.work <= 0:
+            raise ValueError(f"a unit has an id, an image, nbytes >= 0, work > 0; found {self}")
 
 
 # ---------------------------------------------------------------------------- events: what happened
@@ -86,6 +91,8 @@ class WorkerJoined:
     """Most units in flight; positive."""
     nbytes: int | None = None
     """Most bytes in flight, a single larger unit excepted; None sets no limit."""
+    host: str = ""
+    """The machine that it runs on, for people; empty where that is not known."""
 
     def __post_init__(self) -> None:
         if self.slots < 1 or (self.nbytes is not None and self.nbytes < 0):
@@ -161,6 +168,14 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Tick:
+    """What time it is, for all events until the next one; the only clock that there is."""
+
+    now_seconds: float
+    """Since any moment; never falls."""
+
+
+@dataclass(frozen=True, slots=True)
 class DrainRequested:
     """Assign nothing more; finish what is in flight."""
 
@@ -176,6 +191,7 @@ Event = (
     | UnitFailed
     | UnitTimedOut
     | Committed
+    | Tick
     | DrainRequested
 )
 
@@ -194,6 +210,8 @@ class Assign:
     """Number to repeat in the answer."""
     alone: bool = False
     """The unit is a suspect: nothing else is in flight there until it is answered for."""
+    backup: bool = False
+    """Another attempt runs elsewhere, and is late: whichever completes first is committed."""
 
 
 @dataclass(frozen=True, slots=True)

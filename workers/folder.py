@@ -4,13 +4,16 @@
       run.json              what this run is: recipe, weights, versions, images
       recipe.yaml           the recipe, as values
       images.jsonl          the images, one a line
-      journal/000001.jsonl  what is done, one file per driver
+      skipped.jsonl         what was listed and gone on without, and why
+      journal/000001.jsonl  what is done, one file per driver; of drivers that share the run,
+                            in a folder per part: journal/shard-3-of-16/
       settings/             how models compute, measured and frozen, where the recipe says 'auto'
       memory/               what forward passes hold and what is allowed, measured and frozen
       plans/NAME/           image.json, then one frozen plan per pass
-      results/NAME.ome.zarr the result
+      results/NAME.ome.zarr the result, unless run.json names an object store for them
       pictures/NAME.png     what `saccade show` draws
       logs/                 what workers say
+      report.html           what `saccade report` writes
 
 A run can be moved or copied as a whole: nothing in it names the folder itself.
 """
@@ -25,6 +28,8 @@ from typing import Any
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import Unit
+from saccade.pipeline.results_place import results_elsewhere
+from saccade.pipeline.store_object_shelf import Where, below
 from saccade.pipeline.store_shelf import LocalShelf
 
 
@@ -56,6 +61,11 @@ class RunFolder:
         return self.root / "images.jsonl"
 
     @property
+    def skipped(self) -> Path:
+        """What was listed and gone on without, one a line; absent where there is nothing."""
+        return self.root / "skipped.jsonl"
+
+    @property
     def settings(self) -> Path:
         """What was measured of the ways to compute."""
         return self.root / "settings"
@@ -71,13 +81,24 @@ class RunFolder:
         return self.root / "journal"
 
     @property
+    def lock(self) -> Path:
+        """Held by a driver while it opens the run."""
+        return self.root / ".opening"
+
+    @property
     def logs(self) -> Path:
         """What workers say."""
         return self.root / "logs"
 
-    def result(self, image: str) -> Path:
-        """The OME-Zarr of one image."""
-        return self.root / "results" / f"{image}.ome.zarr"
+    @property
+    def report(self) -> Path:
+        """What `saccade report` writes."""
+        return self.root / "report.html"
+
+    def result(self, image: str) -> Where:
+        """The OME-Zarr of one image: a path, or a URI where ``run.json`` says so."""
+        elsewhere = results_elsewhere(self.root)
+        return below(self.root / "results" if elsewhere is None else elsewhere, f"{image}.ome.zarr")
 
     def picture(self, image: str) -> Path:
         """What `saccade show` draws."""

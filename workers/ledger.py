@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from heapq import heappop, heappush
 
 from saccade.workers.events import StageReady, UnitRef
 
@@ -51,6 +50,12 @@ class Image:
     """Number of the latest stage that was opened."""
     stage: Stage | None = None
     """The stage that is open, if any."""
+    open_at: int = 0
+    """Workers that are thought to have it open."""
+
+
+Held = tuple[str, int]
+"""A worker, and the number of the attempt that it has."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,8 +76,10 @@ class Entry:
     """Number of the latest attempt; the first one is ``failures + 1``."""
     state: State = State.WAITING
     """Where it stands."""
-    worker: str = ""
-    """Who has the latest attempt."""
+    held: tuple[Held, ...] = ()
+    """Attempts that count, while it runs: one, and perhaps a backup."""
+    backed_up: bool = False
+    """Whether it ever had a backup: it gets no other."""
 
     def move(self, to: State) -> None:
         """Change state, by the table."""
@@ -81,10 +88,28 @@ class Entry:
         self.stage.counts[self.state] -= 1
         self.stage.counts[to] += 1
         self.state = to
+        self.held = ()
+
+    def start(self, worker: str) -> None:
+        """Begin the next attempt, beside one that runs if there is one."""
+        if self.state is State.RUNNING:
+            self.backed_up = True
+        else:
+            self.move(State.RUNNING)
+        self.attempt += 1
+        self.held += ((worker, self.attempt),)
+
+    def give_up(self, held: Held) -> None:
+        """Count an attempt no more; the unit waits unless another one runs."""
+        left = tuple(one for one in self.held if one != held)
+        if left:
+            self.held = left
+        else:
+            self.move(State.WAITING)
 
     def runs_as(self, worker: str, attempt: int) -> bool:
-        """Whether this attempt, of this worker, is the one that counts now."""
-        return self.state is State.RUNNING and self.attempt == attempt and self.worker == worker
+        """Whether this attempt, of this worker, is one that counts now."""
+        return (worker, attempt) in self.held
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,41 +165,15 @@ class Stage:
         """Whether every unit is done."""
         return self.counts[State.WAITING : State.DONE] == [0, 0, 0]
 
+    @property
+    def half_done(self) -> bool:
+        """Whether, of the units beside any one that runs, half are written."""
+        written = self.counts[State.COMMITTING] + self.counts[State.DONE]
+        return 2 * written >= sum(self.counts) - 1
+
     def progress(self) -> StageProgress:
         """How far it is."""
         return StageProgress(self.number, *self.counts[: State.WITHDRAWN])
-
-
-class Line:
-    """Units that wait, oldest image first, each image's in their order."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, int, int, Entry]] = []
-
-    def __len__(self) -> int:
-        """Units in line, and those that no longer wait but were not at the head since."""
-        return len(self._heap)
-
-    def push(self, entry: Entry) -> None:
-        """Let a unit wait at its own place."""
-        # a unit that no longer waits may still be in the heap when its image's next stage opens:
-        # the stage's number keeps keys distinct
-        key = (entry.stage.image.arrival, entry.stage.number, entry.place)
-        heappush(self._heap, (*key, entry))
-
-    def head(self) -> Entry | None:
-        """The unit whose turn it is."""
-        while self._heap and self._heap[0][-1].state is not State.WAITING:
-            heappop(self._heap)
-        return self._heap[0][-1] if self._heap else None
-
-    def pop(self) -> Entry:
-        """Take the unit whose turn it is out of the line; there is one."""
-        return heappop(self._heap)[-1]
-
-    def waiting(self) -> list[Entry]:
-        """All units that wait here, in no order; reads the whole line."""
-        return [entry for *_, entry in self._heap if entry.state is State.WAITING]
 
 
 def check_stage_ready(event: StageReady, image: Image) -> None:

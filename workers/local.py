@@ -6,6 +6,7 @@ import queue
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
+from socket import gethostname
 from typing import Any
 
 from saccade.workers.crash_log import log_error
@@ -16,6 +17,7 @@ from saccade.workers.folder import RunFolder
 from saccade.workers.outcome import Outcome
 from saccade.workers.placement import device_of
 from saccade.workers.tasks import Task, WorkerSpec
+from saccade.workers.unit_log import WorkerLog
 
 SLOTS = 3
 """Units in flight per worker: one read, one computed, one written."""
@@ -42,8 +44,10 @@ class LocalWorkers:
         gpus = 0 if self._spec.device == "cpu" else gpu_count()
         for i in range(self._count):
             device = device_of(self._spec.device, i, gpus)
-            self._engines[f"local-{i}"] = Engine(replace(self._spec, device=device))
-        return [WorkerJoined(name, SLOTS) for name in self._engines]
+            name = f"local-{i}"
+            log = WorkerLog(RunFolder(self._spec.folder).logs, name)
+            self._engines[name] = Engine(replace(self._spec, device=device), log)
+        return [WorkerJoined(name, SLOTS, host=gethostname()) for name in self._engines]
 
     def assign(self, worker: str, task: Task) -> None:
         """Give a unit to an engine; returns at once."""

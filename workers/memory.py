@@ -168,8 +168,8 @@ class MemoryModel:
     def most_px(self, budget: Budget) -> int:
         """Input pixels of the largest forward pass that fits; 0 where none does."""
         room = budget.free_nbytes - self.residual_nbytes
-        projected = math.floor(Fraction(max(0, room)) / (1 + Fraction(self.margin)))
-        if projected < self.base_nbytes:
+        projected = math.floor(Fraction(room) / (1 + Fraction(self.margin)))
+        if room < 0 or projected < self.base_nbytes:
             return 0
         if not self.nbytes_per_px:
             return sys.maxsize

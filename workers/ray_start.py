@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from typing import Any, TypeVar
 import ray
 
 from saccade.pipeline.errors import RunError
+from saccade.workers import ray_settings
 
 Made = TypeVar("Made")
+POLL_SECONDS = 0.5
 
 
 class RayStart:
@@ -69,6 +72,28 @@ def end() -> None:
     begun, _begun = _begun, None
     if begun is not None:
         begun.close()
+
+
+def await_nodes(address: str, count: int, seconds: float) -> None:
+    """Wait until as many nodes are alive in the cluster at the address.
+
+    Raises:
+        RunError: there are fewer when the time is up.
+    """
+    until = time.monotonic() + seconds
+    alive, why = 0, "nothing answers"
+    while time.monotonic() < until:
+        try:
+            ray_settings.prepare_environment(address)
+            _connect(address)
+            alive = sum(node["Alive"] for node in ray.nodes())
+            why = f"{alive} are there"
+        except RunError as error:
+            why = str(error)
+        if alive >= count:
+            return
+        time.sleep(POLL_SECONDS)
+    raise RunError(f"{count} nodes expected at {address} within {seconds:.0f} s; {why}")
 
 
 def _connect(address: str | None) -> None:

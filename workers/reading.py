@@ -7,6 +7,7 @@ marks what was lost; nothing is silently white.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import Window
 from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
+
+log = logging.getLogger(__name__)
 
 Read = Callable[[Box], np.ndarray]
 
@@ -72,6 +75,8 @@ def _read_or_repair(
     except ReadError:
         check_present(plane.source.uri)
         pieces = _read_by_tiles(plane.read, box, layout, lost)
+        if lost:
+            log.warning("%d tiles of a window can't be read: %s", len(lost), lost[0][1])
         whole = np.empty((*box.shape, plane.source.channels), plane.source.dtype)
         return _assemble(whole, box, pieces)
 
@@ -80,7 +85,8 @@ def _read_twice(read: Read, box: Box) -> np.ndarray:
     """A storage hiccup is not damage: one more try."""
     try:
         return read(box)
-    except ReadError:
+    except ReadError as error:
+        log.warning("a read failed and is tried once more: %s", error)
         return read(box)
 
 

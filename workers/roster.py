@@ -1,17 +1,24 @@
-"""Who works, on what, and who has room. Decides which worker takes a unit; knows no line, no stage.
+"""Who works, on what, and who has room. Decides which worker is next; knows no line, no stage.
 
 A worker is bounded by slots and by bytes. A unit larger than a worker's bytes is admitted when the
 worker is empty, and then nothing else is. Suspects run alone: while some wait, up to half of the
 workers (at least one) are kept for them, so that the others' units go on.
+
+A worker keeps the images open that it was at last; which ones is guessed from what it was given.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from saccade.workers.events import UnitRef, WorkerJoined
-from saccade.workers.ledger import Entry
+from saccade.workers.ledger import Entry, Image
+from saccade.workers.straggling import Paces, is_late, is_long
+
+IDLE_IMAGES = 2
+"""Images that a worker is thought to keep open besides one per slot."""
 
 
 @dataclass(slots=True, eq=False)
@@ -24,8 +31,14 @@ class Copy:
     """Which attempt."""
     alone: bool
     """Whether nothing else may be in flight beside it."""
+    since_seconds: float
+    """When it was given away."""
     cancelled: bool = False
     """Whether it was told to stop, and has not answered."""
+
+    def counts_at(self, worker: str) -> bool:
+        """Whether it is an attempt that counts, on the worker that holds it."""
+        return self.entry.runs_as(worker, self.attempt)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +57,10 @@ class Worker:
     """In flight, by unit id."""
     nbytes_in_flight: int = 0
     """Sum over ``copies``."""
+    images: dict[int, Image] = field(default_factory=dict)
+    """Thought to be open, by arrival; the one used last is last."""
+    answered_seconds: float = 0.0
+    """When it answered for the last unit of any family."""
 
     @property
     def stopping(self) -> bool:
@@ -63,10 +80,37 @@ class Worker:
         fits = self.nbytes is None or self.nbytes_in_flight + ref.nbytes <= self.nbytes
         return fits and ref.id not in self.copies
 
-    def counting(self) -> list[Entry]:
-        """Units that run here and nowhere else."""
-        held = self.copies.values()
-        return [c.entry for c in held if c.entry.runs_as(self.name, c.attempt)]
+    def counting(self) -> list[Copy]:
+        """Attempts here that count."""
+        return [copy for copy in self.copies.values() if copy.counts_at(self.name)]
+
+    def seconds_of(self, copy: Copy, now_seconds: float) -> float:
+        """For how long a unit has run, or has waited to be the first in turn here."""
+        return now_seconds - max(copy.since_seconds, self.answered_seconds)
+
+    def late(self, now_seconds: float, paces: Paces) -> list[Copy]:
+        """What runs here and counts, if the first of it is late."""
+        timed = self._timed()
+        expected_seconds = paces.expected_seconds(timed[0].entry.ref) if timed else None
+        if not timed or not is_late(self.seconds_of(timed[0], now_seconds), expected_seconds):
+            return []
+        return [copy for copy in timed if copy.counts_at(self.name)]
+
+    def queued(self, paces: Paces) -> list[Copy]:
+        """What counts, waits behind the first, and takes long enough to be worth taking over."""
+        behind = (copy for copy in self._timed()[1:] if copy.counts_at(self.name))
+        return [copy for copy in behind if is_long(paces.expected_seconds(copy.entry.ref))]
+
+    def _timed(self) -> list[Copy]:
+        return [copy for copy in self.copies.values() if copy.entry.ref.family]
+
+    def open_image(self, image: Image) -> None:
+        """It works on an image now; the one that it left the longest ago is closed for it."""
+        if self.images.pop(image.arrival, None) is None:
+            image.open_at += 1
+        self.images[image.arrival] = image
+        if len(self.images) > self.slots + IDLE_IMAGES:
+            self.images.pop(next(iter(self.images))).open_at -= 1
 
 
 class Roster:
@@ -95,28 +139,35 @@ class Roster:
         """Strike a worker off; None where it is not known."""
         worker = self._workers.pop(name, None)
         if worker is not None:
+            for image in worker.images.values():
+                image.open_at -= 1
             self.copies_in_flight -= len(worker.copies)
             self._open.pop(name, None)
             self._kept.discard(name)
         return worker
 
-    def start(self, worker: Worker, entry: Entry, alone: bool) -> None:
+    def start(self, worker: Worker, entry: Entry, alone: bool, now_seconds: float) -> None:
         """Count an attempt in."""
-        worker.copies[entry.ref.id] = Copy(entry, entry.attempt, alone)
+        worker.copies[entry.ref.id] = Copy(entry, entry.attempt, alone, now_seconds)
         worker.nbytes_in_flight += entry.ref.nbytes
+        worker.open_image(entry.stage.image)
         self.copies_in_flight += 1
         self._refresh(worker)
 
-    def finish(self, name: str, unit: str, attempt: int) -> None:
-        """Count an attempt out, if this worker holds it."""
+    def finish(self, name: str, unit: str, attempt: int, now_seconds: float) -> float | None:
+        """Count an attempt out; the seconds that it took, or None: this worker does not hold it."""
         worker = self._workers.get(name)
         copy = worker.copies.get(unit) if worker else None
         if worker is None or copy is None or copy.attempt != attempt:
-            return
+            return None
         del worker.copies[unit]
         worker.nbytes_in_flight -= copy.entry.ref.nbytes
         self.copies_in_flight -= 1
         self._refresh(worker)
+        seconds = worker.seconds_of(copy, now_seconds)
+        if copy.entry.ref.family:
+            worker.answered_seconds = now_seconds
+        return seconds
 
     def cancel(self, name: str, unit: str) -> None:
         """Give a worker nothing new until it answers for this unit."""
@@ -124,17 +175,21 @@ class Roster:
         worker.copies[unit].cancelled = True
         self._refresh(worker)
 
-    def with_room(self, ref: UnitRef) -> Worker | None:
-        """The least busy worker that can take a unit beside what it holds.
-
-        Looks at the workers that have a free slot: few, while units wait.
-        """
-        fitting = (worker for worker in self._open.values() if worker.has_room(ref))
-        return min(fitting, key=_busyness, default=None)
+    def open_workers(self) -> list[Worker]:
+        """Those that have a slot to give, the least busy first: few, while units wait."""
+        return sorted(self._open.values(), key=_busyness)
 
     def empty(self) -> Worker | None:
         """The first worker that holds nothing."""
         return next((worker for worker in self._workers.values() if not worker.copies), None)
+
+    def worth_another(self, now_seconds: float, paces: Paces) -> list[Copy]:
+        """What an idle worker might do as well: what is late, then what was queued the latest."""
+        late = [copy for worker in self for copy in worker.late(now_seconds, paces)]
+        queued = [copy for worker in self for copy in worker.queued(paces)]
+        late.sort(key=lambda copy: copy.since_seconds)
+        queued.sort(key=lambda copy: -copy.since_seconds)
+        return late + queued
 
     def keep_for_suspects(self, suspects: int) -> None:
         """Keep a worker free of other units per suspect that waits, half of all workers at most.
@@ -163,6 +218,15 @@ class Roster:
             assert (worker.name in self._open) == offered, worker
         assert self.copies_in_flight == sum(len(w.copies) for w in self._workers.values())
         assert {*self._open} | self._kept <= {*self._workers}
+        self._check_images()
+
+    def _check_images(self) -> None:
+        opened = Counter(arrival for worker in self for arrival in worker.images)
+        for worker in self._workers.values():
+            assert len(worker.images) <= worker.slots + IDLE_IMAGES, worker
+            for arrival, image in worker.images.items():
+                assert image.arrival == arrival, worker
+                assert image.open_at == opened[arrival], image
 
     def _refresh(self, worker: Worker) -> None:
         if worker.open and worker.name not in self._kept:

@@ -76,8 +76,12 @@ def select_next(
     recipe: Recipe,
     index: int,
     seconds_per_pixel: float | None,
+    allowed: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Choose the tiles of pass ``index`` from what the pass before it found; freeze its plan."""
+    """Choose the tiles of pass ``index`` from what the pass before it found; freeze its plan.
+
+    ``allowed`` are the tiles that a mask lets be visited, ``(tile rows, tile columns)`` bool.
+    """
     store = ImageStore.open(folder.result(plan.name))
     previous, following = plan.passes[index - 1], plan.passes[index]
     status = read_status(store, previous)
@@ -86,7 +90,8 @@ def select_next(
     left = _leaving(store, plan, recipe, previous, was_answered(status) & ~gone)
     gone = gone if left is None else gone | left.left
     exits = ExitRecord(left_before(previous, following, gone), left)
-    selection = _select(store, recipe, plan, following, status, gone, seconds_per_pixel)
+    closed = exits.left if allowed is None else exits.left | ~allowed
+    selection = _select(store, recipe, plan, following, status, gone, closed, seconds_per_pixel)
     grid = following.tiles
     chosen = np.zeros(len(grid), bool)
     chosen[list(selection.tiles)] = True
@@ -114,12 +119,13 @@ def _select(
     following: PassLayout,
     status: np.ndarray,
     gone: np.ndarray,
+    closed: np.ndarray,
     seconds_per_pixel: float | None,
 ) -> Selection:
-    """Choose among the tiles on ground that was answered and has not gone."""
+    """Choose among the tiles that are not closed, on ground that was answered and has not gone."""
     previous = plan.passes[following.index - 1]
     selector = recipe.passes[following.index].select
-    candidates = tiles_touching(previous, following, was_answered(status) & ~gone)
+    candidates = tiles_touching(previous, following, was_answered(status) & ~gone) & ~closed
     table = score_tiles(
         needed_columns(selector),
         grid=following.tiles,
@@ -137,7 +143,7 @@ def _select(
         cost_px=following.tiles.areas().ravel(),
         candidates=candidates.ravel(),
         forced=tiles_touching(previous, following, status == STATUS_FAILED).ravel(),
-        left=left_before(previous, following, gone).ravel(),
+        left=closed.ravel(),
         seconds_per_pixel=seconds_per_pixel,
     )
 

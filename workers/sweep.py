@@ -59,6 +59,8 @@ class SweepJob:
     """What could not be read."""
     pixels_read: int = 0
     """Input pixels given to the model, halos included."""
+    nbytes_read: int = 0
+    """Bytes of those pixels, as they were decoded."""
     splits: int = 0
     """How often a batch was halved to fit the device."""
 
@@ -124,6 +126,7 @@ class SweepJob:
         failed, degraded = tiles_lost(self.layout, window, read)
         self.errors.extend(read.reasons)
         self.pixels_read += window.read.area
+        self.nbytes_read += read.pixels.nbytes
         if self._blend is not None:
             # Blending would carry the answer of a tile that can't be read into its neighbours.
             if not failed:
@@ -249,6 +252,7 @@ def receipt_of(
         "nbytes": sum(w.nbytes for w in written),
         "tiles": job.counts(),
         "pixels": job.pixels_read,
+        "read_nbytes": job.nbytes_read,
         "errors": job.errors[:20],
         "batch": job.layout.batch,
         "splits": job.splits,

@@ -27,6 +27,8 @@ class ImageEntry:
     """Metres per pixel of level 0, where the file is silent or wrong."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the recipe for this image alone."""
+    pixels: int | None = None
+    """Pixels of level 0 where the manifest says, to estimate the cost by; nothing relies on it."""
 
     @property
     def pixel_size(self) -> PixelSize | None:

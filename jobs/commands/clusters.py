@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from saccade.jobs.allocation import Mode
 from saccade.jobs.commands.words import (
     EXIT_COMPLETE,
     WorkerCpus,
@@ -23,6 +24,7 @@ from saccade.jobs.commands.words import (
 )
 
 if TYPE_CHECKING:
+    from saccade.jobs.allocation import Allocation
     from saccade.jobs.submission import Jobs, Submission
 
 app = typer.Typer()
@@ -35,6 +37,7 @@ class Target(StrEnum):
 
     RAY = "ray"
     KUBERAY = "kuberay"
+    SLURM = "slurm"
 
 
 To = Annotated[Target, typer.Option("--to", help="The kind of cluster.")]
@@ -84,9 +87,25 @@ def submit_command(
     own_code: Annotated[
         bool, typer.Option(help="Send this saccade along where it runs from its sources.")
     ] = True,
+    slurm_mode: Annotated[
+        Mode, typer.Option(help="Slurm: an array of independent drivers, or a Ray over the nodes.")
+    ] = Mode.ARRAY,
+    shards: Annotated[
+        int, typer.Option(help="Parts of the run, each a task of Slurm's array.", min=1)
+    ] = 1,
+    nodes: Annotated[int, typer.Option(help="Of --slurm-mode ray.", min=1)] = 1,
+    partition: Annotated[str | None, typer.Option(help="Of Slurm.")] = None,
+    account: Annotated[str | None, typer.Option(help="Who pays, to Slurm.")] = None,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(help="More for sbatch: '--constraint=a100'.")
+    ] = None,
+    setup: Annotated[
+        list[str] | None, typer.Option(help="A line before the run: 'module load cuda'. Slurm.")
+    ] = None,
     follow: Follow = False,
 ) -> None:
     """Hand a run over to a cluster. 'render' prints what this would hand over."""
+    from saccade.jobs.allocation import Allocation
     from saccade.jobs.submission import Claim, Submission, name_of_run, next_attempt, seconds_of
     from saccade.pipeline.errors import UsageError
 
@@ -110,10 +129,18 @@ def submit_command(
         claims=tuple(map(Claim.parse, claim or ())),
         secrets=tuple(secret or ()),
     )
+    allocation = Allocation(
+        mode=slurm_mode,
+        count=shards if slurm_mode is Mode.ARRAY else nodes,
+        partition=partition,
+        account=account,
+        options=tuple(sbatch or ()),
+        setup=tuple(setup or ()),
+    )
     if context.info_name == "render":
-        print(_rendered(submission, to), end="")
+        print(_rendered(submission, to, allocation), end="")
         return
-    jobs = _jobs(to, address, namespace, own_code=own_code)
+    jobs = _jobs(to, address, namespace, own_code=own_code, allocation=allocation)
     submission = next_attempt(submission, jobs.attempts(submission.name))
     jobs.submit(submission)
     screen.print(f"{submission.job} is handed over", highlight=False)
@@ -190,18 +217,46 @@ def supervise_command(
     raise typer.Exit(supervise(context.args, restarts, tell))
 
 
+@app.command("await-nodes", hidden=True)
+def await_nodes_command(
+    count: Annotated[int, typer.Argument(help="Of nodes.", min=1)],
+    address: Annotated[str, typer.Option(help="Of a Ray cluster: 'HEAD:PORT'.")],
+    seconds: Annotated[float, typer.Option(help="To wait at most.")] = 300.0,
+) -> None:
+    """Wait until a Ray has as many nodes; fail where it has not in time."""
+    from saccade.workers.ray_settings import prepare_environment
+
+    prepare_environment(None)  # before Ray is imported
+    from saccade.workers.ray_start import await_nodes
+
+    await_nodes(address, count, seconds)
+
+
 def _absolute(path: str, here: bool) -> str:
     """A path as every machine sees it, where this one is like the others."""
     return str(Path(path).absolute()) if here and "://" not in path else path
 
 
-def _rendered(submission: Submission, to: Target) -> str:
-    from saccade.jobs.rendering import kuberay, ray_jobs
+def _rendered(submission: Submission, to: Target, allocation: Allocation) -> str:
+    from saccade.jobs.rendering import kuberay, ray_jobs, slurm
 
+    if to is Target.SLURM:
+        return slurm.render(submission, allocation)
     return kuberay.render(submission) if to is Target.KUBERAY else ray_jobs.render(submission)
 
 
-def _jobs(to: Target, address: str | None, namespace: str, *, own_code: bool = True) -> Jobs:
+def _jobs(
+    to: Target,
+    address: str | None,
+    namespace: str,
+    *,
+    own_code: bool = True,
+    allocation: Allocation | None = None,
+) -> Jobs:
+    if to is Target.SLURM:
+        from saccade.jobs.sbatch import Slurm
+
+        return Slurm(allocation, say=lambda text: print(text, end="", flush=True))
     if to is Target.KUBERAY:
         from saccade.jobs.kubectl import Kubectl
 

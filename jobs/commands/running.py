@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from saccade.jobs.commands.driving import drive
 from saccade.jobs.commands.words import (
-    EXIT_QUARANTINED,
+    Address,
+    Asset,
     Device,
+    Formats,
+    Fsync,
     GpuMemory,
+    Grace,
     HostMemory,
     Images,
+    MaxFailures,
+    MaxQuarantined,
     RecipePath,
     WorkerCpus,
     WorkerGpus,
@@ -21,15 +28,9 @@ from saccade.jobs.commands.words import (
     amount,
     complaints,
     screen,
+    share,
     worker_size,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from saccade.jobs.driver import RunSummary
-    from saccade.jobs.options import RunOptions
-    from saccade.workers.tasks import ImageEntry
 
 app = typer.Typer()
 
@@ -40,9 +41,7 @@ def run_command(
     images: Images,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")],
     workers: Workers = "ray",
-    address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster; RAY_ADDRESS works too.")
-    ] = None,
+    address: Address = None,
     device: Device = "auto",
     memory: HostMemory = None,
     gpu_memory: GpuMemory = None,
@@ -55,19 +54,35 @@ def run_command(
     gsd: Annotated[
         float | None, typer.Option(help="Metres per pixel of all images given here.")
     ] = None,
-    max_failures: Annotated[
-        int, typer.Option(help="Failures of one unit until its image is set aside.", min=1)
-    ] = 3,
-    grace: Annotated[float, typer.Option(help="Seconds to finish units on SIGTERM.")] = 30.0,
-    fsync: Annotated[bool, typer.Option(help="Force every shard to disk.")] = False,
+    max_failures: MaxFailures = 3,
+    max_quarantined: MaxQuarantined = None,
+    shard: Annotated[
+        str, typer.Option(help="Only part i of n of the images: 'i/n'; others run the others.")
+    ] = "1/1",
+    grace: Grace = 30.0,
+    results: Annotated[
+        str | None,
+        typer.Option(help="Put results below s3://BUCKET/PREFIX (gs://, az://) instead."),
+    ] = None,
+    fsync: Fsync = False,
     force: Annotated[
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
     ] = False,
     retry: Annotated[bool, typer.Option(help="Begin images again that were set aside.")] = False,
+    formats: Formats = None,
+    asset: Asset = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Go on without what can't be used of the list.")
+    ] = False,
+    metrics_file: Annotated[
+        Path | None, typer.Option(help="Keep what is counted here, for node exporter (.prom).")
+    ] = None,
 ) -> None:
     """Run a recipe over images. The same command again goes on where it stopped."""
-    from saccade.jobs.manifest import find_images, with_pixel_size
+    from saccade.jobs.manifest import ListOptions, list_images
     from saccade.jobs.options import RunOptions
+    from saccade.jobs.sharing import Shard
+    from saccade.pipeline.recipe_file import load_recipe
 
     options = RunOptions(
         workers=workers,
@@ -77,49 +92,25 @@ def run_command(
         gpu_memory=amount(gpu_memory),
         worker=worker_size(worker_cpus, worker_gpus, worker_memory),
         max_failures=max_failures,
+        max_quarantined=share(max_quarantined),
+        shard=Shard.parse(shard),
         grace_seconds=grace,
+        results=results,
         fsync=fsync,
         force=force,
         retry=retry,
+        metrics_file=metrics_file,
     )
-    entries = with_pixel_size(find_images(images), mpp=mpp, gsd=gsd)
-    summary = _drive(recipe, entries, output, options)
-    _tell_end(summary, output)
-    if summary.quarantined:
-        raise typer.Exit(EXIT_QUARANTINED)
-
-
-def _drive(
-    recipe: Path, entries: Sequence[ImageEntry], output: Path, options: RunOptions
-) -> RunSummary:
-    """Run with progress on the screen, heeding signals."""
-    from saccade.jobs.starting import ray_begun, seems_ended
-    from saccade.jobs.stopping import StopSignal, heeding_signals
-    from saccade.pipeline.recipe_file import load_recipe
-    from saccade.workers.folder import RunFolder
-
     tree = load_recipe(recipe)
-    ended = seems_ended(RunFolder(output).journal, (entry.name for entry in entries), options)
-    with heeding_signals(StopSignal()) as stop, ray_begun(options, needed=not ended):
-        from saccade.jobs.driver import run
-        from saccade.jobs.progress import Progress
-
-        progress = Progress(screen)
-        try:
-            base = recipe.parent
-            return run(
-                tree, entries, output, options, model_folder=base, observe=progress, stop=stop
-            )
-        finally:
-            progress.close()
-
-
-def _tell_end(summary: RunSummary, output: Path) -> None:
-    for name, reason in summary.quarantined.items():
-        complaints.print(f"set aside: {name}: {reason}", markup=False, highlight=False)
-    if summary.quarantined:
-        complaints.print("mend what is wrong with them and run again with --retry", markup=False)
-    screen.print(f"{len(summary.complete)} results in {output / 'results'}", highlight=False)
+    listed = list_images(
+        images,
+        output=output,
+        recipe=tree,
+        options=ListOptions(formats, asset, mpp=mpp, gsd=gsd, skip=skip_missing),
+    )
+    if listed.problems:
+        complaints.print(listed.told(output), markup=False, highlight=False)
+    drive(tree, listed, output, options, recipe.parent)
 
 
 @app.command("demo")

@@ -15,15 +15,35 @@ app = typer.Typer()
 def status_command(
     folder: RunPath,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Images set aside: why, and what to do.")
+    ] = False,
+    watch: Annotated[
+        bool | None,
+        typer.Option(
+            "--watch/--once",
+            help="Keep showing it until the run rests; by default on a terminal, while it runs.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Say how far a run is, also while it runs."""
-    from saccade.jobs import status
+    from saccade.jobs import status, status_page, watching
 
-    tally = status.read_tally(folder)
-    if as_json:
-        print(status.as_json(tally))
+    run = status.Watch(folder)
+    seen = run.look()
+    if failed:
+        images = tuple(seen.failed)
+        if as_json:
+            print(status.failed_json(images))
+        else:
+            screen.print(status_page.failed_page(images, folder))
+    elif as_json:
+        print(status.as_json(seen))
+    elif watching.wanted(watch, seen, screen.is_terminal):
+        watching.watch(run, screen)
     else:
-        screen.print(status.as_page(tally))
+        screen.print(status_page.as_page(seen))
 
 
 @app.command("show")

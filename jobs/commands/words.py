@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from saccade.jobs.limits import QuarantineLimit
     from saccade.jobs.options import WorkerSize
     from saccade.workers.memory_size import MemoryLimit
 
@@ -18,7 +19,16 @@ screen = Console()
 complaints = Console(stderr=True, soft_wrap=True)
 
 Images = Annotated[
-    list[str], typer.Argument(help="Files, folders, globs, or a .csv or .jsonl manifest.")
+    list[str],
+    typer.Argument(
+        help="Files, folders, globs, URLs, or manifests: CSV, JSON lines, Parquet, STAC items."
+    ),
+]
+Formats = Annotated[
+    str | None, typer.Option(help="What folders are searched for: 'svs,tif'; else any image.")
+]
+Asset = Annotated[
+    str | None, typer.Option(help="Of STAC items, the asset that is the image; else by its role.")
 ]
 RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
 Workers = Annotated[
@@ -31,6 +41,18 @@ HostMemory = Annotated[
 GpuMemory = Annotated[
     str | None, typer.Option("--gpu-memory", help="Of each GPU's, at most: '8GiB' or '70%'.")
 ]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster; RAY_ADDRESS works too.")]
+MaxFailures = Annotated[
+    int, typer.Option(help="Failures of one unit until its image is set aside.", min=1)
+]
+MaxQuarantined = Annotated[
+    str | None,
+    typer.Option(
+        help="Stop once more images than this are set aside: '50', or '10%' of the ended."
+    ),
+]
+Grace = Annotated[float, typer.Option(help="Seconds to finish units on SIGTERM.")]
+Fsync = Annotated[bool, typer.Option(help="Force every shard to disk.")]
 WorkerCpus = Annotated[
     float | None, typer.Option(help="Processors that each worker takes of a cluster.")
 ]
@@ -48,6 +70,13 @@ def amount(text: str | None) -> MemoryLimit | None:
     from saccade.workers.memory_size import MemoryLimit
 
     return None if text is None else MemoryLimit.parse(text)
+
+
+def share(text: str | None) -> QuarantineLimit | None:
+    """A number of images or a share of them as a person types it: '50', '10%'."""
+    from saccade.jobs.limits import QuarantineLimit
+
+    return None if text is None else QuarantineLimit.parse(text)
 
 
 def worker_size(cpus: float | None, gpus: float | None, memory: str | None) -> WorkerSize:

@@ -172,5 +172,5 @@ def _neighbours_importable(folder: Path) -> Iterator[None]:
 
 
 def _take_out(names: set[str]) -> dict[str, ModuleType]:
-    taken = [key for key in sys.modules if key.partition(".")[0] in names]
+    taken = [key for key in list(sys.modules) if key.partition(".")[0] in names]
     return {key: sys.modules.pop(key) for key in taken}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saccade.pipeline.errors import BrokenImage, SourceError, UnsupportedImage
+from saccade.pipeline.remote_stores import is_remote
 from saccade.pipeline.sources.base import Source
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ SUFFIXES = frozenset(
     {".svs", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".czi", ".dcm"}
     | {".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg"}
 )
-DIRECT_CODECS = frozenset({"JPEG", "APERIO_JP2000_RGB"})
-"""Compressions of Aperio tiles that decode to the same bytes with and without OpenSlide."""
 KNOWN = (
     "whole-slide formats (SVS, NDPI, MRXS, SCN, VMS, BIF, CZI, DICOM), TIFF, BigTIFF, OME-TIFF, "
     "GeoTIFF, OME-Zarr 0.4 and 0.5, zarr arrays, PNG, JPEG"
@@ -39,10 +38,11 @@ def open_source(uri: str | Path | np.ndarray) -> Source:
     """Open an image lazily: its headers are read, no pixel is.
 
     Args:
-        uri: path of a file or zarr folder, URL of a zarr store, or an array ``(H, W)`` or
-            ``(H, W, C)``.
+        uri: path of a file or zarr folder, ``s3://``, ``gs://``, ``az://`` or ``https://`` of the
+            same, or an array ``(H, W)`` or ``(H, W, C)``.
 
     Raises:
+        StorageGone: the object store does not answer.
         SourceError: no such file, or no permission to read it.
         UnsupportedImage: no reader for this kind of file.
         BrokenImage: a known format, but damaged.
@@ -51,15 +51,23 @@ def open_source(uri: str | Path | np.ndarray) -> Source:
         from saccade.pipeline.sources.array import ArraySource
 
         return ArraySource(uri)
+    if is_remote(str(uri)):
+        return _open_remote(str(uri))
     if "://" in str(uri):
         return _open_zarr(str(uri))
-    path = Path(uri)
+    return _open_path(Path(uri))
+
+
+def _open_path(path: Path) -> Source:
     if path.is_dir():
         return _open_folder(path)
     return _open_file(path, _magic(path))
 
 
 def _magic(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        # opening a pipe waits for its writer, and a device may never end
+        raise UnsupportedImage(f"{path}: a file or a zarr folder expected; found a pipe or device")
     try:
         with path.open("rb") as file:
             return file.read(MAGIC_NBYTES)
@@ -119,6 +127,8 @@ def _open_aperio(path: Path) -> Source:
 
 def _interchangeable(slide: Source, direct: TiffSource) -> bool:
     """Whether a slide's tiles, decoded as they are, are the pixels that OpenSlide draws."""
+    from saccade.pipeline.sources.tiff import DIRECT_CODECS
+
     same_levels = [a.shape for a in slide.levels] == [b.shape for b in direct.levels]
     same_samples = (slide.dtype, slide.channels) == (direct.dtype, direct.channels)
     known = all(level.codec in DIRECT_CODECS for level in direct.levels)
@@ -135,6 +145,12 @@ def _open_folder(path: Path) -> Source:
             "name a file inside it"
         )
     return _open_zarr(str(path))
+
+
+def _open_remote(uri: str) -> Source:
+    from saccade.pipeline.sources.behind_uri import open_behind_uri
+
+    return open_behind_uri(uri, _open_path)
 
 
 def _open_zarr(uri: str) -> Source:

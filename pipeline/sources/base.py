@@ -71,7 +71,7 @@ class Identity:
     modified_ns: int
     """Latest modification time, nanoseconds since the epoch."""
     quick_hash: str
-    """Hash of size, head, middle and tail; reads at most 192 KiB of a file."""
+    """32 hexadecimal digits, of size, head, middle and tail; at most 192 KiB of a file are read."""
 
     def to_dict(self) -> dict[str, Any]:
         """As written to ``run.json``."""

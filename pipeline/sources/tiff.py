@@ -9,8 +9,9 @@ import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.sources import tiff_tags
-from saccade.pipeline.sources.base import Level
+from saccade.pipeline.sources import tiff_tags, tiff_vendors
+from saccade.pipeline.sources.base import Identity, Level
+from saccade.pipeline.sources.byte_source import ByteSource, LocalBytes
 from saccade.pipeline.sources.ome import OmeXml
 from saccade.pipeline.sources.reader import (
     Reader,
@@ -24,9 +25,14 @@ from saccade.pipeline.sources.tiff_levels import Planes, find_levels
 from saccade.pipeline.sources.tiff_segments import Segments
 from saccade.pipeline.sources.tile_cache import TileCache, cache_limit
 
+DIRECT_CODECS = frozenset({"JPEG", "APERIO_JP2000_RGB"})
+"""Compressions of Aperio tiles that decode to the same bytes with and without OpenSlide."""
+
 
 class TiffSource(Reader):
     """A TIFF, read tile by tile straight from the file; the tiles decoded last are kept.
+
+    The file is a path, or bytes that lie elsewhere: behind a URI, asked for by ranges.
 
     Samples are handed out as stored: a palette as its index, orientation tags not applied, min-is-
     white not inverted. JPEG's YCbCr becomes RGB. Tiles that the file leaves out hold ``nodata``,
@@ -37,12 +43,12 @@ class TiffSource(Reader):
         UnsupportedImage: no decoder, or more than one picture (z, t).
     """
 
-    def __init__(self, path: Path) -> None:
-        self.uri = str(path)
+    def __init__(self, place: Path | ByteSource) -> None:
+        self.uri = str(place) if isinstance(place, Path) else place.name
         with opening(self.uri, "TIFF"):
-            self._file = path.open("rb", buffering=0)
+            self._file = LocalBytes(place) if isinstance(place, Path) else place
             try:
-                with TiffFile(path) as tif:
+                with self._file.as_file() as file, TiffFile(file, name=self.uri) as tif:
                     self._describe(tif)
             except BaseException:
                 self._file.close()
@@ -60,6 +66,9 @@ class TiffSource(Reader):
         self._cache = TileCache(self.cache_nbytes)
         resampling = tiff_tags.overview_resampling(first)
         self.levels = _levels([level[0] for level in self._segments], resampling)
+        self.vendor = tiff_vendors.vendor(tif)
+        shapes, sized = [one.shape for one in self.levels], self.pixel_size is not None
+        self._drawn_alike = tiff_vendors.drawn_alike(tif, shapes, sized=sized)
 
     def _read_tags(self, first: TiffPage, planes: Planes, ome: OmeXml | None) -> None:
         self.dtype = native(np.dtype(first.dtype), self.uri)
@@ -87,6 +96,17 @@ class TiffSource(Reader):
     def has_holes(self) -> bool:
         """Whether the file leaves out a tile of some level."""
         return any(segments.has_holes for level in self._segments for segments in level)
+
+    @property
+    def as_slide(self) -> bool:
+        """Whether an Aperio slide's own tiles are known to be what OpenSlide draws."""
+        known = all(level.codec in DIRECT_CODECS for level in self.levels)
+        colour = (self.dtype, self.channels) == (np.dtype(np.uint8), 3)
+        return self._drawn_alike and known and colour and not self.has_holes
+
+    def identity(self) -> Identity:
+        """Of the file, or of the object."""
+        return self._file.identity()
 
     def close(self) -> None:
         """Release the file; closing twice is allowed."""

@@ -7,12 +7,12 @@ ways: reduced-resolution flags, SubIFDs, or nothing but sizes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tifffile import TiffFile, TiffPage
 
-from saccade.pipeline.errors import UnsupportedImage
+from saccade.pipeline.errors import BrokenImage, UnsupportedImage
 from saccade.pipeline.sources.ome import OmeXml, one_plane
 from saccade.pipeline.sources.reader import is_reduction
 
@@ -22,14 +22,33 @@ Planes = tuple[TiffPage, ...]
 """The directories that make up one level: their samples, one after the other, are its channels."""
 
 
+def pages_in_order(tif: TiffFile, uri: str) -> Iterator[TiffPage]:
+    """The pages of a file, from its chain of directories.
+
+    Raises:
+        BrokenImage: the chain leads back to a directory that it has passed: it has no end.
+    """
+    passed: set[int] = set()
+    for page in tif.pages:
+        if page.offset in passed:
+            raise BrokenImage(
+                f"{uri}: a chain of directories that ends was expected; found one that "
+                f"leads back to byte {page.offset}: the file is damaged, copy it again"
+            )
+        passed.add(page.offset)
+        if isinstance(page, TiffPage):
+            yield page
+
+
 def find_levels(tif: TiffFile, uri: str, ome: OmeXml | None) -> tuple[Planes, ...]:
     """The levels of the file's image, finest first.
 
     Raises:
+        BrokenImage: the chain of directories has no end.
         UnsupportedImage: several pictures of one size that nothing declares to be channels.
         ValueError: the chain of directories leaves the file.
     """
-    pages = [page for page in tif.pages if isinstance(page, TiffPage)]
+    pages = list(pages_in_order(tif, uri))
     _check_chain(tif, pages)
     if ome is not None:
         full = _ome_planes(pages, ome, uri)

@@ -7,14 +7,16 @@ end of the process.
 
 from __future__ import annotations
 
-import os
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from tifffile import TiffPage
 
 from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.remote import Range
+from saccade.pipeline.sources.byte_source import ByteSource, Read
 from saccade.pipeline.sources.tiff_decoder import TileDecoder
 from saccade.pipeline.sources.tile_cache import TileCache
 
@@ -22,6 +24,21 @@ MAX_SEGMENT_BYTES = 1 << 31
 SMALL_RATIO, SMALL_NBYTES = 96, 1024
 """A tile that was compressed by this much, or to this little, may be background like many others;
 its bytes are compared."""
+GATHERED_NBYTES = 32 << 20
+"""Of tiles that are fetched together, before any of them is decoded."""
+
+
+class Place(NamedTuple):
+    """One tile or strip."""
+
+    plane: int
+    """Which sample, where each has tiles of its own; else 0."""
+    number: int
+    """In the directory."""
+    row: int
+    """Of the grid of tiles."""
+    column: int
+    """Of the grid of tiles."""
 
 
 class Segments:
@@ -32,7 +49,7 @@ class Segments:
             depth, or tiles too large to decode one at a time.
     """
 
-    def __init__(self, page: TiffPage, file: BinaryIO, dtype: np.dtype[Any], fill: float) -> None:
+    def __init__(self, page: TiffPage, file: ByteSource, dtype: np.dtype[Any], fill: float) -> None:
         self._file, self._dtype, self._fill = file, dtype, fill
         self.shape: Shape = (int(page.imagelength), int(page.imagewidth))
         self.samples = int(page.samplesperpixel)
@@ -49,8 +66,9 @@ class Segments:
         self._raw_rows = _has_raw_rows(page)
         self._stored = page.dtype.newbyteorder(page.parent.byteorder) if page.dtype else dtype
         self._small_nbytes = max(SMALL_NBYTES, self.tile_nbytes // SMALL_RATIO)
-        if self._decoder.fill is None:
-            # what tifffile makes of bytes may depend on the tile's place
+        if self._decoder.fill is None or file.gathers:
+            # what tifffile makes of bytes may depend on the tile's place; and where bytes are
+            # fetched, to have them for a comparison costs more than decoding them again
             self._small_nbytes = 0
         self._check()
 
@@ -82,18 +100,54 @@ class Segments:
 
     def read_into(self, out: np.ndarray, box: Box, cache: TileCache) -> None:
         """Fill ``(height, width, samples)`` with the pixels of a box inside the directory."""
+        if not self._file.gathers:
+            for place in self._touched(box):
+                self._paste(out, box, place, cache, self._file.read)
+            return
+        for places, ranges in self._gatherings(self._touched(box), box, cache):
+            read = self._file.gather(ranges)
+            for place in places:
+                self._paste(out, box, place, cache, read)
+
+    def _touched(self, box: Box) -> Iterator[Place]:
         (rows, columns), (tile_height, tile_width) = (self._rows, self._columns), self.tile
         for plane in range(self.samples if self._separate else 1):
-            target = out[:, :, plane : plane + 1] if self._separate else out
             for row in range(box.y0 // tile_height, -(-box.y1 // tile_height)):
                 for column in range(box.x0 // tile_width, -(-box.x1 // tile_width)):
-                    index = (plane * rows + row) * columns + column
-                    self._paste(target, box, index, row, column, cache)
+                    yield Place(plane, (plane * rows + row) * columns + column, row, column)
 
-    def _paste(
-        self, out: np.ndarray, box: Box, index: int, row: int, column: int, cache: TileCache
-    ) -> None:
+    def _gatherings(
+        self, places: Iterable[Place], box: Box, cache: TileCache
+    ) -> Iterator[tuple[list[Place], list[Range]]]:
+        """Places in order, each time as many as may be fetched together, and what to fetch."""
+        some: list[Place] = []
+        ranges: list[Range] = []
+        nbytes = 0
+        for place in places:
+            needed = self._range_of(place, box)
+            if needed[1] and not cache.holds((id(self), place.number)):
+                if ranges and nbytes + needed[1] > GATHERED_NBYTES:
+                    yield some, ranges
+                    some, ranges, nbytes = [], [], 0
+                ranges.append(needed)
+                nbytes += needed[1]
+            some.append(place)
+        yield some, ranges
+
+    def _range_of(self, place: Place, box: Box) -> Range:
+        """What a box needs of a tile, in the file; no bytes where the file leaves it out."""
+        offset, nbytes = self._offsets.item(place.number), self._nbytes.item(place.number)
+        if not nbytes or not self._raw_rows:
+            return offset, nbytes
+        top = place.row * self.tile[0]
+        y0, y1 = max(top, box.y0), min(top + self.tile[0], box.y1)
+        return offset + (y0 - top) * self._row_nbytes, (y1 - y0) * self._row_nbytes
+
+    def _paste(self, out: np.ndarray, box: Box, place: Place, cache: TileCache, read: Read) -> None:
         # plain numbers: boxes would cost as much as the rest of this
+        plane, index, row, column = place
+        if self._separate:
+            out = out[:, :, plane : plane + 1]
         top, left = row * self.tile[0], column * self.tile[1]
         y0, y1 = max(top, box.y0), min(top + self.tile[0], box.y1)
         x0, x1 = max(left, box.x0), min(left + self.tile[1], box.x1)
@@ -101,25 +155,30 @@ class Segments:
         if not self._nbytes.item(index):
             out[where] = self._fill
         elif self._raw_rows:
-            out[where] = self._rows_of(index, y0 - top, y1 - y0, out.shape[2])[:, x0:x1]
+            data = _whole(read, *self._range_of(place, box))
+            rows = np.frombuffer(data, self._stored).reshape(y1 - y0, self.shape[1], out.shape[2])
+            out[where] = rows[:, x0:x1]
         else:
-            tile = self._tile_of(index, row, cache)
+            tile = self._tile_of(index, row, cache, read)
             out[where] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
 
-    def _rows_of(self, index: int, first: int, count: int, samples: int) -> np.ndarray:
-        """Rows of an uncompressed strip, which may be as large as the image."""
-        width = self.shape[1]
-        row_nbytes = width * samples * self._stored.itemsize
-        data = self._bytes(self._offsets.item(index) + first * row_nbytes, count * row_nbytes)
-        return np.frombuffer(data, self._stored).reshape(count, width, samples)
+    @property
+    def _row_nbytes(self) -> int:
+        """Of a row of an uncompressed strip, which may be as large as the image."""
+        samples = 1 if self._separate else self.samples
+        return self.shape[1] * samples * self._stored.itemsize
 
-    def _tile_of(self, index: int, row: int, cache: TileCache) -> np.ndarray:
+    def _tile_of(self, index: int, row: int, cache: TileCache, read: Read) -> np.ndarray:
         """A decoded tile: kept from an earlier read, equal to an earlier one, or decoded now."""
         height = self._stored_height(row)
-        nbytes = self._nbytes.item(index)
+        offset, nbytes = self._offsets.item(index), self._nbytes.item(index)
+
+        def decode() -> np.ndarray:
+            return self._decoder.decode(_whole(read, offset, nbytes), index, height)
+
         if nbytes > self._small_nbytes:
-            return cache.get((id(self), index), lambda: self._decode(index, height))
-        data = self._bytes(self._offsets.item(index), nbytes)
+            return cache.get((id(self), index), decode)
+        data = _whole(read, offset, nbytes)
         key = (id(self), height, data)
         return cache.get(key, lambda: compact(self._decoder.decode(data, index, height)))
 
@@ -128,15 +187,12 @@ class Segments:
         whole = self.tile[0]
         return whole if self._tiled else min(whole, self.shape[0] - row * whole)
 
-    def _decode(self, index: int, height: int) -> np.ndarray:
-        data = self._bytes(self._offsets.item(index), self._nbytes.item(index))
-        return self._decoder.decode(data, index, height)
 
-    def _bytes(self, offset: int, nbytes: int) -> bytes:
-        data = os.pread(self._file.fileno(), nbytes, offset)
-        if len(data) != nbytes:
-            raise EOFError(f"{nbytes} bytes at {offset} expected, found {len(data)}")
-        return data
+def _whole(read: Read, offset: int, nbytes: int) -> bytes:
+    data = read(offset, nbytes)
+    if len(data) != nbytes:
+        raise EOFError(f"{nbytes} bytes at {offset} expected, found {len(data)}")
+    return data
 
 
 def compact(pixels: np.ndarray) -> np.ndarray:

@@ -73,6 +73,11 @@ class TileCache:
                 if pending.tile is not None:
                     return pending.tile
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether the tile of this key is here or being made."""
+        with self._lock:
+            return key in self._tiles or key in self._pending
+
     def clear(self) -> None:
         """Forget every tile."""
         with self._lock:

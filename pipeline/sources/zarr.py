@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
+from zarr.storage import ObjectStore
 
 from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box
+from saccade.pipeline.remote import list_below
+from saccade.pipeline.remote_stores import is_remote, is_web, persistently, store_at
 from saccade.pipeline.sources.base import Identity, Level, PixelSize
+from saccade.pipeline.sources.identities import objects_identity
 from saccade.pipeline.sources.ome import json_pixel_size, one_plane
 from saccade.pipeline.sources.reader import (
     Reader,
@@ -25,13 +30,15 @@ from saccade.pipeline.sources.reader import (
     opening,
 )
 
+T = TypeVar("T")
+
 DOCUMENTS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 Array = zarr.Array[Any]
 
 
 class ZarrSource(Reader):
-    """An image in a zarr store, on disk or (with fsspec installed) behind a URL.
+    """An image in a zarr store, on disk, in an object store, or behind a URL that fsspec knows.
 
     A bare array of three axes that names none is taken as ``(y, x, channel)``. Chunks that are
     not stored hold the array's fill value.
@@ -44,11 +51,14 @@ class ZarrSource(Reader):
     def __init__(self, uri: str) -> None:
         self.uri = uri
         with opening(uri, "zarr array or OME-Zarr image"):
-            node = zarr.open(store=uri, mode="r")
-            if isinstance(node, zarr.Array):
-                self._describe_array(node)
-            else:
-                self._describe_group(node)
+            self._asked(self._open)
+
+    def _open(self) -> None:
+        node = zarr.open(store=_store(self.uri), mode="r")
+        if isinstance(node, zarr.Array):
+            self._describe_array(node)
+        else:
+            self._describe_group(node)
 
     def _describe_array(self, array: Array) -> None:
         self.format = f"zarr v{array.metadata.zarr_format}"
@@ -89,17 +99,24 @@ class ZarrSource(Reader):
     def _decode(self, level: int, box: Box) -> np.ndarray:
         spans = {"y": slice(box.y0, box.y1), "x": slice(box.x0, box.x1), "c": slice(None)}
         index = tuple(spans.get(axis, 0) for axis in self._axes)
-        pixels = np.asarray(self._arrays[level][index])
+        pixels = self._asked(lambda: np.asarray(self._arrays[level][index]))
         kept = [axis for axis in self._axes if axis in "yxc"]
         order = [kept.index(axis) for axis in "yxc" if axis in kept]
         ordered = pixels.transpose(order).reshape(*box.shape, self.channels)
         return ordered.astype(self.dtype, order="C", copy=True)
 
+    def _asked(self, do: Callable[[], T]) -> T:
+        """What an object store says goes by this package's names, and never for damage."""
+        return persistently(self.uri, do) if is_remote(self.uri) else do()
+
     def identity(self) -> Identity:
         """Hash of the metadata documents, and sizes and modification times of all files.
 
-        Behind a URL only the metadata of the arrays is hashed.
+        In an object store, names, sizes and ETags of all objects; behind a URL that gives no list
+        of them, only the metadata of the arrays.
         """
+        if is_remote(self.uri) and not is_web(self.uri):
+            return objects_identity(self.uri, list_below(self.uri))
         root = Path(self.uri)
         if not root.is_dir():
             texts = [json.dumps(array.metadata.to_dict(), default=str) for array in self._arrays]
@@ -114,6 +131,11 @@ class ZarrSource(Reader):
         newest = max(stat.st_mtime_ns for stat in stats)
         nbytes = sum(stat.st_size for stat in stats)
         return Identity(self.uri, nbytes, newest, _digest(documents + sizes))
+
+
+def _store(uri: str) -> str | Store:
+    """What zarr takes to open an image with; an object store only reads."""
+    return ObjectStore(store_at(uri), read_only=True) if is_remote(uri) else uri
 
 
 def is_zarr(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.jobs import folders
+from saccade.jobs import workforce
 from saccade.jobs.cli import main
 
 Saccade = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -321,7 +321,7 @@ def test_what_was_set_aside_is_tried_again_with_retry(
 ) -> None:
     (tmp_path / "broken.tif").write_bytes(b"II*\0 and nothing more")
     command = ("run", inputs / "recipe.yaml", tmp_path / "broken.tif", "-o", tmp_path / "run")
-    assert "--retry" in refused(call, 3, *command, *LOCAL)
+    assert "saccade retry" in refused(call, 3, *command, *LOCAL)
     make_image(tmp_path / "broken.tif", 310, 410, seed=3)
     refused(call, 3, *command, *LOCAL)
     code, said = call(*command, *LOCAL, "--retry")
@@ -332,7 +332,7 @@ def test_a_gpu_that_is_not_there_is_refused(
     inputs: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("run", inputs / "recipe.yaml", inputs / "two.tif", "-o", tmp_path / "run", *LOCAL)
-    monkeypatch.setattr(folders, "gpu_count", lambda: 0)
+    monkeypatch.setattr(workforce, "gpu_count", lambda: 0)
     assert "no GPU" in refused(call, 2, *command, "--device", "cuda")
     assert "warp" in refused(call, 2, *command, "--device", "warp")
 

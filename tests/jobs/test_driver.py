@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 
 from saccade.jobs import driver
+from saccade.jobs.catalogue import Catalogue
 from saccade.jobs.driver import RunLoop, RunSummary
 from saccade.jobs.folders import OpenRun
 from saccade.jobs.journal import Journal, read_records, replay
+from saccade.jobs.limits import QuarantineLimit
 from saccade.jobs.options import RunOptions
+from saccade.jobs.quarantine import failed_images
 from saccade.jobs.stages import StageWork
 from saccade.jobs.stopping import StopSignal
 from saccade.jobs.tally import Tally
-from saccade.pipeline.errors import Interrupted, ManifestError, StorageFull, WorkerLost
+from saccade.pipeline.errors import Interrupted, ManifestError, RunError, StorageFull, WorkerLost
 from saccade.pipeline.plan import Unit
 from saccade.pipeline.recipe import Recipe
 from saccade.workers import events
@@ -87,12 +90,12 @@ def opened(root: Path, workers: ScriptedWorkers, names: str = "a") -> Iterator[O
     folder = RunFolder(root)
     with Journal.open(folder.journal) as journal:
         known = replay(folder.journal)
-        tally = Tally.of(names)
+        asked = Catalogue.spooled(ImageEntry(name, f"/{name}") for name in names)
+        tally = Tally.of(asked.names)
         for record in read_records(folder.journal):
             tally.add(record)
-        over = known.complete | known.quarantined.keys()
-        left = tuple(ImageEntry(name, f"/{name}") for name in names if name not in over)
-        yield OpenRun(folder, RECIPE, journal, known, tally, left, workers)
+        left = asked.part(tally.unfinished())
+        yield OpenRun(folder, RECIPE, journal, known, tally, asked, left, workers)
 
 
 def drive(
@@ -242,6 +245,27 @@ def test_a_worker_that_dies_is_replaced_and_its_unit_done_by_another(tmp_path: P
 
     assert drive(tmp_path, ScriptedWorkers(mortal)).complete == ("a",)
     assert deaths == ["w"]
+
+
+def test_an_image_set_aside_keeps_what_was_tried_where_and_how_often(tmp_path: Path) -> None:
+    RunFolder(tmp_path).images.write_text("")
+    drive(tmp_path, ScriptedWorkers(failing("a11")), max_failures=2)
+    (image,) = failed_images(tmp_path)
+    assert (image.failures, image.times, image.reason) == (2, 1, "it broke")
+    assert [(one.unit, one.attempt, one.worker) for one in image.tried] == [
+        ("a11", 1, "w"),
+        ("a11", 2, "w"),
+    ]
+
+
+def test_a_run_stops_once_more_images_are_set_aside_than_allowed(tmp_path: Path) -> None:
+    workers = ScriptedWorkers(failing("b00", "c00", "d00", "e00", hopeless=True))
+    with pytest.raises(
+        RunError, match=r"2 of the \d images that ended .* it broke.* saccade retry"
+    ):
+        drive(tmp_path, workers, "abcdef", max_quarantined=QuarantineLimit(1), images_open=1)
+    assert "d00" not in workers.given
+    assert drive(tmp_path, ScriptedWorkers(), "abcdef").complete == ("a", "d", "e", "f")
 
 
 # ---------------------------------------------------------------------------- silence, and stopping

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from saccade.jobs import folders
+from saccade.jobs import workforce
 from saccade.jobs.driver import RunSummary, run
 from saccade.jobs.evidence import crash_log, crash_logged
 from saccade.jobs.folders import open_run
@@ -142,7 +142,7 @@ def test_a_restart_that_was_cut_short_is_done_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("saccade.jobs.resuming.shutil.rmtree", killed)
+        patch.setattr("saccade.pipeline.store.shutil.rmtree", killed)
         with pytest.raises(Killed):
             go(folder, images, force=True)
     assert (folder / "results" / "a.ome.zarr").exists()
@@ -202,13 +202,13 @@ def test_after_a_crash_one_engine_runs_so_that_the_next_one_tells_its_unit(
     tmp_path: Path, images: list[ImageEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: list[int] = []
-    made = folders.LocalWorkers
+    made = workforce.LocalWorkers
 
-    def counted(spec: Any, count: int) -> folders.LocalWorkers:
+    def counted(spec: Any, count: int) -> workforce.LocalWorkers:
         counts.append(count)
         return made(spec, count)
 
-    monkeypatch.setattr(folders, "LocalWorkers", counted)
+    monkeypatch.setattr(workforce, "LocalWorkers", counted)
     folder = tmp_path / "run"
     many = RunOptions("local:3", device="cpu")
     for _ in range(2):

@@ -24,7 +24,7 @@ def identity(folder: Path, threads: int = 1, device: str = "cpu", **changes: Any
 def test_an_identity_survives_its_file(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert read_identity(folder) is None
-    write_identity(folder, identity(tmp_path))
+    write_identity(folder, identity(tmp_path), tmp_path)
     then = read_identity(folder)
     assert then is not None
     assert then.differences(identity(tmp_path)) == ()

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from saccade.jobs.manifest import (
     NAME_PATTERN,
-    check_names,
-    check_overrides,
+    ListOptions,
     entry_from_json,
     entry_to_json,
     find_images,
+    list_images,
     name_of,
-    with_pixel_size,
 )
 from saccade.pipeline.errors import ManifestError
 from saccade.pipeline.recipe import Recipe
@@ -76,7 +75,7 @@ def test_a_name_that_could_escape_is_refused_from_manifests_and_from_python(
     name: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ManifestError, match="name"):
-        check_names([ImageEntry(name, "x.tif")])
+        list_images([ImageEntry(name, "x.tif")])
     touch(tmp_path, "x.tif")
     if name:
         row = json.dumps({"image": "x.tif", "name": name})
@@ -206,7 +205,7 @@ def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
 )
 def test_overrides_that_do_not_fit_the_recipe_are_refused(overrides: dict[str, object]) -> None:
     with pytest.raises(ManifestError, match="x"):
-        check_overrides([ImageEntry("x", "x.tif", overrides=overrides)], RECIPE)
+        list_images([ImageEntry("x", "x.tif", overrides=overrides)], recipe=RECIPE)
 
 
 # -------------------------------------------------------------------------------------- pixel sizes
@@ -214,14 +213,14 @@ def test_overrides_that_do_not_fit_the_recipe_are_refused(overrides: dict[str, o
 
 def test_a_manifests_own_pixel_size_wins_over_that_of_the_command() -> None:
     own, none = ImageEntry("a", "a.tif", mpp=0.25), ImageEntry("b", "b.tif")
-    sized = with_pixel_size([own, none], mpp=0.5, gsd=None)
+    sized = list_images([own, none], options=ListOptions(mpp=0.5))
     assert [entry.mpp for entry in sized] == [0.25, 0.5]
 
 
 @pytest.mark.parametrize(("mpp", "gsd"), [(0.5, 0.5), (-1, None), (0, None), (None, float("inf"))])
 def test_a_pixel_size_that_is_none_is_refused(mpp: float | None, gsd: float | None) -> None:
     with pytest.raises(ManifestError):
-        with_pixel_size([ImageEntry("a", "a.tif")], mpp=mpp, gsd=gsd)
+        list_images([ImageEntry("a", "a.tif")], options=ListOptions(mpp=mpp, gsd=gsd))
 
 
 def test_entries_survive_a_round_trip() -> None:

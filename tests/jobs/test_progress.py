@@ -37,6 +37,10 @@ def test_the_headline_says_images_speed_share_and_time_left() -> None:
     )
 
 
+def test_a_driver_that_did_nothing_claims_no_speed() -> None:
+    assert headline(Tally.of(["a"]), Pace(2.0, 0, 0.0)) == "0/1 images | 0 tiles"
+
+
 def test_an_image_says_its_stage_and_units() -> None:
     assert image_line(ImageTally("a")) == ("a", "prepare", "waiting")
     image = ImageTally("a", "running", stage="f", units={"f": [3, 7]})

@@ -8,7 +8,9 @@ import pytest
 
 from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
-from saccade.jobs.stages import PREPARE, last_stage, stage_work
+from saccade.jobs.stages import PREPARE, interleaved, last_stage, stage_work
+from saccade.pipeline.geometry import Box
+from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.recipe import Recipe
 from saccade.workers.folder import RunFolder
 
@@ -64,3 +66,11 @@ def test_refs_keep_the_order_of_the_plan(folder: RunFolder) -> None:
     refs = stage_work(folder, "x", 3).refs()
     assert [ref.order for ref in refs] == list(range(9))
     assert {ref.image for ref in refs} == {"x"}
+
+
+def test_units_with_nothing_to_compute_stand_evenly_between_those_that_have() -> None:
+    batches = ((Window(Box(0, 0, 2, 2), Box(0, 0, 2, 2)),),)
+    units = [Unit(f"{n}", "a", "sweep", 0, batches=batches * (n < 3)) for n in range(9)]
+    assert "".join(unit.id for unit in interleaved(units)) == "304516728"
+    assert interleaved(units[:3]) == units[:3]
+    assert interleaved(units[3:]) == units[3:]

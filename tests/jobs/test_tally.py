@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from saccade.jobs.tally import Tally
 
 
@@ -72,3 +75,72 @@ def test_records_of_other_images_and_of_other_kinds_change_nothing() -> None:
 
 def test_only_the_first_errors_are_kept() -> None:
     assert len(told(*[sweep("g", 0, failed=3)] * 11).images["a"].errors) == 20
+
+
+# ------------------------------------------------------------------------------- large archives
+
+NAMES = "abcde"
+
+
+def about(kind: str, image: str, count: int) -> dict[str, Any]:
+    made = {
+        "plan": plan("f", 7, selected=count, of=13),
+        "sweep": sweep("f", count),
+        "unreadable": sweep("f", count, failed=1),
+        "memory": plan("g", 2, selected=3) | {"memory": {"g": {"projected_nbytes": count}}},
+    }
+    return made.get(kind, {"kind": kind, "reason": "why"}) | {"image": image}
+
+
+RECORDS = st.lists(
+    st.builds(
+        about,
+        st.sampled_from(
+            ["plan", "sweep", "unreadable", "memory", "image", "image", "quarantine", "restart"]
+        ),
+        st.sampled_from([*NAMES, "elsewhere"]),
+        st.integers(1, 11),
+    )
+)
+
+
+@given(RECORDS, st.integers(0, 5))
+def test_images_that_are_only_counted_count_as_those_that_are_told(
+    records: list[dict[str, Any]], few: int
+) -> None:
+    told, counted = Tally.of(NAMES), Tally.of(NAMES, told=few)
+    ended = set[str]()
+    for record in records:
+        # a complete image gets no more records until it begins anew
+        if record["kind"] == "restart" or record["image"] not in ended:
+            told.add(record)
+            counted.add(record)
+        (ended.add if record["kind"] == "image" else ended.discard)(record["image"])
+        if record["kind"] in ("receipt", "quarantine") and told_complete(told, record["image"]):
+            ended.add(record["image"])
+    states = ("waiting", "running", "complete", "quarantined")
+    assert [counted.count(state) for state in states] == [told.count(state) for state in states]
+    assert [counted.state(name) for name in NAMES] == [told.state(name) for name in NAMES]
+    assert counted.unfinished().tolist() == told.unfinished().tolist()
+    assert (counted.tiles_done, counted.pixels) == (told.tiles_done, told.pixels)
+    assert counted.share_refined == told.share_refined
+    assert abs(counted.work_done - told.work_done) < 1e-9
+    for name, image in told.images.items():
+        if image.state in ("running", "quarantined") or image.tiles_failed:
+            assert counted.images[name] == image
+
+
+def told_complete(tally: Tally, name: str) -> bool:
+    return name in tally.images and tally.images[name].state == "complete"
+
+
+def test_of_a_large_archive_only_what_needs_care_is_told_one_by_one() -> None:
+    tally = Tally.of((f"i{number}" for number in range(10_000)), told=3)
+    for number in range(9000):
+        tally.add(about("sweep", f"i{number}", 2))
+        tally.add(about("image", f"i{number}", 2))
+    tally.add(about("sweep", "i9000", 2))
+    tally.add(about("quarantine", "i9001", 2))
+    assert list(tally.images) == ["i0", "i1", "i2", "i9000", "i9001"]
+    assert (tally.count("complete"), tally.count("waiting")) == (9000, 998)
+    assert tally.tiles_done == 2 * 9001

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -143,9 +144,13 @@ def test_progress_says_how_long_it_takes_yet() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray Train's own
-def test_two_processes_on_ray_train_the_same_twice(images: Path, tmp_path: Path) -> None:
+def test_two_processes_on_ray_train_the_same_twice(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reason = "Ray Train needs the extra 'train'"
     pytest.importorskip("ray.train", reason=reason, exc_type=ImportError)
+    # the model's file imports from here, in processes that pytest does not start
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)
     found = []
     for name in ("a", "b"):
         output = {"folder": str(tmp_path / name)}

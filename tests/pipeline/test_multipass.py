@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from saccade.pipeline.geometry import round_up
 from saccade.pipeline.models.adopting import adopt
 from saccade.pipeline.models.base import Views
 from saccade.pipeline.models.multipass import MultiPassNet
-from saccade.pipeline.models.multipass_parts import edges, from_cells, to_cells
+from saccade.pipeline.models.multipass_parts import edges, from_cells, to_cells, with_edges
 from saccade.pipeline.models.points import uncertain_points
 
 CELL_PX = 32
@@ -128,6 +129,14 @@ def test_edges_are_where_scores_change() -> None:
     scores = torch.zeros(1, 1, 5, 8)
     scores[..., 4:] = 0.5
     assert edges(scores)[0, 0, 2].tolist() == [0, 0, 0, 0.5, 0.5, 0, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(64, 40), (200, 24), (2, 2)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_edges_found_in_strips_are_those_of_the_whole(shape: tuple[int, int], stride: int) -> None:
+    scores = torch.rand(2, 3, *shape)
+    whole = functional.avg_pool2d(torch.cat([scores, edges(scores)], 1), stride)
+    assert torch.equal(with_edges(scores, stride), whole)
 
 
 def test_one_weight_file_serves_every_depth() -> None:

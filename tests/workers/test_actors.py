@@ -104,8 +104,9 @@ def test_workers_begin_as_the_cluster_grows_and_stay_where_it_shrinks(ray: FakeR
 def test_one_that_dies_is_replaced_by_one_that_waits_for_room(ray: FakeRay) -> None:
     empty = FakeEmpty(1)
     workers = workers_on(empty)
-    ray.answers[empty.made[0].begin] = 1
-    assert workers.poll(0) == [WorkerJoined(f"actor-{actor.os.getpid()}-0", actor.SLOTS)]
+    ray.answers[empty.made[0].begin] = "there"
+    name = f"actor-{actor.os.getpid()}-0"
+    assert workers.poll(0) == [WorkerJoined(name, actor.SLOTS, host="there")]
     empty.carries = 0
     ray.answers[empty.made[0].live] = RayActorError()
     (lost,) = workers.poll(0)

@@ -399,6 +399,7 @@ def test_stage_numbers_of_an_image_rise_until_the_image_is_done() -> None:
     [
         lambda: UnitRef("", "a", "sweep"),
         lambda: UnitRef("u", "a", "sweep", nbytes=-1),
+        lambda: UnitRef("u", "a", "sweep", work=0),
         lambda: WorkerJoined("w", slots=0),
         lambda: WorkerJoined("w", nbytes=-1),
         lambda: Dispatcher(max_failures=0),

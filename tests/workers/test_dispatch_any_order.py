@@ -33,6 +33,7 @@ from saccade.workers.events import (
     RecordFailure,
     StageComplete,
     StageReady,
+    Tick,
     UnitDone,
     UnitFailed,
     UnitRef,
@@ -41,12 +42,22 @@ from saccade.workers.events import (
     WorkerLeft,
     WorkerLost,
 )
+from saccade.workers.straggling import LEAST_SECONDS, Paces
 
 Attempt = tuple[str, str, int]
 """Worker, unit, number of the attempt."""
 PICK = st.integers(0, 10**6)
 STAGES = 3
 NEVER = 10**6
+FAMILIES = ("sweep 1", "sweep 1", "")
+
+
+class Eager(Paces):
+    """Expects so little time of a unit that many get a backup."""
+
+    def expected_seconds(self, ref: UnitRef) -> float | None:
+        """The least that is worth one."""
+        return LEAST_SECONDS if ref.family else None
 
 
 class World(RuleBasedStateMachine):
@@ -58,12 +69,15 @@ class World(RuleBasedStateMachine):
     def start(self, max_failures: int) -> None:
         self.max_failures = max_failures
         self.dispatcher = Dispatcher(max_failures)
+        self.dispatcher._paces = Eager()
         self.units: dict[str, UnitRef] = {}
         self.open_stage: dict[str, StageReady] = {}
         self.limits: dict[str, WorkerJoined] = {}
         self.held: dict[str, dict[str, Attempt]] = {}
         self.alone: set[Attempt] = set()
-        self.counting: dict[str, Attempt] = {}
+        self.counting: dict[str, set[Attempt]] = {}
+        self.backed_up: set[str] = set()
+        self.now_seconds = 0.0
         self.zombies: list[Attempt] = []
         self.answered: list[Attempt] = []
         self.to_commit: list[str] = []
@@ -114,7 +128,7 @@ class World(RuleBasedStateMachine):
     @rule(pick=PICK, retryable=st.sampled_from([True, True, False]))
     def fail_one(self, pick: int, retryable: bool) -> None:
         chosen = self.in_flight[pick % len(self.in_flight)]
-        counts = self.counting.get(chosen[1]) == chosen
+        counts = chosen in self.counting.get(chosen[1], ())
         self.release(chosen)
         told = self.tell(UnitFailed(*chosen, "raised", retryable))
         assert any(isinstance(i, RecordFailure) for i in told) == counts
@@ -125,9 +139,8 @@ class World(RuleBasedStateMachine):
     @rule(pick=PICK)
     def time_out(self, pick: int) -> None:
         chosen = self.in_flight[pick % len(self.in_flight)]
-        counts = self.counting.get(chosen[1]) == chosen
-        if counts:
-            del self.counting[chosen[1]]
+        counts = chosen in self.counting.get(chosen[1], ())
+        self.count_out(chosen)
         told = self.tell(UnitTimedOut(*chosen))
         assert (told[:1] == [Cancel(*chosen)]) == counts
 
@@ -137,7 +150,8 @@ class World(RuleBasedStateMachine):
         worker = sorted(self.held)[pick % len(self.held)]
         held = self.held.pop(worker)
         self.zombies += held.values()
-        self.counting = {u: a for u, a in self.counting.items() if a[0] != worker}
+        for attempt in held.values():
+            self.count_out(attempt)
         told = self.tell(WorkerLeft(worker) if on_purpose else WorkerLost(worker, "signal 9"))
         charged = [i for i in told if isinstance(i, RecordFailure)]
         assert len(charged) <= (len(held) == 1 and not on_purpose)
@@ -149,6 +163,12 @@ class World(RuleBasedStateMachine):
         unit = self.to_commit.pop(pick % len(self.to_commit))
         self.committed.add(unit)
         self.tell(Committed(unit))
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 3.0, 50.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now_seconds += seconds
+        told = self.tell(Tick(self.now_seconds))
+        assert all(isinstance(i, Assign) and i.backup for i in told)
 
     @precondition(lambda self: len(self.answered) > 5)
     @rule()
@@ -217,7 +237,7 @@ class World(RuleBasedStateMachine):
 
     def announce(self, image: str, number: int, sizes: list[int], resumed: int) -> None:
         refs = tuple(
-            UnitRef(f"{image}/{number}/{n}", image, "sweep", nbytes, order=n % 3)
+            UnitRef(f"{image}/{number}/{n}", image, "sweep", nbytes, n % 3, FAMILIES[n % 3])
             for n, nbytes in enumerate(sizes)
         )
         already = frozenset(ref.id for n, ref in enumerate(refs) if resumed >> n & 1)
@@ -243,8 +263,25 @@ class World(RuleBasedStateMachine):
             self.zombies.remove(chosen)
         else:
             del self.held[worker][unit]
-        if self.counting.get(unit) == chosen:
-            del self.counting[unit]
+        self.count_out(chosen)
+
+    def count_out(self, chosen: Attempt) -> None:
+        """One attempt less that counts."""
+        held = self.counting.get(chosen[1], set())
+        held.discard(chosen)
+        if not held:
+            self.counting.pop(chosen[1], None)
+
+    def check_backup(self, told: Assign) -> None:
+        """A unit gets one, where nobody has anything better to do."""
+        unit = self.units[told.unit]
+        assert unit.family, "two attempts of what must run once at a time"
+        assert not self.held[told.worker], "a backup on a worker that is busy"
+        assert not sum(p.waiting for p in self.dispatcher.progress().values()), "others wait"
+        assert told.unit not in self.backed_up, "a second backup"
+        assert len(self.counting[told.unit]) == 1
+        assert not self.alone & self.counting[told.unit], "a backup of a suspect"
+        self.backed_up.add(told.unit)
 
     def tell(self, event: Event) -> list[Instruction]:
         told = self.dispatcher.handle(event)
@@ -259,10 +296,14 @@ class World(RuleBasedStateMachine):
         assert unit.image not in self.quarantined
         assert unit.id not in self.committed
         assert unit.id not in self.to_commit
-        assert unit.id not in self.counting, "running twice, and neither copy was given up"
+        if told.backup:
+            self.check_backup(told)
+        else:
+            assert unit.id not in self.counting, "running twice, and neither copy was given up"
         assert not self.alone & {*held.values()}, "something beside a suspect"
         assert not (told.alone and held), "a suspect beside something"
-        held[unit.id] = self.counting[unit.id] = chosen
+        held[unit.id] = chosen
+        self.counting.setdefault(unit.id, set()).add(chosen)
         self.alone |= {chosen} if told.alone else set()
         assert len(held) <= limits.slots
         nbytes = sum(self.units[u].nbytes for u in held)
@@ -276,12 +317,13 @@ class World(RuleBasedStateMachine):
 
     def on_RecordFailure(self, told: RecordFailure) -> None:  # noqa: N802
         assert told.image == self.units[told.unit].image
-        self.counting.pop(told.unit, None)
+        for attempt in [a for a in self.counting.get(told.unit, ()) if a[2] == told.attempt]:
+            self.count_out(attempt)
         self.failures[told.unit] += 1
 
     def on_Cancel(self, told: Cancel) -> None:  # noqa: N802
         assert self.held[told.worker][told.unit] == (told.worker, told.unit, told.attempt)
-        self.counting.pop(told.unit, None)
+        self.count_out((told.worker, told.unit, told.attempt))
 
     def on_StageComplete(self, told: StageComplete) -> None:  # noqa: N802
         stage = self.open_stage.pop(told.image)

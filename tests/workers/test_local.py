@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import gethostname
 
 import pytest
 from fakes import FakeSource, Lab, noise, one_pass
@@ -42,7 +43,8 @@ def prepared(lab: Lab, workers: LocalWorkers, source: FakeSource) -> tuple[Image
 
 def test_workers_join_under_names_of_their_own_with_room_for_every_lane(lab: Lab) -> None:
     with started(lab, 2) as (_, events):
-        assert events == [WorkerJoined("local-0", SLOTS), WorkerJoined("local-1", SLOTS)]
+        names = ("local-0", "local-1")
+        assert events == [WorkerJoined(name, SLOTS, host=gethostname()) for name in names]
 
 
 def test_a_unit_s_receipt_comes_back_as_an_event_of_its_worker_and_attempt(lab: Lab) -> None:

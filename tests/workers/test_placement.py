@@ -35,7 +35,7 @@ def test_local_workers_of_a_run_on_any_gpu_get_one_each_in_turn(
     asked: list[str] = []
 
     class Standing:
-        def __init__(self, spec: WorkerSpec) -> None:
+        def __init__(self, spec: WorkerSpec, log: object) -> None:
             asked.append(spec.device)
 
     monkeypatch.setattr("saccade.workers.local.Engine", Standing)

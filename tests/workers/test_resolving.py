@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.jobs.journal import read_records
-from saccade.jobs.status import as_json, as_page, read_tally
+from saccade.jobs.status import as_json, read_status
+from saccade.jobs.status_page import as_page
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.layout import Capacity, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
@@ -173,8 +174,8 @@ def test_receipts_and_status_say_what_was_allowed_reserved_projected_and_measure
     summary = lab.run_all(
         one_pass("echo", tile=64, batch=3), {"one": noise(512, 512)}, device=device
     )
-    tally = read_tally(summary.folder)
-    said = tally.images["one"].memory["dense"]
+    status = read_status(summary.folder)
+    said = status.tally.images["one"].memory["dense"]
     window = layouts(lab)[0].window_tiles * 64
     assert said == {
         "allowed_nbytes": 64 * MIB,
@@ -183,12 +184,12 @@ def test_receipts_and_status_say_what_was_allowed_reserved_projected_and_measure
         "measured_nbytes": simulated_memory(device).most_nbytes,
     }
     assert said["measured_nbytes"] <= said["projected_nbytes"]
-    assert '"projected_nbytes"' in as_json(tally)
+    assert '"projected_nbytes"' in as_json(status)
     from rich.console import Console
 
     console = Console(width=200)
     with console.capture() as shown:
-        console.print(as_page(tally))
+        console.print(as_page(status))
     for word in ("allowed", "reserved", "projected", "measured", "64.0 MiB"):
         assert word in shown.get()
 

@@ -6,6 +6,7 @@ Pixels are read through the same planes as in a run, truth is max-pooled on the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,22 +88,23 @@ class TrainingImage(Closing):
             PlanError: crops do not nest.
         """
         self.sights = tuple(sights)
-        self.source = open_source(entry.uri)
-        self.truth = open_truth(truth, entry.name)
-        shape = self.source.levels[0].shape
-        self.truth.check_over(shape, entry.name)
-        self._teacher = TaughtImage(teacher, entry.name, shape) if teacher else None
-        self.asked = planes_of(self.source, entry, sights)
-        self.planes = self.asked if scale == 1 else scaled(self.source, self.asked, scale)
-        extents = tuple(s.crop_px * p.downsample for s, p in zip(sights, self.planes, strict=True))
-        check_nested(shape, extents, tuple(sight.name for sight in sights))
+        with ExitStack() as opened:
+            self.source = opened.enter_context(closing(open_source(entry.uri)))
+            self.truth = opened.enter_context(closing(open_truth(truth, entry.name)))
+            shape = self.source.levels[0].shape
+            self.truth.check_over(shape, entry.name)
+            self._teacher = TaughtImage(teacher, entry.name, shape) if teacher else None
+            self.asked = planes_of(self.source, entry, sights)
+            self.planes = self.asked if scale == 1 else scaled(self.source, self.asked, scale)
+            names = tuple(sight.name for sight in sights)
+            check_nested(shape, tuple(_extents(sights, self.planes)), names)
+            self._opened = opened.pop_all()
         self._whole: dict[int, np.ndarray] = {}
         self._whole_truth: dict[int, np.ndarray] = {}
 
     def close(self) -> None:
         """Release the image and its truth."""
-        self.source.close()
-        self.truth.close()
+        self._opened.close()
 
     def keep_whole(self, crops: int) -> None:
         """Read planes once and whole, where so many crops would read more than that."""
@@ -197,6 +199,12 @@ def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
         absent = np.logical_or(absent, np.isnan(pixels))
     valid: np.ndarray = np.logical_not(absent.all(axis=-1))
     return None if valid.all() else valid
+
+
+def _extents(sights: Sequence[PassSight], planes: Sequence[PlaneSpec]) -> Iterator[float]:
+    """Sides of crops in pixels of level 0."""
+    for sight, plane in zip(sights, planes, strict=True):
+        yield sight.crop_px * plane.downsample
 
 
 def _counting(valid: np.ndarray | None, scored: Box, place: CropPlace) -> np.ndarray:

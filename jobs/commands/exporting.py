@@ -1,0 +1,59 @@
+"""The verb ``export``. Parses and prints; decides nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from saccade.jobs.commands.words import RunPath, screen
+
+app = typer.Typer()
+
+
+@app.command("export")
+def export_command(
+    folder: RunPath,
+    to: Annotated[str, typer.Option(help="geojson, ome-tiff, ome-zarr-0.4, csv, parquet or png.")],
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Their names; all of them if left out.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A folder; RUN/exports by default.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these, one by one or with commas; else all but the background."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="geojson, ome-tiff: the least score of a class's pixel.")
+    ] = None,
+    content: Annotated[
+        str | None, typer.Option(help="ome-tiff: labels (the default) or scores.")
+    ] = None,
+    objects: Annotated[
+        str | None, typer.Option(help="geojson: annotation (the default) or detection.")
+    ] = None,
+    least_px: Annotated[
+        int | None, typer.Option(help="geojson: leave smaller regions out.", min=1)
+    ] = None,
+    px: Annotated[
+        int | None, typer.Option(help="png: longer side of the image; 2048.", min=64, max=16384)
+    ] = None,
+) -> None:
+    """Write results as other programs read them, finished or not; replaces earlier exports."""
+    from saccade.jobs.exporting import ExportOptions, export
+
+    named = tuple(one.strip() for part in classes or () for one in part.split(","))
+    values: dict[str, Any] = {
+        "to": to,
+        "classes": named,
+        "threshold": threshold,
+        "content": content,
+        "object_type": objects,
+        "least_px": least_px,
+        "longest_px": px,
+    }
+    for path in export(folder, ExportOptions(**values), images or (), output):
+        screen.print(str(path), highlight=False, soft_wrap=True)

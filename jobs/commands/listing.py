@@ -1,0 +1,48 @@
+"""The verb that says which images there are: ``manifest``. Parses and prints; decides nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saccade.jobs.commands.words import (
+    EXIT_QUARANTINED,
+    Asset,
+    Formats,
+    Images,
+    complaints,
+    screen,
+)
+
+app = typer.Typer()
+
+
+@app.command("manifest")
+def manifest_command(
+    images: Images,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="A .csv, .jsonl or .parquet file; else the screen."),
+    ] = None,
+    formats: Formats = None,
+    asset: Asset = None,
+) -> None:
+    """List images with format, size, levels and pixel size, as a manifest; reads headers only."""
+    from saccade.jobs.manifest import ListOptions
+    from saccade.jobs.manifest_making import make_manifest
+    from saccade.jobs.manifest_writing import csv_lines, write_manifest, writer_for
+
+    if output is not None:
+        writer_for(output)
+    made = make_manifest(images, ListOptions(formats, asset))
+    if output is None:
+        sys.stdout.writelines(csv_lines(made.rows))
+    else:
+        write_manifest(made.rows, output)
+        screen.print(f"{len(made.rows)} images in {output}", highlight=False, soft_wrap=True)
+    if made.listing.problems:
+        complaints.print(made.listing.told(output), markup=False, highlight=False)
+        raise typer.Exit(EXIT_QUARANTINED)

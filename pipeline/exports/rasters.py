@@ -1,0 +1,71 @@
+"""Scores or labels of a result as planes that a pyramid is made of, read box by box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from saccade.pipeline.exports.labelling import Labelling
+from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.image_plan import LABEL_UNKNOWN
+from saccade.pipeline.resampling import halve_mean, halve_mode
+from saccade.pipeline.store_metadata import Colour
+
+Halve = Callable[[np.ndarray], np.ndarray]
+"""``(h, w)`` -> ``(ceil(h / 2), ceil(w / 2))``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Raster:
+    """Planes of one size and type."""
+
+    shape: Shape
+    """Height and width."""
+    dtype: np.dtype[np.generic]
+    """Of the values."""
+    channels: tuple[str, ...]
+    """A name per plane."""
+    colours: tuple[Colour, ...]
+    """Red, green, blue per plane."""
+    read: Callable[[int, Box], np.ndarray]
+    """``(h, w)`` of one plane."""
+    halve: Halve
+    """Makes the next level of a pyramid."""
+
+    def __post_init__(self) -> None:
+        if not len(self.channels) == len(self.colours) > 0:
+            raise ValueError(f"a name and a colour per plane, one at least; found {self.channels}")
+
+
+def scores_raster(labelling: Labelling) -> Raster:
+    """A plane per class: uint8 probabilities times 255, or float32; each level the mean."""
+    result = labelling.result
+    index = [result.classes.index(name) for name in labelling.classes]
+    stored = np.dtype(result.plan.scores)
+    dtype = stored if stored == np.uint8 else np.dtype(np.float32)
+
+    def read(channel: int, box: Box) -> np.ndarray:
+        found = result.region_channel(index[channel], box)
+        return np.asarray(found, dtype)
+
+    colours = tuple(labelling.colours.values())
+    return Raster(result.plan.shape, dtype, labelling.classes, colours, read, _mean)
+
+
+def labels_raster(labelling: Labelling) -> Raster:
+    """One plane of labels, 255 where no class counts; each level the commonest label."""
+    shape, grey = labelling.result.plan.shape, (255, 255, 255)
+    return Raster(
+        shape, np.dtype(np.uint8), ("labels",), (grey,), lambda _, box: labelling.labels(box), _mode
+    )
+
+
+def _mean(plane: np.ndarray) -> np.ndarray:
+    halved: np.ndarray = halve_mean(plane[None])[0]
+    return halved
+
+
+def _mode(plane: np.ndarray) -> np.ndarray:
+    return halve_mode(plane, LABEL_UNKNOWN)

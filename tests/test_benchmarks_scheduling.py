@@ -1,0 +1,65 @@
+"""The simulation of scheduling keeps its promises, small, and plays every image through once."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def scheduling(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scheduling as module
+
+    yield module
+    for name in ("scheduling", "scheduling_world", "common"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def case(scheduling: Any) -> Any:
+    return scheduling.Case(images=211, workers=8, slow=0.01)
+
+
+def test_affinity_opens_images_less_often_and_costs_no_time(scheduling: Any, case: Any) -> None:
+    kept = scheduling.outcome(case)
+    spread = scheduling.outcome(replace(case, affinity=False))
+    assert kept.opens < spread.opens / 2
+    assert kept.makespan < 1.02 * spread.makespan
+
+
+def test_backups_shorten_a_run_with_stragglers(scheduling: Any) -> None:
+    case = scheduling.Case(images=300, slow=0.01)
+    assert (
+        scheduling.outcome(case).makespan < scheduling.outcome(replace(case, backup=False)).makespan
+    )
+
+
+def test_the_same_case_gives_the_same_outcome(scheduling: Any, case: Any) -> None:
+    assert scheduling.outcome(case) == scheduling.outcome(case)
+
+
+def test_devices_are_idle_for_less_than_3_percent_of_a_long_run(scheduling: Any) -> None:
+    played = scheduling.outcome(scheduling.Case(images=499, workers=4))
+    assert played.idle < 0.03
+    assert played.tail < 0.02
+
+
+def test_a_gap_between_images_is_told_from_one_within(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import borders
+
+    def receipt(image: str, start: float, stop: float) -> dict[str, Any]:
+        seconds = {"device": stop - start}
+        return {"image": image, "spans": {"device": [start, stop]}, "seconds": seconds}
+
+    units = [receipt("a", 0, 2), receipt("a", 3, 5), receipt("b", 12, 20), receipt("b", 19, 23)]
+    waited = borders.waits("w", units)
+    assert (waited.seconds, waited.at_borders, waited.borders, waited.longest) == (23, 7, 1, 7)
+    assert waited.busy == 2 + 2 + 8 + 4

@@ -1,0 +1,38 @@
+"""Opening an image with its truth: all of it or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training import write_set
+
+from saccade.jobs.manifest import find_images
+from saccade.pipeline.errors import SaccadeError
+from saccade.pipeline.recipe import Resolution
+from saccade.pipeline.sources import open_source
+from saccade.pipeline.sources.base import Source
+from saccade.pipeline.truth import load_truth
+from saccade.workers.training import reading
+from saccade.workers.training.reading import PassSight, TrainingImage
+
+
+def test_an_image_whose_truth_is_missing_is_closed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write_set(tmp_path / "set")
+    entry = find_images([str(images / "i3.png")])[0]
+    truth = load_truth(images / "truth.yaml").model_copy(update={"path": "nowhere/{name}.png"})
+    closed: list[str] = []
+
+    def opened(uri: str) -> Source:
+        source = open_source(uri)
+        close = source.close
+        monkeypatch.setattr(source, "close", lambda: (closed.append(uri), close()), raising=False)
+        return source
+
+    monkeypatch.setattr(reading, "open_source", opened)
+    sight = PassSight("glance", Resolution(downsample=1), 32, 8, 2, ("spot",))
+    with pytest.raises(SaccadeError, match="nowhere"):
+        TrainingImage(entry, truth, [sight])
+    assert closed == [entry.uri]

@@ -278,8 +278,14 @@ def test_failures_of_actors_are_remembered_by_the_next_driver(
 
 
 def test_the_exit_codes_are_those_of_the_contract() -> None:
-    from saccade.jobs import cli, stopping
+    from saccade.jobs import stopping
+    from saccade.jobs.commands import words
 
-    assert (cli.EXIT_COMPLETE, cli.EXIT_ERROR, cli.EXIT_USAGE, cli.EXIT_QUARANTINED) == (0, 1, 2, 3)
-    assert cli.EXIT_INTERRUPTED == stopping.EXIT_INTERRUPTED == os.EX_TEMPFAIL == 75
+    assert (words.EXIT_COMPLETE, words.EXIT_ERROR, words.EXIT_USAGE, words.EXIT_QUARANTINED) == (
+        0,
+        1,
+        2,
+        3,
+    )
+    assert words.EXIT_INTERRUPTED == stopping.EXIT_INTERRUPTED == os.EX_TEMPFAIL == 75
     assert sys.platform != "win32"

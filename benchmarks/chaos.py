@@ -312,7 +312,7 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     words = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     words.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    words.add_argument("--times", type=int, default=4, help="flips and cuts of every good file")
+    words.add_argument("--times", type=int, default=5, help="flips and cuts of every good file")
     words.add_argument("--few", type=int, default=12, help="images of kills, storage and clocks")
     words.add_argument("--images", type=int, default=500, help="images of the soak")
     words.add_argument("--kills", type=int, default=6, help="of drivers, and of actors")

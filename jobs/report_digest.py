@@ -64,7 +64,8 @@ class Digest:
     @classmethod
     def of(cls, names: Iterable[str], records: Iterable[Record]) -> Digest:
         """Everything that records say of a run with these images."""
-        digest = cls(Tally.of(names))
+        known = list(names)
+        digest = cls(Tally.of(known, told=len(known)))
         for record in records:
             digest.fold(record)
         return digest

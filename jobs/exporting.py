@@ -10,7 +10,7 @@ import difflib
 import glob
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -111,10 +111,8 @@ def export(
     """
     alone = (run / "zarr.json").is_file()
     prepared = open_result(run).images
-    paths: dict[str, Where] = {
-        name: run if alone else RunFolder(run).result(name) for name in prepared
-    }
-    chosen = {name: paths[name] for name in _chosen(run, prepared, images)}
+    place: Callable[[str], Where] = (lambda _: run) if alone else RunFolder(run).result
+    chosen = {name: place(name) for name in _chosen(run, prepared, images)}
     if options.to == "parquet":
         tables.check_parquet()
     if folder is None:

@@ -92,7 +92,7 @@ def metrics_told(opened: OpenRun, options: RunOptions) -> Iterator[None]:
     if journal.folder != opened.folder.journal:
         run["run"] += f"/{journal.folder.name}"
     to_ray = _ray_metrics(run) if clustered else None
-    images = len(opened.tally.images)
+    images = opened.tally.total
     export = MetricsExport(journal.folder, journal.epoch, images, run, options.metrics_file, to_ray)
     if options.metrics_file is not None:
         export.tell()

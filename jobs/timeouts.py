@@ -7,10 +7,8 @@ rest has the time that the run's options give.
 
 from __future__ import annotations
 
-from collections import deque
-from statistics import median
-
 from saccade.pipeline.plan import Unit
+from saccade.workers.recent import Recent
 
 FACTOR = 20.0
 """A unit may take so many times what is expected: ground differs, and so do workers."""
@@ -43,20 +41,19 @@ class UnitTimes:
         self._otherwise = otherwise_seconds
         self._factor = factor
         self._least = min(least_seconds, otherwise_seconds)
-        self._paces: dict[Kind, deque[float]] = {}
+        self._paces: dict[Kind, Recent] = {}
 
     def learn(self, unit: Unit, seconds: float) -> None:
         """A unit was done within so many seconds of being given away."""
         if unit.kind == "sweep":
-            paces = self._paces.setdefault(kind_of(unit), deque(maxlen=REMEMBERED))
-            paces.append(seconds / size_px(unit))
+            paces = self._paces.setdefault(kind_of(unit), Recent(REMEMBERED, ENOUGH))
+            paces.add(seconds / size_px(unit))
 
     def expected_seconds(self, unit: Unit) -> float | None:
         """What a unit will take; None where too little is known."""
-        paces = self._paces.get(kind_of(unit), ())
-        if unit.kind != "sweep" or len(paces) < ENOUGH:
-            return None
-        return median(paces) * size_px(unit)
+        paces = self._paces.get(kind_of(unit)) if unit.kind == "sweep" else None
+        pace = paces.median if paces else None
+        return None if pace is None else pace * size_px(unit)
 
     def allowed_seconds(self, unit: Unit) -> float:
         """What a unit may take."""

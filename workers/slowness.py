@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Hashable
-from statistics import median
+
+from saccade.workers.recent import Recent
 
 TIMES = 3.0
 """The median, from which on a unit is slow."""
@@ -18,7 +18,7 @@ class Slowness:
     """The time per size of the last units of each kind."""
 
     def __init__(self) -> None:
-        self._seen: dict[Hashable, deque[float]] = {}
+        self._seen: dict[Hashable, Recent] = {}
 
     def times_median(self, kind: Hashable, seconds: float, size: float) -> float | None:
         """How many times the median a unit took; None where it was not slow. Remembers it.
@@ -28,8 +28,8 @@ class Slowness:
             seconds: that it took.
             size: that its time should grow with; positive.
         """
-        seen = self._seen.setdefault(kind, deque(maxlen=REMEMBERED))
+        seen = self._seen.setdefault(kind, Recent(REMEMBERED, LEAST_SEEN))
         pace = seconds / size
-        usual = median(seen) if len(seen) >= LEAST_SEEN else 0.0
-        seen.append(pace)
+        usual = seen.median
+        seen.add(pace)
         return pace / usual if usual and pace > TIMES * usual else None

@@ -6,11 +6,8 @@ answer before it, and what waits behind a unit that is late is late as well.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import deque
-from dataclasses import dataclass, field
-
 from saccade.workers.events import UnitRef
+from saccade.workers.recent import Recent
 
 REMEMBERED = 101
 """Times of a family that its median is taken of: the latest."""
@@ -18,29 +15,6 @@ FEWEST = 5
 """Times that make a median."""
 LEAST_SECONDS = 2.0
 """What takes less is not worth a second attempt."""
-
-
-@dataclass(slots=True)
-class Recent:
-    """The latest numbers, in order of time and of size."""
-
-    by_time: deque[float] = field(default_factory=deque)
-    """Oldest first."""
-    by_size: list[float] = field(default_factory=list)
-    """Smallest first."""
-
-    def add(self, number: float) -> None:
-        """Take one in, and let the oldest go where there are too many."""
-        self.by_time.append(number)
-        insort(self.by_size, number)
-        if len(self.by_time) > REMEMBERED:
-            del self.by_size[bisect_left(self.by_size, self.by_time.popleft())]
-
-    @property
-    def median(self) -> float | None:
-        """The (upper) median; None while there are too few."""
-        known = len(self.by_size)
-        return self.by_size[known // 2] if known >= FEWEST else None
 
 
 class Paces:
@@ -52,12 +26,13 @@ class Paces:
     def learn(self, ref: UnitRef, seconds: float) -> None:
         """Take in what a unit took; none at all says that it was answered along with others."""
         if ref.family and seconds > 0:
-            self._recent.setdefault(ref.family, Recent()).add(seconds / ref.work)
+            recent = self._recent.setdefault(ref.family, Recent(REMEMBERED, FEWEST))
+            recent.add(seconds / ref.work)
 
     def expected_seconds(self, ref: UnitRef) -> float | None:
         """What a unit usually takes; None where too little is known."""
         recent = self._recent.get(ref.family)
-        pace = recent.median if recent else None
+        pace = recent.median_high if recent else None
         return None if pace is None else pace * ref.work
 
 

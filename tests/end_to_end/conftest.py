@@ -35,6 +35,22 @@ output: {chunk: 64, shard: 256, keep: [glance, refine]}
 """
 
 
+ARCHIVE_RECIPE = """\
+version: 1
+passes:
+  - name: glance
+    resolution: {downsample: 4}
+    model: builtin:tissue
+    tile: 32
+  - name: refine
+    resolution: {downsample: 1}
+    model: builtin:hematoxylin
+    tile: 32
+    select: {by: top_fraction, fraction: 0.5}
+output: {chunk: 32, shard: 64}
+"""
+
+
 def draw_tissue(height: int, width: int, seed: int) -> np.ndarray:
     """``(height, width, 3)`` uint8: pink discs with dark nuclei on white glass."""
     random = np.random.default_rng(seed)
@@ -68,6 +84,21 @@ def make_image() -> Callable[..., Path]:
 
     def make(path: Path, height: int = 500, width: int = 700, seed: int = 7) -> Path:
         return write_tiff(path, draw_tissue(height, width, seed))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_archive(make_image: Callable[..., Path]) -> Callable[..., tuple[Path, Path]]:
+    """Writes a recipe of two passes and a folder of images, no two of them of one size."""
+
+    def make(folder: Path, images: int, height: int, width: int) -> tuple[Path, Path]:
+        (folder / "images").mkdir()
+        for number in range(images):
+            file = folder / "images" / f"slide-{number}.tif"
+            make_image(file, height, width + number, seed=number)
+        (folder / "recipe.yaml").write_text(ARCHIVE_RECIPE)
+        return folder / "recipe.yaml", folder / "images"
 
     return make
 

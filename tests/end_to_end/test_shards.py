@@ -26,33 +26,13 @@ Saccade = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 IMAGES = 6
-RECIPE = """\
-version: 1
-passes:
-  - name: glance
-    resolution: {downsample: 4}
-    model: builtin:tissue
-    tile: 32
-  - name: refine
-    resolution: {downsample: 1}
-    model: builtin:hematoxylin
-    tile: 32
-    select: {by: top_fraction, fraction: 0.5}
-output: {chunk: 32, shard: 64}
-"""
 
 
 @pytest.fixture(scope="module")
 def archive(
-    tmp_path_factory: pytest.TempPathFactory, make_image: Callable[..., Path]
+    tmp_path_factory: pytest.TempPathFactory, make_archive: Callable[..., tuple[Path, Path]]
 ) -> tuple[Path, Path]:
-    """A recipe and a folder of six images."""
-    folder = tmp_path_factory.mktemp("archive")
-    (folder / "images").mkdir()
-    for number in range(IMAGES):
-        make_image(folder / "images" / f"slide-{number}.tif", 100, 130 + number, seed=number)
-    (folder / "recipe.yaml").write_text(RECIPE)
-    return folder / "recipe.yaml", folder / "images"
+    return make_archive(tmp_path_factory.mktemp("archive"), IMAGES, 100, 130)
 
 
 def options(shard: str = "1/1", **more: Any) -> RunOptions:
@@ -148,7 +128,7 @@ def test_a_part_can_not_make_another_run_of_the_whole(
     recipe, images = archive
     run(recipe, [images], tmp_path / "run", options("1/2"))
     other = tmp_path / "other.yaml"
-    other.write_text(RECIPE.replace("fraction: 0.5", "fraction: 0.25"))
+    other.write_text(recipe.read_text().replace("fraction: 0.5", "fraction: 0.25"))
     for force in (False, True):
         with pytest.raises(ResumeRefused):
             run(other, [images], tmp_path / "run", options("2/2", force=force))

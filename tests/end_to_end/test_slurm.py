@@ -24,20 +24,6 @@ Results = Callable[[Path], dict[str, bytes]]
 
 IMAGES = 6
 SHARDS = 3
-RECIPE = """\
-version: 1
-passes:
-  - name: glance
-    resolution: {downsample: 4}
-    model: builtin:tissue
-    tile: 32
-  - name: refine
-    resolution: {downsample: 1}
-    model: builtin:hematoxylin
-    tile: 32
-    select: {by: top_fraction, fraction: 0.5}
-output: {chunk: 32, shard: 64}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +34,9 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def archive(
-    tmp_path_factory: pytest.TempPathFactory, make_image: Callable[..., Path]
+    tmp_path_factory: pytest.TempPathFactory, make_archive: Callable[..., tuple[Path, Path]]
 ) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("an archive's")
-    (folder / "images").mkdir()
-    for number in range(IMAGES):
-        make_image(folder / "images" / f"slide-{number}.tif", 190, 230 + number, seed=number)
-    (folder / "recipe.yaml").write_text(RECIPE)
-    return folder / "recipe.yaml", folder / "images"
+    return make_archive(tmp_path_factory.mktemp("an archive's"), IMAGES, 190, 230)
 
 
 @pytest.fixture(scope="module")

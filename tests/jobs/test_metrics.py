@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from saccade.jobs import metrics_export
 from saccade.jobs.metrics import REGISTRY, UNIT_SECONDS, Gauges, Sample, samples_of
 from saccade.jobs.metrics_text import Totals, as_text
 from saccade.jobs.status import read_status
+from saccade.jobs.tally import Tally
 from saccade.pipeline.errors import StoreError
 from saccade.pipeline.geometry import Box
 
@@ -152,6 +155,23 @@ def test_a_run_keeps_a_file_of_what_it_counted_that_agrees_with_its_status(
     assert found["saccade_images"][("quarantined",)] == 1
     assert found["saccade_failures_total"][()] >= 1
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_images_past_those_told_one_by_one_wait_too(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, at_first = tmp_path / "run.prom", list[dict[tuple[str, ...], float]]()
+
+    def seen(_: object) -> AbstractContextManager[None]:
+        at_first.append(parsed(file.read_text())["saccade_images"])
+        return nullcontext()
+
+    images = {"one": noise(64, 64), "two": noise(64, 65), "three": noise(64, 66)}
+    few = Tally.of(images, told=1)
+    monkeypatch.setattr(Tally, "of", lambda *_: few)
+    monkeypatch.setattr(metrics_export, "_telling", seen)
+    lab.run_all(one_pass("echo", tile=32, chunk=64), images, metrics_file=file)
+    assert [states[("waiting",)] for states in at_first] == [3]
 
 
 def test_a_run_that_goes_on_counts_on(lab: Lab, tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ import numpy as np
 import tifffile
 
 from saccade.jobs.driver import run
-from saccade.jobs.journal import Journal
-from saccade.jobs.manifest import entry_to_json, find_images
+from saccade.jobs.journals.journal import Journal
+from saccade.jobs.manifests.manifest import entry_to_json, find_images
+from saccade.jobs.monitoring.tally import Tally
 from saccade.jobs.options import RunOptions
 from saccade.jobs.stopping import StopSignal
-from saccade.jobs.tally import Tally
 from saccade.pipeline.errors import Interrupted
 from saccade.pipeline.plan import Unit, single_unit, unit_id
 from saccade.workers.folder import RunFolder, write_whole

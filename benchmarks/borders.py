@@ -30,7 +30,7 @@ from typing import Any
 
 from common import command, machine, table
 
-from saccade.jobs.journal import read_records
+from saccade.jobs.journals.journal import read_records
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.workers.folder import RunFolder
 

@@ -37,7 +37,7 @@ from common import command, machine, table
 
 from saccade.jobs import RunOptions, run
 from saccade.jobs.hardware import cpus, memory_nbytes, threads_per_worker
-from saccade.jobs.manifest import name_of
+from saccade.jobs.manifests.manifest import name_of
 from saccade.jobs.sample import write_sample_slide
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout

@@ -32,7 +32,7 @@ from common import command, machine, table
 from starting import start_run
 
 from saccade.jobs.driver import RunSummary, run
-from saccade.jobs.journal import Journal
+from saccade.jobs.journals.journal import Journal
 from saccade.jobs.sample import write_sample_slide
 
 DENSE = """\

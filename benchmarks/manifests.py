@@ -18,8 +18,8 @@ from pathlib import Path
 
 from common import command, machine, table
 
-from saccade.jobs.catalogue import Catalogue
-from saccade.jobs.manifest import list_images
+from saccade.jobs.manifests.catalogue import Catalogue
+from saccade.jobs.manifests.manifest import list_images
 
 
 def main() -> None:

@@ -30,14 +30,14 @@ from pathlib import Path
 
 from common import command, machine, table
 
-from saccade.jobs.catalogue import Catalogue, gather
 from saccade.jobs.identity import RunIdentity
-from saccade.jobs.journal import Journal
-from saccade.jobs.manifest import entry_from_json, entry_to_json
+from saccade.jobs.journals.journal import Journal
+from saccade.jobs.journals.stock import Stock
+from saccade.jobs.manifests.catalogue import Catalogue, gather
+from saccade.jobs.manifests.manifest import entry_from_json, entry_to_json
+from saccade.jobs.monitoring.status import read_tally
 from saccade.jobs.options import RunOptions
 from saccade.jobs.resuming import Asked, images_to_restart
-from saccade.jobs.status import read_tally
-from saccade.jobs.stock import Stock
 from saccade.pipeline.recipe import Recipe
 from saccade.workers.folder import RunFolder
 from saccade.workers.tasks import ImageEntry

@@ -37,10 +37,10 @@ from common import command, machine, table
 from networks import ready
 
 from saccade.jobs.driver import run
-from saccade.jobs.journal import read_records
+from saccade.jobs.journals.journal import read_records
+from saccade.jobs.monitoring.tally import ImageTally
 from saccade.jobs.options import RunOptions
 from saccade.jobs.sample import write_sample_slide
-from saccade.jobs.tally import ImageTally
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import plan_sweep

@@ -27,8 +27,8 @@ from quality_recipes import (
 from quality_replay import Stored
 from quality_runs import Job, Report, measured
 
-from saccade.jobs.manifest import read_manifest
-from saccade.jobs.problems import Problem
+from saccade.jobs.manifests.manifest import read_manifest
+from saccade.jobs.manifests.problems import Problem
 from saccade.pipeline.models.fingerprint import fingerprint
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import load_recipe

@@ -44,7 +44,8 @@ def told(part):
     global since
     print(f"{part}\\t{time.perf_counter() - since:.2f}", flush=True)
     since = time.perf_counter()
-from saccade.jobs import cli, manifest, starting
+from saccade.jobs import cli, starting
+from saccade.jobs.manifests import manifest
 from saccade.pipeline.recipe_file import load_recipe
 load_recipe(sys.argv[1])
 told("command line and recipe")

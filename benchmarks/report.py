@@ -29,10 +29,10 @@ from archive import LOCAL, write_image
 from common import command, machine, table
 
 from saccade.jobs.driver import run
-from saccade.jobs.journal import Journal
-from saccade.jobs.manifest import entry_to_json
-from saccade.jobs.report import write_report
-from saccade.jobs.report_pictures import Limits
+from saccade.jobs.journals.journal import Journal
+from saccade.jobs.manifests.manifest import entry_to_json
+from saccade.jobs.reports.pictures import Limits
+from saccade.jobs.reports.report import write_report
 from saccade.workers.folder import RunFolder, write_whole
 from saccade.workers.tasks import ImageEntry
 

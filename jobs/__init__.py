@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saccade.jobs.driver import RunSummary, run
-    from saccade.jobs.evaluating import Evaluation, evaluate
+    from saccade.jobs.evaluations.evaluating import Evaluation, evaluate
     from saccade.jobs.options import RunOptions
 
 __all__ = ["Evaluation", "RunOptions", "RunSummary", "evaluate", "run"]
 
 _HOMES = {
-    "Evaluation": "saccade.jobs.evaluating",
-    "evaluate": "saccade.jobs.evaluating",
+    "Evaluation": "saccade.jobs.evaluations.evaluating",
+    "evaluate": "saccade.jobs.evaluations.evaluating",
     "RunOptions": "saccade.jobs.options",
     "RunSummary": "saccade.jobs.driver",
     "run": "saccade.jobs.driver",

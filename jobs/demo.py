@@ -15,11 +15,11 @@ import numpy as np
 from rich.console import Console
 
 from saccade.jobs.driver import RunSummary, run
-from saccade.jobs.manifest import name_of
+from saccade.jobs.manifests.manifest import name_of
+from saccade.jobs.monitoring.progress import Progress
 from saccade.jobs.options import RunOptions
-from saccade.jobs.picture import draw_pictures
-from saccade.jobs.picture_words import percent
-from saccade.jobs.progress import Progress
+from saccade.jobs.pictures.picture import draw_pictures
+from saccade.jobs.pictures.words import percent
 from saccade.jobs.sample import SampleTruth, truth_path, write_sample_slide
 from saccade.jobs.stopping import StopSignal, heeding_signals
 from saccade.pipeline.errors import RunError

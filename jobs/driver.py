@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade.jobs.catalogue import Catalogue, gather
 from saccade.jobs.folders import OpenRun, open_run
 from saccade.jobs.in_flight import Attempt, InFlight
-from saccade.jobs.journal import Record
-from saccade.jobs.listing import record_skipped
-from saccade.jobs.metrics_export import metrics_told
+from saccade.jobs.journals.journal import Record
+from saccade.jobs.manifests.catalogue import Catalogue, gather
+from saccade.jobs.manifests.listing import record_skipped
+from saccade.jobs.monitoring.metrics_export import metrics_told
+from saccade.jobs.monitoring.tally import Tally
 from saccade.jobs.options import RunOptions
 from saccade.jobs.quarantine import quarantine_record
 from saccade.jobs.stages import last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
 from saccade.jobs.taking_up import LargestFirst, images_in_flight
-from saccade.jobs.tally import Tally
 from saccade.jobs.timeouts import UnitTimes
 from saccade.pipeline.errors import Interrupted, RunError, WorkerLost
 from saccade.pipeline.plan import Unit

@@ -7,19 +7,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from saccade.jobs.catalogue import Catalogue
-from saccade.jobs.claiming import claim, folder_locked, refuse_living
-from saccade.jobs.evidence import charge, crash_logged, crashed
 from saccade.jobs.hardware import WorkerChoice, choose_device
 from saccade.jobs.identity import RunIdentity, read_identity, write_identity
-from saccade.jobs.journal import Journal, Replay
+from saccade.jobs.journals.claiming import claim, folder_locked, refuse_living
+from saccade.jobs.journals.evidence import charge, crash_logged, crashed
+from saccade.jobs.journals.journal import Journal, Replay
+from saccade.jobs.journals.stock import Stock
+from saccade.jobs.manifests.catalogue import Catalogue
+from saccade.jobs.monitoring.tally import Tally
 from saccade.jobs.options import RunOptions
 from saccade.jobs.results_place import settle_results
 from saccade.jobs.resuming import Asked, images_to_restart, start_over
 from saccade.jobs.settling import settle
 from saccade.jobs.starting import ray_begun, seems_ended
-from saccade.jobs.stock import Stock
-from saccade.jobs.tally import Tally
 from saccade.jobs.workforce import empty_actors, forward_threads, gpus_in_reach, workers_for
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import recipe_text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from saccade.jobs.journals.sharing import WHOLE, Shard
 from saccade.jobs.limits import QuarantineLimit
-from saccade.jobs.sharing import WHOLE, Shard
 from saccade.pipeline.errors import UsageError
 from saccade.workers.memory_size import MemoryLimit
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade.jobs.journal import Record, read_records
+from saccade.jobs.journals.journal import Record, read_records
 from saccade.pipeline.errors import UsageError
 from saccade.workers import events
 from saccade.workers.folder import RunFolder

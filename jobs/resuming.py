@@ -6,11 +6,11 @@ from array import array
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from saccade.jobs.catalogue import Catalogue
-from saccade.jobs.claiming import living
 from saccade.jobs.identity import RunIdentity, check_same
-from saccade.jobs.journal import Journal, Record, read_records
-from saccade.jobs.names import Names
+from saccade.jobs.journals.claiming import living
+from saccade.jobs.journals.journal import Journal, Record, read_records
+from saccade.jobs.manifests.catalogue import Catalogue
+from saccade.jobs.manifests.names import Names
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.errors import ResumeRefused
 from saccade.pipeline.sources.base import Identity

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from saccade.jobs.catalogue import Catalogue
 from saccade.jobs.identity import read_identity, read_model_folder
+from saccade.jobs.manifests.catalogue import Catalogue
 from saccade.jobs.quarantine import failed_images
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.recipe import Recipe

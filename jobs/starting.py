@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from saccade.jobs.hardware import WorkerChoice
-from saccade.jobs.names import Names
+from saccade.jobs.journals.records import epoch_path, epochs
+from saccade.jobs.journals.sharing import journals
+from saccade.jobs.manifests.names import Names
 from saccade.jobs.options import RunOptions
-from saccade.jobs.records import epoch_path, epochs
-from saccade.jobs.sharing import journals
 from saccade.workers.ray_settings import prepare_environment
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from saccade.jobs.identity import differences
-from saccade.jobs.manifest import find_images
-from saccade.jobs.progress import duration
+from saccade.jobs.manifests.manifest import find_images
+from saccade.jobs.monitoring.progress import duration
 from saccade.pipeline.errors import Interrupted, ManifestError, ResumeRefused, StoreError
 from saccade.pipeline.recipe_file import load_tree
 from saccade.pipeline.truth import TruthRecipe, load_truth, read_split

@@ -17,7 +17,7 @@ CONFINED = {
         "workers/ray_start.py",
         "workers/ray_metrics.py",
         "workers/training/ray_train.py",
-        "jobs/submit.py",
+        "jobs/clusters/submit.py",
     ),
     "zarr": (
         "pipeline/store.py",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saccade.jobs.allocation import Mode
+from saccade.jobs.clusters.allocation import Mode
 from saccade.jobs.commands.words import (
     EXIT_COMPLETE,
     WorkerCpus,
@@ -24,8 +24,8 @@ from saccade.jobs.commands.words import (
 )
 
 if TYPE_CHECKING:
-    from saccade.jobs.allocation import Allocation
-    from saccade.jobs.submission import Jobs, Submission
+    from saccade.jobs.clusters.allocation import Allocation
+    from saccade.jobs.clusters.submission import Jobs, Submission
 
 app = typer.Typer()
 jobs_app = typer.Typer(help="What became of runs handed over to a cluster.", no_args_is_help=True)
@@ -105,8 +105,14 @@ def submit_command(
     follow: Follow = False,
 ) -> None:
     """Hand a run over to a cluster. 'render' prints what this would hand over."""
-    from saccade.jobs.allocation import Allocation
-    from saccade.jobs.submission import Claim, Submission, name_of_run, next_attempt, seconds_of
+    from saccade.jobs.clusters.allocation import Allocation
+    from saccade.jobs.clusters.submission import (
+        Claim,
+        Submission,
+        name_of_run,
+        next_attempt,
+        seconds_of,
+    )
     from saccade.pipeline.errors import UsageError
 
     if to is Target.RAY and deadline is not None:
@@ -160,7 +166,7 @@ def status_command(
     name: JobName, to: To = Target.RAY, address: Address = None, namespace: Namespace = "default"
 ) -> None:
     """Say in which state the attempts at a run are."""
-    from saccade.jobs.submission import name_of_run
+    from saccade.jobs.clusters.submission import name_of_run
 
     name = name_of_run(name)
     for number, state in _jobs(to, address, namespace).attempts(name).items():
@@ -188,7 +194,7 @@ def stop_command(
     name: JobName, to: To = Target.RAY, address: Address = None, namespace: Namespace = "default"
 ) -> None:
     """Ask the last attempt to stop in order. Submitting again goes on where it stopped."""
-    from saccade.jobs.submission import ENDED
+    from saccade.jobs.clusters.submission import ENDED
 
     jobs = _jobs(to, address, namespace)
     job, state = _last(jobs, name)
@@ -209,7 +215,7 @@ def supervise_command(
     ] = 5,
 ) -> None:
     """Run another saccade command; again where it is cut short. 'saccade supervise run ...'."""
-    from saccade.jobs.supervising import supervise
+    from saccade.jobs.clusters.supervising import supervise
 
     def tell(line: str) -> None:
         complaints.print(f"saccade supervise: {line}", markup=False, highlight=False)
@@ -238,7 +244,7 @@ def _absolute(path: str, here: bool) -> str:
 
 
 def _rendered(submission: Submission, to: Target, allocation: Allocation) -> str:
-    from saccade.jobs.rendering import kuberay, ray_jobs, slurm
+    from saccade.jobs.clusters.rendering import kuberay, ray_jobs, slurm
 
     if to is Target.SLURM:
         return slurm.render(submission, allocation)
@@ -254,24 +260,24 @@ def _jobs(
     allocation: Allocation | None = None,
 ) -> Jobs:
     if to is Target.SLURM:
-        from saccade.jobs.sbatch import Slurm
+        from saccade.jobs.clusters.sbatch import Slurm
 
         return Slurm(allocation, say=lambda text: print(text, end="", flush=True))
     if to is Target.KUBERAY:
-        from saccade.jobs.kubectl import Kubectl
+        from saccade.jobs.clusters.kubectl import Kubectl
 
         return Kubectl(namespace)
     from saccade.workers.ray_settings import prepare_environment
 
     prepare_environment(address or "http://")
-    from saccade.jobs.submit import RayJobs
+    from saccade.jobs.clusters.submit import RayJobs
 
     return RayJobs(address, own_code=own_code, say=lambda text: print(text, end="", flush=True))
 
 
 def _last(jobs: Jobs, name: str) -> tuple[str, str]:
     """The last attempt at a run, and its state."""
-    from saccade.jobs.submission import name_of_run
+    from saccade.jobs.clusters.submission import name_of_run
     from saccade.pipeline.errors import RunError
 
     name = name_of_run(name)

@@ -32,7 +32,7 @@ def drive(
     Raises:
         typer.Exit: images were set aside.
     """
-    from saccade.jobs.catalogue import gather
+    from saccade.jobs.manifests.catalogue import gather
     from saccade.jobs.starting import ray_begun, seems_ended
     from saccade.jobs.stopping import StopSignal, heeding_signals
     from saccade.workers.folder import RunFolder
@@ -42,7 +42,7 @@ def drive(
     ended = seems_ended(RunFolder(output).journal, part, options)
     with heeding_signals(StopSignal()) as stop, ray_begun(options, needed=not ended):
         from saccade.jobs.driver import run
-        from saccade.jobs.progress import Progress
+        from saccade.jobs.monitoring.progress import Progress
 
         progress = Progress(screen)
         try:

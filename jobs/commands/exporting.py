@@ -43,7 +43,7 @@ def export_command(
     ] = None,
 ) -> None:
     """Write results as other programs read them, finished or not; replaces earlier exports."""
-    from saccade.jobs.exporting import ExportOptions, export
+    from saccade.jobs.exports.exporting import ExportOptions, export
 
     named = tuple(one.strip() for part in classes or () for one in part.split(","))
     values: dict[str, Any] = {

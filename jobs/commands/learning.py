@@ -59,7 +59,9 @@ def evaluate_command(
     ] = None,
 ) -> None:
     """Compare results with truth: average precision, Dice, objects, coverage, and their cost."""
-    from saccade.jobs import evaluating, evaluation_files, evaluation_page
+    from saccade.jobs.evaluations import evaluating
+    from saccade.jobs.evaluations import files as evaluation_files
+    from saccade.jobs.evaluations import page as evaluation_page
     from saccade.workers.folder import write_whole
 
     rule = threshold or ("0.5" if write_thresholds is None else "best")

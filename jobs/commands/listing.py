@@ -31,9 +31,9 @@ def manifest_command(
     asset: Asset = None,
 ) -> None:
     """List images with format, size, levels and pixel size, as a manifest; reads headers only."""
-    from saccade.jobs.manifest import ListOptions
-    from saccade.jobs.manifest_making import make_manifest
-    from saccade.jobs.manifest_writing import csv_lines, write_manifest, writer_for
+    from saccade.jobs.manifests.making import make_manifest
+    from saccade.jobs.manifests.manifest import ListOptions
+    from saccade.jobs.manifests.writing import csv_lines, write_manifest, writer_for
 
     if output is not None:
         writer_for(output)

@@ -33,7 +33,7 @@ def inspect_command(
     gsd: Annotated[float | None, typer.Option(help="Metres per pixel.")] = None,
 ) -> None:
     """Print an image's levels, pixel size, tiles, codec and channels."""
-    from saccade.jobs.inspection import inspect_image
+    from saccade.jobs.monitoring.inspection import inspect_image
 
     for part in inspect_image(image, recipe, mpp=mpp, gsd=gsd):
         screen.print(part)

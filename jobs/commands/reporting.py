@@ -26,8 +26,8 @@ def report_command(
     ] = 240,
 ) -> None:
     """Write one HTML page on a run, finished or not, to read and to mail."""
-    from saccade.jobs.report import write_report
-    from saccade.jobs.report_pictures import Limits
+    from saccade.jobs.reports.pictures import Limits
+    from saccade.jobs.reports.report import write_report
 
     path = write_report(folder, output, Limits(pictures, thumbnails))
     size = f"{path.stat().st_size / 1e6:.1f} MB"

@@ -79,9 +79,9 @@ def run_command(
     ] = None,
 ) -> None:
     """Run a recipe over images. The same command again goes on where it stopped."""
-    from saccade.jobs.manifest import ListOptions, list_images
+    from saccade.jobs.journals.sharing import Shard
+    from saccade.jobs.manifests.manifest import ListOptions, list_images
     from saccade.jobs.options import RunOptions
-    from saccade.jobs.sharing import Shard
     from saccade.pipeline.recipe_file import load_recipe
 
     options = RunOptions(

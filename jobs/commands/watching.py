@@ -28,7 +28,7 @@ def status_command(
     ] = None,
 ) -> None:
     """Say how far a run is, also while it runs."""
-    from saccade.jobs import status, status_page, watching
+    from saccade.jobs.monitoring import status, status_page, watching
 
     run = status.Watch(folder)
     seen = run.look()
@@ -52,7 +52,7 @@ def show_command(
     image: Annotated[str | None, typer.Argument(help="Its name; all of them if left out.")] = None,
 ) -> None:
     """Draw what was seen: thumbnail, saliency, which pass looked where, the result."""
-    from saccade.jobs.picture import draw_pictures
+    from saccade.jobs.pictures.picture import draw_pictures
 
     for path in draw_pictures(folder, image):
         screen.print(str(path), highlight=False, soft_wrap=True)

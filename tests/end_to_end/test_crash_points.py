@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from saccade.jobs import journal
 from saccade.jobs.driver import run
+from saccade.jobs.journals import journal
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.store_shelf import LocalShelf
 
@@ -266,7 +266,7 @@ def test_a_run_that_dies_again_and_again_resumes_to_the_same_bytes(
 
 SUICIDE = """
 import os, signal, sys
-from saccade.jobs import journal
+from saccade.jobs.journals import journal
 from saccade.jobs.cli import main
 from saccade.pipeline.store_shelf import LocalShelf
 

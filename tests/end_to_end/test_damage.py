@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from saccade.jobs.driver import RunSummary, run
-from saccade.jobs.journal import Journal
+from saccade.jobs.journals.journal import Journal
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.result import open_result
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from fakes import FakeSource, Lab, noise, pass_of, several_passes
 
-from saccade.jobs import journal
 from saccade.jobs.driver import run
+from saccade.jobs.journals import journal
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.errors import StoreError
 from saccade.pipeline.features import check_features

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from saccade.jobs.metrics import REGISTRY
+from saccade.jobs.monitoring.metrics import REGISTRY
 
 SLOW_MODEL = """
 import time

@@ -15,11 +15,11 @@ from PIL import Image
 
 from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
-from saccade.jobs.report import write_report
-from saccade.jobs.report_digest import Digest
-from saccade.jobs.report_model import STATES, make_report
-from saccade.jobs.report_page import page
-from saccade.jobs.report_pictures import Choice, Limits
+from saccade.jobs.reports.digest import Digest
+from saccade.jobs.reports.model import STATES, make_report
+from saccade.jobs.reports.page import page
+from saccade.jobs.reports.pictures import Choice, Limits
+from saccade.jobs.reports.report import write_report
 
 HOSTILE = "</script><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
 LARGE = 10_000

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from saccade.jobs.driver import run
+from saccade.jobs.monitoring.status import read_tally
 from saccade.jobs.options import RunOptions
 from saccade.jobs.quarantine import failed_images
 from saccade.jobs.retrying import what_to_retry
-from saccade.jobs.status import read_tally
 from saccade.pipeline.errors import UsageError
 
 LOCAL = RunOptions("local:1", device="cpu")

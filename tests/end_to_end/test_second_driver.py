@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from saccade.jobs.driver import run
-from saccade.jobs.journal import Journal
+from saccade.jobs.journals.journal import Journal
+from saccade.jobs.monitoring.tally import Tally
 from saccade.jobs.options import RunOptions
-from saccade.jobs.tally import Tally
 from saccade.pipeline.errors import Fenced
 
 Results = Callable[[Path], dict[str, bytes]]

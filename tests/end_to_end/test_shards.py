@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from saccade.jobs.driver import run
-from saccade.jobs.journal import read_records
+from saccade.jobs.journals.journal import read_records
+from saccade.jobs.journals.sharing import Shard
+from saccade.jobs.monitoring.status import read_tally
 from saccade.jobs.options import RunOptions
-from saccade.jobs.sharing import Shard
-from saccade.jobs.status import read_tally
 from saccade.pipeline.errors import ResumeRefused, RunError
 
 Results = Callable[[Path], dict[str, bytes]]

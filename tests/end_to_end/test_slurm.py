@@ -15,7 +15,7 @@ import pytest
 from slurm_here import Cluster, missing, slurm
 
 from saccade.jobs.driver import run
-from saccade.jobs.journal import read_records
+from saccade.jobs.journals.journal import read_records
 from saccade.jobs.options import RunOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]

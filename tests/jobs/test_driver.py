@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from saccade.jobs import driver
-from saccade.jobs.catalogue import Catalogue
 from saccade.jobs.driver import RunLoop, RunSummary
 from saccade.jobs.folders import OpenRun
-from saccade.jobs.journal import Journal, read_records, replay
+from saccade.jobs.journals.journal import Journal, read_records, replay
 from saccade.jobs.limits import QuarantineLimit
+from saccade.jobs.manifests.catalogue import Catalogue
+from saccade.jobs.monitoring.tally import Tally
 from saccade.jobs.options import RunOptions
 from saccade.jobs.quarantine import failed_images
 from saccade.jobs.stages import StageWork
 from saccade.jobs.stopping import StopSignal
-from saccade.jobs.tally import Tally
 from saccade.pipeline.errors import Interrupted, ManifestError, RunError, StorageFull, WorkerLost
 from saccade.pipeline.plan import Unit
 from saccade.pipeline.recipe import Recipe

@@ -14,9 +14,9 @@ import tifffile
 
 from saccade.jobs import workforce
 from saccade.jobs.driver import RunSummary, run
-from saccade.jobs.evidence import crash_log, crash_logged
 from saccade.jobs.folders import open_run
-from saccade.jobs.journal import Journal, read_records
+from saccade.jobs.journals.evidence import crash_log, crash_logged
+from saccade.jobs.journals.journal import Journal, read_records
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.errors import ResumeRefused, StoreError
 from saccade.pipeline.recipe import Recipe

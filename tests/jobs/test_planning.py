@@ -33,8 +33,8 @@ def write(models: Path, tree: dict[str, Any]) -> Path:
 
 def test_a_plan_says_what_a_run_then_does(model_folder: Path, image: str, tmp_path: Path) -> None:
     from saccade.jobs.driver import run
+    from saccade.jobs.monitoring.status import read_tally
     from saccade.jobs.options import RunOptions
-    from saccade.jobs.status import read_tally
     from saccade.workers.folder import RunFolder
 
     select = {"by": "top_fraction", "fraction": 0.25}

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.jobs.journal import Journal
+from saccade.jobs.journals.journal import Journal
+from saccade.jobs.journals.replay import TRIED, replay
+from saccade.jobs.journals.sharing import Shard
 from saccade.jobs.limits import ENOUGH, QuarantineLimit
 from saccade.jobs.quarantine import FailedImage, Failure, failed_images, quarantine_record
-from saccade.jobs.replay import TRIED, replay
-from saccade.jobs.sharing import Shard
 from saccade.pipeline.errors import UsageError
 from saccade.workers import events
 from saccade.workers.folder import RunFolder

@@ -11,7 +11,7 @@ import pytest
 from training import tree, write_config, write_set
 
 from saccade.jobs.driver import run
-from saccade.jobs.manifest import find_images
+from saccade.jobs.manifests.manifest import find_images
 from saccade.jobs.options import RunOptions
 from saccade.jobs.training import IDENTITY, claim, gather, line_of, train
 from saccade.pipeline.errors import ManifestError, RecipeError, ResumeRefused

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saccade.jobs import tables
+from saccade.jobs.exports import tables
 from saccade.pipeline.exports.tiles_table import Row, columns_of, tile_rows
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.result import Result, open_result

@@ -9,9 +9,9 @@ from fakes import FakeSource, Lab, noise, one_pass, pass_of, several_passes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.jobs.journal import read_records
-from saccade.jobs.status import as_json, read_status
-from saccade.jobs.status_page import as_page
+from saccade.jobs.journals.journal import read_records
+from saccade.jobs.monitoring.status import as_json, read_status
+from saccade.jobs.monitoring.status_page import as_page
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.layout import Capacity, PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from training import write_set
 
-from saccade.jobs.manifest import find_images
+from saccade.jobs.manifests.manifest import find_images
 from saccade.pipeline.errors import SaccadeError
 from saccade.pipeline.recipe import Resolution
 from saccade.pipeline.sources import open_source

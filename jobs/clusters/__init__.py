@@ -1,0 +1,1 @@
+"""A run on machines of others: handed over, rendered, supervised."""

@@ -1,0 +1,1 @@
+"""`saccade evaluate`: results beside the truth."""

@@ -1,0 +1,1 @@
+"""`saccade export`: results as other programs read them."""

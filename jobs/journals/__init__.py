@@ -1,0 +1,1 @@
+"""What was done, durably: receipts, epochs, and what they say of a run."""

@@ -1,0 +1,1 @@
+"""Which images: found, listed, checked, held as numbers."""

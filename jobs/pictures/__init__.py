@@ -1,0 +1,1 @@
+"""`saccade show`: one image's result as a picture."""

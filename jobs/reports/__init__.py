@@ -1,0 +1,1 @@
+"""`saccade report`: a run on one page."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from saccade.pipeline.geometry import Box, Grid, Shape
+from saccade.pipeline.georeference import Georeference
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.recipe import Fuse, ScoreType
 from saccade.pipeline.sources.base import Identity, PixelSize
@@ -57,6 +58,8 @@ class ImagePlan:
     """A single class is labelled where its score is at least this."""
     mask: Identity | None = None
     """What tells the mask that the image is looked at through; None where there is none."""
+    georeference: Georeference | None = None
+    """Where the pixels of level 0 lie on the ground; None where nobody says."""
 
     @property
     def last(self) -> PassLayout:
@@ -118,12 +121,14 @@ class ImagePlan:
         """The inverse of ``to_json``."""
         tree: dict[str, Any] = json.loads(text)
         del tree["schema"]
+        place = tree.get("georeference")
         return cls(
             **tree
             | {
                 "identity": Identity(**tree["identity"]),
                 "mask": Identity(**tree["mask"]) if tree.get("mask") else None,
                 "pixel_size": PixelSize(**tree["pixel_size"]) if tree["pixel_size"] else None,
+                "georeference": Georeference.from_dict(place) if place else None,
                 "passes": tuple(map(PassLayout.from_dict, tree["passes"])),
                 "level_shapes": tuple(map(tuple, tree["level_shapes"])),
                 "classes": tuple(tree["classes"]),

@@ -72,6 +72,7 @@ def resolve_image(
         scores=recipe.output.scores,
         keep=_kept(recipe),
         label_threshold=recipe.output.label_threshold,
+        georeference=source.georeference,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.georeference import Georeference
 
 QUICK_HASH_BYTES = 65536
 
@@ -98,6 +99,8 @@ class Source(Protocol):
     """Of level 0, where the file states it."""
     nodata: float | None
     """The sample value that means 'no data here', where the file states one; NaN is a value."""
+    georeference: Georeference | None
+    """Where the pixels of level 0 lie on the ground, where the file says so."""
 
     cache_nbytes: int
     """Host memory that decoded tiles are kept in, at most."""

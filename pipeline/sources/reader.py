@@ -12,6 +12,7 @@ import numpy as np
 
 from saccade.pipeline.errors import BrokenImage, ReadError, SaccadeError, UnsupportedImage
 from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.georeference import Georeference
 from saccade.pipeline.sources.base import (
     Identity,
     Level,
@@ -40,6 +41,7 @@ class Reader(ABC):
     dtype: np.dtype[Any]
     pixel_size: PixelSize | None = None
     nodata: float | None = None
+    georeference: Georeference | None = None
     cache_nbytes: int = 0
     _closed = False
 

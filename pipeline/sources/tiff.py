@@ -9,7 +9,7 @@ import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.sources import tiff_tags, tiff_vendors
+from saccade.pipeline.sources import tiff_geo, tiff_tags, tiff_vendors
 from saccade.pipeline.sources.base import Identity, Level
 from saccade.pipeline.sources.byte_source import ByteSource, LocalBytes
 from saccade.pipeline.sources.ome import OmeXml
@@ -76,6 +76,7 @@ class TiffSource(Reader):
         self.channels = sum(int(page.samplesperpixel) for page in planes)
         self.channel_names = tiff_tags.channel_names(first, self.channels)
         self.pixel_size = tiff_tags.pixel_size(first)
+        self.georeference = tiff_geo.georeference(first)
         if ome is not None:
             self.pixel_size = ome.pixel_size or self.pixel_size
             self.channel_names = _ome_names(ome, self.channels, self.channel_names)

@@ -19,7 +19,7 @@ from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.base import PixelSize, Source
 from saccade.pipeline.sources.openslide import _composite
 from saccade.pipeline.sources.reader import is_reduction
-from saccade.pipeline.sources.tiff_tags import DEGREES_PER_ANGULAR_UNIT
+from saccade.pipeline.sources.tiff_geo import DEGREES_PER_ANGULAR_UNIT
 
 PIXELS = np.arange(60 * 50, dtype=np.uint16).reshape(60, 50)
 

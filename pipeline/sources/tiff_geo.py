@@ -1,0 +1,128 @@
+"""What GeoTIFF tags say of where an image lies. Tag and key numbers: OGC GeoTIFF 1.1 (19-008r4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tifffile import TiffPage
+
+from saccade.pipeline.georeference import Affine, ControlPoint, Crs, Georeference
+from saccade.pipeline.sources.base import PixelSize
+
+MODEL_PIXEL_SCALE, MODEL_TIEPOINT, MODEL_TRANSFORMATION, GEO_KEYS = 33550, 33922, 34264, 34735
+KEY_MODEL_TYPE, KEY_RASTER_TYPE = 1024, 1025
+KEY_GEODETIC_CRS, KEY_PROJECTED_CRS = 2048, 3072
+KEY_ANGULAR_UNIT, KEY_LINEAR_UNIT = 2054, 3076
+GEOGRAPHIC, PIXEL_IS_POINT = 2, 2
+UNKNOWN, USER_DEFINED = 0, 32767
+M_PER_LINEAR_UNIT = {9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}
+DEGREES_PER_ANGULAR_UNIT = {9101: 180 / math.pi, 9102: 1.0}
+M_PER_DEGREE = 111320.0
+
+
+def georeference(page: TiffPage) -> Georeference | None:
+    """Affine or control points, and the CRS where it has a number; None where nothing is stated."""
+    if GEO_KEYS not in page.tags:
+        return None
+    keys = _geo_keys(page)
+    affine = _affine(page, keys)
+    points = () if affine is not None else _control_points(page)
+    if affine is None and not points:
+        return None
+    return Georeference(_crs(keys), affine, points)
+
+
+def ground_size(page: TiffPage) -> PixelSize | None:
+    """Metres per pixel; degrees count at the raster's middle latitude, feet as feet.
+
+    The unit is the projection's own: Web Mercator's metres are true at the equator only.
+    """
+    if GEO_KEYS not in page.tags:
+        return None
+    keys = _geo_keys(page)
+    affine = _affine(page, keys)
+    if keys.get(KEY_MODEL_TYPE) == GEOGRAPHIC:
+        degrees = DEGREES_PER_ANGULAR_UNIT.get(keys.get(KEY_ANGULAR_UNIT, 9102))
+        return None if affine is None or degrees is None else _degrees_size(page, affine, degrees)
+    unit_m = M_PER_LINEAR_UNIT.get(keys.get(KEY_LINEAR_UNIT, 9001))
+    sides = _sides(affine) if affine else _stated_sides(page)
+    return None if unit_m is None or sides is None else _size(sides[0] * unit_m, sides[1] * unit_m)
+
+
+def _degrees_size(page: TiffPage, affine: Affine, degrees: float) -> PixelSize | None:
+    middle = float(page.imagewidth) / 2, float(page.imagelength) / 2
+    latitude = math.radians(float(affine.place(np.array([middle]))[0, 1]) * degrees)
+    y, x = (side * degrees * M_PER_DEGREE for side in _sides(affine))
+    return _size(y, x * math.cos(latitude))
+
+
+def _sides(affine: Affine) -> tuple[float, float]:
+    """Height and width of a pixel."""
+    return math.hypot(affine.b, affine.e), math.hypot(affine.a, affine.d)
+
+
+def _stated_sides(page: TiffPage) -> tuple[float, float] | None:
+    """Of a file that says how large its pixels are, but not where they lie."""
+    scale = _value(page, MODEL_PIXEL_SCALE)
+    return None if scale is None else (abs(float(scale[1])), abs(float(scale[0])))
+
+
+def _crs(keys: dict[int, int]) -> Crs | None:
+    """By its number; None where the file defines its own, or none."""
+    geographic = keys.get(KEY_MODEL_TYPE) == GEOGRAPHIC
+    number = keys.get(KEY_GEODETIC_CRS if geographic else KEY_PROJECTED_CRS, UNKNOWN)
+    if number in (UNKNOWN, USER_DEFINED):
+        return None
+    unit_m = M_PER_LINEAR_UNIT.get(keys.get(KEY_LINEAR_UNIT, 9001), 1.0)
+    return Crs(number, None, geographic, 1.0 if geographic else unit_m)
+
+
+def _affine(page: TiffPage, keys: dict[int, int]) -> Affine | None:
+    """To the corners of pixels: where a file means centres, half a pixel is taken off."""
+    numbers = _stated_affine(page)
+    if numbers is None:
+        return None
+    try:
+        affine = Affine(*numbers)
+    except ValueError:
+        return None
+    point = keys.get(KEY_RASTER_TYPE) == PIXEL_IS_POINT
+    return affine.moved(-0.5, -0.5) if point else affine
+
+
+def _stated_affine(page: TiffPage) -> tuple[float, float, float, float, float, float] | None:
+    matrix = _value(page, MODEL_TRANSFORMATION)
+    if matrix is not None and len(matrix) >= 8:
+        m = [float(v) for v in matrix]
+        return m[0], m[1], m[3], m[4], m[5], m[7]
+    scale, tie = _value(page, MODEL_PIXEL_SCALE), _value(page, MODEL_TIEPOINT)
+    if scale is None or tie is None or len(scale) < 2 or len(tie) < 6:
+        return None
+    width, height = float(scale[0]), float(scale[1])
+    column, row, _, x, y, _ = (float(v) for v in tie[:6])
+    return width, 0.0, x - column * width, 0.0, -height, y + row * height
+
+
+def _control_points(page: TiffPage) -> tuple[ControlPoint, ...]:
+    stated = _value(page, MODEL_TIEPOINT)
+    ties = [] if stated is None else [float(v) for v in stated]
+    found = [ties[at : at + 6] for at in range(0, len(ties) - 5, 6)]
+    return tuple(ControlPoint(column, row, x, y, z) for column, row, _, x, y, z in found)
+
+
+def _geo_keys(page: TiffPage) -> dict[int, int]:
+    """Keys whose value stands in the directory itself."""
+    directory: Sequence[int] = _value(page, GEO_KEYS)
+    entries = [tuple(directory[i : i + 4]) for i in range(4, len(directory) - 3, 4)]
+    return {key: value for key, location, _, value in entries if location == 0}
+
+
+def _value(page: TiffPage, code: int) -> Any:
+    return page.tags[code].value if code in page.tags else None
+
+
+def _size(y: float, x: float) -> PixelSize | None:
+    return PixelSize(y, x, "m") if y > 1e-9 and x > 1e-9 else None

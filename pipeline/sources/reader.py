@@ -36,6 +36,14 @@ COLOURS = {
     3: ("red", "green", "blue"),
     4: ("red", "green", "blue", "alpha"),
 }
+RPC_NOTE = (
+    "its place on the ground is stated by RPCs only, which need a terrain model: results have "
+    "pixel coordinates; warp it first (`gdalwarp -rpc`) for results that lie on a map"
+)
+
+
+class OtherReaderNeeded(UnsupportedImage):
+    """The file is what it says, but not one that this reader decodes."""
 
 
 class Reader(ABC):

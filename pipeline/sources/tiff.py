@@ -10,11 +10,20 @@ import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.sources import tiff_bands, tiff_geo, tiff_masks, tiff_tags, tiff_vendors
+from saccade.pipeline.sources import (
+    tiff_bands,
+    tiff_crs,
+    tiff_geo,
+    tiff_masks,
+    tiff_tags,
+    tiff_vendors,
+)
 from saccade.pipeline.sources.base import Identity, Level
 from saccade.pipeline.sources.byte_source import ByteSource, LocalBytes
+from saccade.pipeline.sources.ground_size import projected_size
 from saccade.pipeline.sources.ome import OmeXml
 from saccade.pipeline.sources.reader import (
+    RPC_NOTE,
     Reader,
     colour_names,
     distinct,
@@ -82,12 +91,22 @@ class TiffSource(Reader):
         self.palette = tiff_bands.palette(first)
         self.channel_names = tuple(band.name for band in self._bands)
         self.pixel_size = tiff_tags.pixel_size(first)
-        self.georeference = tiff_geo.georeference(first)
+        self._read_place(first)
         if ome is not None:
             self.pixel_size = ome.pixel_size or self.pixel_size
             self.channel_names = _ome_names(ome, self.channels, self.channel_names)
             named = zip(self._bands, self.channel_names, strict=True)
             self._bands = tuple(replace(band, name=name) for band, name in named)
+
+    def _read_place(self, first: TiffPage) -> None:
+        self.georeference = place = tiff_geo.georeference(first)
+        if place is not None and tiff_geo.defines_own_crs(first):
+            crs = tiff_crs.own_crs(first, self.uri)
+            self.georeference = replace(place, crs=crs)
+            if crs is not None and place.affine is not None and not crs.geographic:
+                self.pixel_size = projected_size(place.affine, crs.unit_m)
+        if tiff_geo.has_only_rpcs(first):
+            self.notes = (RPC_NOTE,)
 
     def _open_page(self, page: TiffPage) -> Segments:
         return Segments(page, self._file, self.dtype, self.nodata or 0)

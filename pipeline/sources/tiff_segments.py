@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tifffile import TiffPage
 
-from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.remote import Range
 from saccade.pipeline.sources.byte_source import ByteSource, Read
+from saccade.pipeline.sources.reader import OtherReaderNeeded
 from saccade.pipeline.sources.tiff_decoder import TileDecoder
 from saccade.pipeline.sources.tile_cache import TileCache
 
@@ -77,7 +77,7 @@ class Segments:
         if min(len(self._offsets), len(self._nbytes)) < expected:
             raise ValueError(f"{expected} tiles or strips expected, found {len(self._offsets)}")
         if self.tile_nbytes > MAX_SEGMENT_BYTES and not self._raw_rows:
-            raise UnsupportedImage(
+            raise OtherReaderNeeded(
                 f"{self._file.name}: tiles or strips up to {MAX_SEGMENT_BYTES} bytes expected, "
                 f"found {self.tile_nbytes}; write it again in smaller tiles"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -18,9 +19,12 @@ def import_rasterio(why: str) -> Any:
         UnsupportedImage: it is not installed.
     """
     try:
-        return import_module("rasterio")
+        rasterio = import_module("rasterio")
     except ImportError as error:
         raise UnsupportedImage(f"{why}, which is not installed: {EXTRA}") from error
+    # an image without a place on the ground is nothing to warn of
+    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    return rasterio
 
 
 def crs_of(crs: Any) -> Crs | None:

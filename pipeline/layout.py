@@ -220,9 +220,8 @@ class PassLayout:
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> PassLayout:
         """The inverse of ``to_dict``, through JSON as well; plans of earlier versions included."""
-        tuples = {key: tuple(tree[key]) for key in ("classes", "context")}
-        bands = tree.get("bands")
-        tuples["bands"] = None if bands is None else tuple(bands)
+        stated = (key for key in ("classes", "context", "bands") if tree.get(key) is not None)
+        tuples = {key: tuple(tree[key]) for key in stated}
         grids = {key: FeatureGrid.from_dict(tree.get(key)) for key in ("gives", "takes")}
         return cls(**(tree | tuples | grids | {"plane": PlaneSpec.from_dict(tree["plane"])}))
 

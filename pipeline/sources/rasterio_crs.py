@@ -28,8 +28,11 @@ def import_rasterio(why: str) -> Any:
 
 
 def crs_of(crs: Any) -> Crs | None:
-    """One of rasterio's, by its EPSG number or else by its WKT; None where it is none."""
-    if not crs:
+    """One of rasterio's, by its EPSG number or else by its WKT; None where it is none.
+
+    Nor is a local one, as GDAL makes it up for coordinates of nothing in particular.
+    """
+    if not crs or not (crs.is_geographic or crs.is_projected):
         return None
     number = crs.to_epsg(confidence_threshold=100)
     text = None if number is not None else crs.to_wkt(version="WKT2_2019")

@@ -151,7 +151,7 @@ def _one_type(dataset: Any, uri: str) -> np.dtype[Any]:
         raise UnsupportedImage(
             f"{uri}: bands of one type expected, found {', '.join(kinds)}; write it again with one"
         )
-    return np.dtype(kinds[0])
+    return np.dtype(str(kinds[0]))
 
 
 def _mask_flags(dataset: Any) -> set[str]:

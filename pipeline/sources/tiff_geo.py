@@ -25,8 +25,6 @@ RPC_COEFFICIENTS = 50844
 
 def georeference(page: TiffPage) -> Georeference | None:
     """Affine or control points, and the CRS where it has a number; None where nothing is stated."""
-    if GEO_KEYS not in page.tags:
-        return None
     keys = _geo_keys(page)
     affine = _affine(page, keys)
     points = () if affine is not None else _control_points(page, keys)
@@ -114,7 +112,8 @@ def _stated_affine(page: TiffPage) -> tuple[float, float, float, float, float, f
     scale, tie = _value(page, MODEL_PIXEL_SCALE), _value(page, MODEL_TIEPOINT)
     if scale is None or tie is None or len(scale) < 2 or len(tie) < 6:
         return None
-    width, height = float(scale[0]), float(scale[1])
+    # GDAL writes south-up images as matrices, and takes a negative height for a positive one
+    width, height = float(scale[0]), abs(float(scale[1]))
     column, row, _, x, y, _ = (float(v) for v in tie[:6])
     return width, 0.0, x - column * width, 0.0, -height, y + row * height
 
@@ -132,7 +131,7 @@ def _control_points(page: TiffPage, keys: dict[int, int]) -> tuple[ControlPoint,
 
 def _geo_keys(page: TiffPage) -> dict[int, int]:
     """Keys whose value stands in the directory itself."""
-    directory: Sequence[int] = _value(page, GEO_KEYS)
+    directory: Sequence[int] = _value(page, GEO_KEYS) or ()
     entries = [tuple(directory[i : i + 4]) for i in range(4, len(directory) - 3, 4)]
     return {key: value for key, location, _, value in entries if location == 0}
 

@@ -8,6 +8,7 @@ import numpy as np
 from tifffile import TiffFile
 
 from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.sources.base import level_downsample
 from saccade.pipeline.sources.byte_source import ByteSource
 from saccade.pipeline.sources.reduce import source_span
 from saccade.pipeline.sources.tiff_levels import Planes, find_masks, shape_of
@@ -43,18 +44,20 @@ class Masks:
         finest = self._masks[0]
         assert finest is not None
         full, reduced = self._shapes[0], self._shapes[level]
-        factors = full[0] / reduced[0], full[1] / reduced[1]
-        left, right = source_span(box.x0, box.x1, factors[1], full[1])
-        starts = [source_span(x, x + 1, factors[1], full[1])[0] for x in range(box.x0, box.x1)]
+        factor = level_downsample(full, reduced)
+        left, right = source_span(box.x0, box.x1, factor, full[1])
+        starts = [source_span(x, x + 1, factor, full[1])[0] for x in range(box.x0, box.x1)]
         out = np.empty((*box.shape, 1), bool)
         for row in range(box.y0, box.y1):
-            top, bottom = source_span(row, row + 1, factors[0], full[0])
-            under = _read(finest, Box(top, left, bottom, right), cache).any(axis=0)[:, 0]
-            out[row - box.y0, :, 0] = np.logical_or.reduceat(under, np.array(starts) - left)
+            top, bottom = source_span(row, row + 1, factor, full[0])
+            under = _read(finest, Box(top, left, bottom, right), cache)[..., 0]
+            any_row = np.logical_or.reduce(under, axis=0)
+            out[row - box.y0, :, 0] = np.logical_or.reduceat(any_row, np.array(starts) - left)
         return out
 
 
 def _read(mask: Segments, box: Box, cache: TileCache) -> np.ndarray:
     out = np.empty((*box.shape, 1), np.uint8)
     mask.read_into(out, box, cache)
-    return out != 0
+    seen: np.ndarray = np.not_equal(out, 0)
+    return seen

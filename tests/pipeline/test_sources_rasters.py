@@ -130,12 +130,14 @@ def assert_lies_as_rasterio_says(source: Source, oracle: Any) -> None:
     if points:
         assert place.affine is None
         ours = [(p.column, p.row, p.x, p.y, p.z) for p in place.control_points]
-        assert ours == pytest.approx([(p.col, p.row, p.x, p.y, p.z) for p in points])
+        theirs = [(p.col, p.row, p.x, p.y, p.z) for p in points]
+        assert np.array(ours) == pytest.approx(np.array(theirs))
     else:
         assert place.affine is not None
         assert place.affine.to_tuple() == pytest.approx(oracle.transform[:6], rel=1e-14)
     crs = oracle.crs or points_crs
-    if not crs:
+    if not crs or not (crs.is_geographic or crs.is_projected):
+        # GDAL makes a local system up where there is none
         assert place.crs is None
         return
     assert place.crs is not None
@@ -206,7 +208,8 @@ def test_any_type_and_number_of_bands_in_any_layout(
     if dtype.startswith("float"):
         pixels[:, 100:110] = math.nan
     value = (math.nan if dtype.startswith("float") else 0) if nodata == "nan" else nodata
-    path = write(tmp_path / "any.tif", pixels, nodata=value, interleave=interleave, **layout)
+    plain = {"photometric": "MINISBLACK", "alpha": "NO", "interleave": interleave}
+    path = write(tmp_path / "any.tif", pixels, nodata=value, **plain, **layout)
     with opened(path) as source:
         assert_describes_as_rasterio(source, path)
         assert_reads_as_rasterio(source, path)
@@ -410,7 +413,7 @@ def test_pixels_lie_where_rasterio_says(
     with rasterio.open(path, "r+") as dataset:
         dataset.update_tags(AREA_OR_POINT="Point" if point else "Area")
     with opened(path) as source, rasterio.open(path) as oracle:
-        assert oracle.tags()["AREA_OR_POINT"] == ("Point" if point else "Area")
+        assert oracle.tags().get("AREA_OR_POINT", "Area") == ("Point" if point else "Area")
         assert_lies_as_rasterio_says(source, oracle)
 
 

@@ -27,7 +27,7 @@ WEIGHING_ALL = frozenset(
     {"AVERAGE", "GAUSS", "BILINEAR", "CUBIC", "CUBICSPLINE", "LANCZOS", "AVERAGE_BIT2GRAYSCALE"}
 )
 """GDAL's ways of resampling in which every pixel below an overview's pixel counts."""
-SWEEP_NBYTES = 64 << 20
+SWEEP_NBYTES = 16 << 20
 """Of level 0, held at a time; more only where one pixel of a level covers more."""
 DAMAGE_PX = 512
 """Side of the blocks in which damage is told from what can be read, or a pixel of the level."""

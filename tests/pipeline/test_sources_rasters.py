@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
+from fakes import FakeSource
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
@@ -20,12 +21,12 @@ from rasterio.enums import Resampling
 from rasterio.shutil import copy as gdal_copy
 from rasterio.transform import Affine as Transform
 
-from saccade.pipeline.errors import RecipeError, UnsupportedImage
+from saccade.pipeline.errors import ReadError, RecipeError, UnsupportedImage
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.sources import open_source, rasterio_crs
 from saccade.pipeline.sources.array import ArraySource
 from saccade.pipeline.sources.averaged import AveragedSource, leaves_pixels_out
-from saccade.pipeline.sources.base import Source
+from saccade.pipeline.sources.base import Level, Source
 from saccade.pipeline.sources.plane import Plane, locate
 from saccade.pipeline.sources.rasterio_file import RasterioSource
 from saccade.pipeline.sources.some_bands import find_channels, seen_through
@@ -686,6 +687,22 @@ def test_a_sweep_that_is_cut_short_leaves_nothing_in_place(
                 source.make([1])
         assert not list((tmp_path / "cache").iterdir())
         assert source.read(1, Box(0, 0, 5, 5)).shape == (5, 5, 1)
+
+
+def test_damage_of_level_0_is_damage_of_the_averaged_levels_there_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saccade.pipeline.sources.averaged.DAMAGE_PX", 64)
+    pixels = noise(1)[0][..., None]
+    source = FakeSource(pixels, broken=(Box(70, 70, 71, 71),))
+    source.levels = (source.levels[0], Level((106, 154), 2.0))
+    averaged = AveragedSource(source, tmp_path / "cache")
+    with pytest.raises(ReadError, match="damaged"):
+        averaged.read(1, Box(33, 33, 40, 40))
+    sound = ArraySource(pixels)
+    plane = Plane(sound, locate(sound, downsample=2))
+    for box in (Box(0, 0, 32, 154), Box(64, 0, 106, 154), Box(0, 64, 106, 154)):
+        assert np.array_equal(averaged.read(1, box), plane.read(box))
 
 
 def cut_short(*_: Any) -> Any:

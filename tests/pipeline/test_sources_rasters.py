@@ -696,13 +696,13 @@ def test_damage_of_level_0_is_damage_of_the_averaged_levels_there_and_nowhere_el
     pixels = noise(1)[0][..., None]
     source = FakeSource(pixels, broken=(Box(70, 70, 71, 71),))
     source.levels = (source.levels[0], Level((106, 154), 2.0))
-    averaged = AveragedSource(source, tmp_path / "cache")
-    with pytest.raises(ReadError, match="damaged"):
-        averaged.read(1, Box(33, 33, 40, 40))
     sound = ArraySource(pixels)
     plane = Plane(sound, locate(sound, downsample=2))
-    for box in (Box(0, 0, 32, 154), Box(64, 0, 106, 154), Box(0, 64, 106, 154)):
-        assert np.array_equal(averaged.read(1, box), plane.read(box))
+    with closing(AveragedSource(source, tmp_path / "cache")) as averaged:
+        with pytest.raises(ReadError, match="damaged"):
+            averaged.read(1, Box(33, 33, 40, 40))
+        for box in (Box(0, 0, 32, 154), Box(64, 0, 106, 154), Box(0, 64, 106, 154)):
+            assert np.array_equal(averaged.read(1, box), plane.read(box))
 
 
 def cut_short(*_: Any) -> Any:

@@ -116,6 +116,10 @@ class PassLayout:
     """Whether its convolutions take in the normalisation and the ReLU that follow them."""
     graphed: bool = False
     """Whether a full batch is replayed from a graph of the device, where one can be captured."""
+    bands: tuple[int, ...] | None = None
+    """Channels of the image that the model is given, counted from 0; None for all."""
+    scaled: bool = False
+    """Whether samples are multiplied by their band's scale, plus its offset."""
 
     def __post_init__(self) -> None:
         for name in ("halo_px", "tile_px"):
@@ -216,7 +220,8 @@ class PassLayout:
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> PassLayout:
         """The inverse of ``to_dict``, through JSON as well; plans of earlier versions included."""
-        tuples = {key: tuple(tree[key]) for key in ("classes", "context")}
+        stated = (key for key in ("classes", "context", "bands") if tree.get(key) is not None)
+        tuples = {key: tuple(tree[key]) for key in stated}
         grids = {key: FeatureGrid.from_dict(tree.get(key)) for key in ("gives", "takes")}
         return cls(**(tree | tuples | grids | {"plane": PlaneSpec.from_dict(tree["plane"])}))
 

@@ -26,6 +26,7 @@ from saccade.pipeline.selectors import AllTiles, Selector
 
 Fuse = Literal["finest", "mean", "mean_logit", "max", "residual", "confidence_gated"]
 ScoreType = Literal["uint8", "float16", "float32"]
+Overviews = Literal["averaged", "stored"]
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
 ONLY = "only"
@@ -165,6 +166,12 @@ class PassRecipe(Node):
     """How finely it looks."""
     model: ModelRecipe
     """What looks."""
+    bands: tuple[Annotated[int, Field(ge=1)] | str, ...] | None = Field(None, min_length=1)
+    """What the model is given of the image, in this order: names of bands, or numbers counted from
+    1 as GDAL and rasterio count them. By default all."""
+    scaled: bool = False
+    """Give the model samples times their band's scale plus its offset, as the file states them;
+    by default they are given as stored."""
     tile: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Side of the tiles that are selected and answered for, in pixels of this pass."""
     halo: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
@@ -241,6 +248,9 @@ class Recipe(Node):
     arithmetic, memory format, window and batch are the fastest within the tolerance."""
     tolerance: Tolerance = Tolerance()
     """What 'precision: auto' may change."""
+    overviews: Overviews = "averaged"
+    """What coarse passes read of a raster whose overviews are not known to be made of all its
+    pixels: means of level 0, 'averaged' once per image, or the file's own as 'stored'."""
     max_bad_tiles: Share = 0.05
     """An image fails when a larger share of a pass's tiles can't be read."""
     mask: str | None = None

@@ -22,7 +22,7 @@ from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import WHOLE_PASS_PX, Capacity, PassLayout
 from saccade.pipeline.models.base import AS_LOADED, ModelForm, PassModel
 from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
-from saccade.pipeline.resolve import locate_resolution, resolve_image
+from saccade.pipeline.resolve import locate_resolution, resolve_image, seen_by
 from saccade.pipeline.sources.base import Identity, Source
 from saccade.workers.device import Predictor, kind_of, torch_device
 from saccade.workers.memory import Account, Budget, MemoryModel
@@ -238,7 +238,8 @@ def probe_case(one: PassRecipe, plan: ImagePlan, layout: PassLayout, source: Sou
     """One pass of one image as its memory depends on it."""
     before = plan.passes[layout.index - 1]
     guidance = len(before.classes) if layout.guidance else 0
-    return ProbeCase(one, layout, str(source.dtype), source.channels, guidance)
+    seen = seen_by(layout, source)
+    return ProbeCase(one, layout, str(seen.dtype), seen.channels, guidance)
 
 
 def nbytes_per_px(plan: ImagePlan, layout: PassLayout, source: Source) -> int:
@@ -246,4 +247,5 @@ def nbytes_per_px(plan: ImagePlan, layout: PassLayout, source: Source) -> int:
     views = 1 + len(layout.context)
     guidance = 4 * len(plan.passes[layout.index - 1].classes) if layout.guidance else 0
     features = layout.takes.nbytes_per_px(4) if layout.takes else 0
-    return source.dtype.itemsize * source.channels * views + guidance + math.ceil(features)
+    seen = seen_by(layout, source)
+    return seen.dtype.itemsize * seen.channels * views + guidance + math.ceil(features)

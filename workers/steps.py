@@ -8,6 +8,7 @@ rest of the pyramid and writes the metadata that makes the result complete.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -207,6 +208,7 @@ def finalise(
         complete_pyramid(store, plan)
         store.finish({"passes": passes, "timing": dict(timing)})
     _drop_what_is_not_kept(store, plan, recipe)
+    shutil.rmtree(folder.cache(plan.name), ignore_errors=True)  # another pass makes it again
     return {"passes": store.facts["passes"]}
 
 

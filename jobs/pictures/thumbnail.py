@@ -12,6 +12,7 @@ from saccade.pipeline.errors import ReadError
 from saccade.pipeline.geometry import Grid, Shape
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.sources import open_source
+from saccade.pipeline.sources.bands import Samples
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane, locate
 
@@ -52,19 +53,18 @@ def _coarse_pixels(source: Source, shape: Shape) -> tuple[np.ndarray, np.ndarray
     known = np.zeros(plane.shape, bool)
     for block in Grid(plane.shape, BLOCK_PX):
         try:
-            pixels[block.slices] = plane.read(block)
+            samples = plane.read_valid(block)
         except ReadError:
             continue  # stays unknown, and is drawn as such
-        known[block.slices] = _has_data(pixels[block.slices], source.nodata)
+        pixels[block.slices] = samples.pixels
+        known[block.slices] = _has_data(samples)
     return pixels, known
 
 
-def _has_data(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
-    """``(h, w)`` bool: some channel holds a number other than the one that means nothing."""
-    valid = np.isfinite(pixels)
-    if nodata is not None:
-        valid = np.logical_and(valid, pixels != nodata)
-    some: np.ndarray = valid.any(axis=2)
+def _has_data(samples: Samples) -> np.ndarray:
+    """``(h, w)`` bool: some channel holds data, and a finite number."""
+    finite = np.isfinite(samples.pixels)
+    some: np.ndarray = (finite if samples.valid is None else finite & samples.valid).any(axis=2)
     return some
 
 

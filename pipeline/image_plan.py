@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from saccade.pipeline.band_statistics import BandStatistics
 from saccade.pipeline.geometry import Box, Grid, Shape
 from saccade.pipeline.georeference import Georeference
 from saccade.pipeline.layout import PassLayout
@@ -60,6 +61,8 @@ class ImagePlan:
     """What tells the mask that the image is looked at through; None where there is none."""
     georeference: Georeference | None = None
     """Where the pixels of level 0 lie on the ground; None where nobody says."""
+    statistics: tuple[BandStatistics, ...] | None = None
+    """Of every band, over the valid pixels of the glance; None where nothing depends on them."""
 
     @property
     def last(self) -> PassLayout:
@@ -121,7 +124,7 @@ class ImagePlan:
         """The inverse of ``to_json``."""
         tree: dict[str, Any] = json.loads(text)
         del tree["schema"]
-        place = tree.get("georeference")
+        place, bands = tree.get("georeference"), tree.get("statistics")
         return cls(
             **tree
             | {
@@ -129,6 +132,7 @@ class ImagePlan:
                 "mask": Identity(**tree["mask"]) if tree.get("mask") else None,
                 "pixel_size": PixelSize(**tree["pixel_size"]) if tree["pixel_size"] else None,
                 "georeference": Georeference.from_dict(place) if place else None,
+                "statistics": tuple(map(BandStatistics.from_dict, bands)) if bands else None,
                 "passes": tuple(map(PassLayout.from_dict, tree["passes"])),
                 "level_shapes": tuple(map(tuple, tree["level_shapes"])),
                 "classes": tuple(tree["classes"]),

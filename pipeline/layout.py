@@ -16,6 +16,7 @@ import numpy as np
 from saccade.pipeline.errors import PlanError
 from saccade.pipeline.feature_grid import FeatureFlow, FeatureGrid
 from saccade.pipeline.geometry import Box, Grid, Shape, round_up
+from saccade.pipeline.inputs import Inputs
 from saccade.pipeline.models.base import Arithmetic, ModelForm, ModelSpec
 from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.pipeline.sources.plane import PlaneSpec
@@ -60,6 +61,8 @@ ANY_DEVICE = Capacity()
 """Where nothing is known of a device."""
 NO_FLOW = FeatureFlow()
 """A pass that neither gives nor takes features."""
+AS_STORED = Inputs()
+"""Samples divided by the model's scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,8 @@ class PassLayout:
     """Whether its convolutions take in the normalisation and the ReLU that follow them."""
     graphed: bool = False
     """Whether a full batch is replayed from a graph of the device, where one can be captured."""
+    inputs: Inputs = AS_STORED
+    """What samples become before the model."""
 
     def __post_init__(self) -> None:
         for name in ("halo_px", "tile_px"):
@@ -218,7 +223,11 @@ class PassLayout:
         """The inverse of ``to_dict``, through JSON as well; plans of earlier versions included."""
         tuples = {key: tuple(tree[key]) for key in ("classes", "context")}
         grids = {key: FeatureGrid.from_dict(tree.get(key)) for key in ("gives", "takes")}
-        return cls(**(tree | tuples | grids | {"plane": PlaneSpec.from_dict(tree["plane"])}))
+        parts = {
+            "plane": PlaneSpec.from_dict(tree["plane"]),
+            "inputs": Inputs.from_dict(tree.get("inputs")),
+        }
+        return cls(**(tree | tuples | grids | parts))
 
 
 def lay_out(

@@ -52,13 +52,26 @@ class WindowPixels:
 
 
 def read_window(plane: Plane, layout: PassLayout, window: Window) -> WindowPixels:
-    """Read one window of a pass, padded by repetition where the plan reaches past the image."""
+    """Read one window of a pass as its model sees it: where there is no data stands the fill."""
+    read = read_samples(plane, layout, window)
+    nodata = plane.source.nodata
+    return replace(
+        read,
+        pixels=layout.inputs.filled(read.pixels, read.valid, nodata),
+        context=tuple(
+            layout.inputs.filled(wide, _valid(wide, nodata), nodata) for wide in read.context
+        ),
+    )
+
+
+def read_samples(plane: Plane, layout: PassLayout, window: Window) -> WindowPixels:
+    """Read one window of a pass as stored, padded by repetition where it reaches past the image."""
     inside = window.read.clip(layout.plane.shape)
     lost: list[tuple[Box, str]] = []
     pixels = pad_to(_read_or_repair(plane, inside, layout, lost), inside, window.read)
     context, context_errors = _contexts(plane, layout, window, pixels)
     return WindowPixels(
-        pixels=without_nan(pixels),
+        pixels=pixels,
         valid=_valid(pixels, plane.source.nodata),
         lost=tuple(box for box, _ in lost),
         reasons=(*(reason for _, reason in lost), *context_errors),
@@ -155,14 +168,6 @@ def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
     return None if valid.all() else valid
 
 
-def without_nan(pixels: np.ndarray) -> np.ndarray:
-    """The pixels with 0 for NaN, one of which would turn every score within its reach into NaN."""
-    if pixels.dtype.kind != "f" or not np.isnan(pixels).any():
-        return pixels
-    whole: np.ndarray = np.where(np.isnan(pixels), pixels.dtype.type(0), pixels)
-    return whole
-
-
 def _contexts(
     plane: Plane, layout: PassLayout, window: Window, pixels: np.ndarray
 ) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
@@ -172,7 +177,7 @@ def _contexts(
         try:
             views.append(_context(plane, window, factor))
         except ReadError as error:
-            views.append(without_nan(pixels))
+            views.append(pixels)
             errors.append(str(error))
     return tuple(views), tuple(errors)
 
@@ -182,7 +187,7 @@ def _context(plane: Plane, window: Window, factor: float) -> np.ndarray:
     wide = Plane(plane.source, context_spec(plane, factor))
     want = centred(window.read, wide.spec.downsample / plane.spec.downsample)
     have = want.clip(wide.spec.shape)
-    return without_nan(pad_to(_read_twice(wide.read, have), have, want))
+    return pad_to(_read_twice(wide.read, have), have, want)
 
 
 def context_spec(plane: Plane, factor: float) -> PlaneSpec:

@@ -34,6 +34,7 @@ from saccade.workers.memory_schedule import (
     largest_whole,
     whole_candidates,
 )
+from saccade.workers.measuring import with_inputs
 from saccade.workers.reading import WindowPixels
 from saccade.workers.tasks import ImageEntry, WorkerSpec
 from saccade.workers.tuning import Tuner
@@ -110,7 +111,7 @@ class Resolver:
             finest = self._finest_glance(candidates, draft, memory[0])
             recipe = self.recipe.glancing_at(finest)
         capacities = [self._capacity(draft, *one) for one in zip(draft.passes, memory, strict=True)]
-        plan = self._lay_out(identity, recipe, capacities)
+        plan = with_inputs(self._lay_out(identity, recipe, capacities), recipe, self.source)
         plan, settings = self.tuner.tune(recipe, plan, self.source, capacities)
         works = self._works(plan, measure=True)
         check_each_fits(works, self.book.budget())

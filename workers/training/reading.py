@@ -14,13 +14,14 @@ import numpy as np
 
 from saccade.pipeline.closing import Closing
 from saccade.pipeline.geometry import Box
+from saccade.pipeline.inputs import without_nan
 from saccade.pipeline.recipe import Resolution
 from saccade.pipeline.resolve import locate_resolution
 from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
 from saccade.pipeline.truth import TruthRecipe, open_truth
-from saccade.workers.reading import centred, context_spec, pad_to, without_nan
+from saccade.workers.reading import centred, context_spec, pad_to
 from saccade.workers.tasks import ImageEntry
 from saccade.workers.training.groups import (
     Crop,

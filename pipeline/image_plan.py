@@ -20,13 +20,17 @@ from saccade.pipeline.sources.base import Identity, PixelSize
 SCHEMA_VERSION = 1
 LABEL_UNKNOWN = 255
 """Label of a pixel that no pass has answered."""
+LABEL_NODATA = 254
+"""Label of a pixel where the image has no data; classes have labels below it."""
 COVERAGE_NONE = 0
 """Coverage of a tile that no pass has answered yet; pass ``k`` is written as ``k + 1``."""
+COVERAGE_NODATA = 254
+"""Coverage of a tile in which the image has no data."""
 COVERAGE_FAILED = 255
 """Coverage of a tile that no pass could read."""
-STATUS_NONE, STATUS_DONE, STATUS_DEGRADED, STATUS_FAILED = 0, 1, 2, 255
+STATUS_NONE, STATUS_DONE, STATUS_DEGRADED, STATUS_NODATA, STATUS_FAILED = 0, 1, 2, 254, 255
 """Per pass and tile: not visited; answered; answered, but part of what the model saw could not be
-read; could not be read."""
+read; visited, and there is no data in all of it; could not be read."""
 
 
 @dataclass(frozen=True, slots=True)

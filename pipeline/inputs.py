@@ -144,9 +144,7 @@ def inputs_of(
 Pair = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def _scaling(
-    normalise: Normalise | None, bands: int, known: Sequence[BandStatistics]
-) -> Pair:
+def _scaling(normalise: Normalise | None, bands: int, known: Sequence[BandStatistics]) -> Pair:
     """Zero and unit of every band; a band that is the same all over becomes 0."""
     if isinstance(normalise, Fixed):
         return _fixed(normalise, bands)

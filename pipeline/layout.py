@@ -121,6 +121,8 @@ class PassLayout:
     """Whether a full batch is replayed from a graph of the device, where one can be captured."""
     inputs: Inputs = AS_STORED
     """What samples become before the model."""
+    holes: bool = False
+    """Whether the image may lack data: then it is stored which scores have none below them."""
 
     def __post_init__(self) -> None:
         for name in ("halo_px", "tile_px"):

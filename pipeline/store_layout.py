@@ -22,6 +22,7 @@ from saccade.pipeline.layout import PassLayout
 COVERAGE = "coverage"
 STATUS = "status"
 LABELS = "labels/classes"
+NODATA = "nodata"
 FEATURE_CHUNK_PX = 32
 """A chunk of features, which holds all their channels, is at most so many places high and wide."""
 
@@ -39,7 +40,8 @@ def labels_path(level: int) -> str:
 def pass_path(name: str, array: str = "") -> str:
     """One of a pass's own arrays, or the group of all of them.
 
-    There are 'scores', 'status' and, where the pass has them, 'saliency', 'confidence', 'features'.
+    There are 'scores', 'status' and, where the pass has them, 'saliency', 'confidence', 'features',
+    and 'nodata': 1 where a score has no valid pixel below it, in tiles that hold data elsewhere.
     """
     return f"passes/{name}/{array}".rstrip("/")
 
@@ -155,7 +157,7 @@ def _pass_arrays(plan: ImagePlan, layout: PassLayout) -> Iterator[ArraySpec]:
     if len(plan.passes) > 1:
         shape = (len(layout.classes), *layout.score_shape)
         yield ArraySpec(pass_path(layout.name, "scores"), shape, dtype, fill, chunk, shard)
-    for name in layout.planes:
+    for name in (*layout.planes, *([NODATA] if layout.holes else [])):
         path = pass_path(layout.name, name)
         yield ArraySpec(path, layout.score_shape, np.dtype(np.uint8), 0, chunk, shard)
     if layout.gives is not None:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saccade.pipeline.image_plan import LABEL_UNKNOWN, SCHEMA_VERSION, ImagePlan
+from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN, SCHEMA_VERSION, ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.scores import UINT8_SCALE
 from saccade.pipeline.signals import BACKGROUND
@@ -193,6 +193,8 @@ def _omero(plan: ImagePlan) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------- colours
 
 Colour = tuple[int, int, int]
+CLEAR: Colour = (0, 0, 0)
+"""Of what is not shown."""
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, Colour]:
@@ -214,7 +216,8 @@ def label_legend(classes: Sequence[str]) -> dict[int, tuple[str, Colour, int]]:
         named = [("not " + classes[0], (128, 128, 128), 0), (classes[0], colours[classes[0]], 255)]
     else:
         named = [(n, colours[n], 0 if n == BACKGROUND else 255) for n in classes]
-    return {**dict(enumerate(named)), LABEL_UNKNOWN: ("not answered", (0, 0, 0), 0)}
+    reserved = {LABEL_NODATA: ("no data", CLEAR, 0), LABEL_UNKNOWN: ("not answered", CLEAR, 0)}
+    return {**dict(enumerate(named)), **reserved}
 
 
 def all_metadata(plan: ImagePlan) -> dict[str, bytes]:

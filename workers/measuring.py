@@ -61,8 +61,8 @@ def measure(
     """Statistics of every band over the valid pixels of the glance's plane."""
     tallies = [BandTally(source.dtype, percents) for _ in range(source.channels)]
     _count(source, glance, tallies)
-    # a list, because every one is to be asked
-    if any([tally.wants_more for tally in tallies]):
+    unsettled = [tally.wants_more for tally in tallies]
+    if any(unsettled):
         _count(source, glance, tallies)
     return tuple(tally.result() for tally in tallies)
 

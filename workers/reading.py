@@ -214,3 +214,13 @@ def tiles_lost(layout: PassLayout, window: Window, read: WindowPixels) -> tuple[
         elif read.context_lost or any(seen.overlaps(box) for box in read.lost):
             degraded.add(index)
     return failed, degraded
+
+
+def scores_without_data(layout: PassLayout, read: WindowPixels) -> np.ndarray | None:
+    """``(h, w)`` bool of a window's scores: no pixel below has data; None where all have some."""
+    if read.valid is None:
+        return None
+    height, width = (side // layout.stride for side in read.valid.shape)
+    blocks = read.valid.reshape(height, layout.stride, width, layout.stride)
+    holes: np.ndarray = np.logical_not(blocks.any(axis=(1, 3)))
+    return holes if holes.any() else None

@@ -25,6 +25,7 @@ from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.resolve import locate_resolution, resolve_image
 from saccade.pipeline.sources.base import Identity, Source
 from saccade.workers.device import Predictor, kind_of, torch_device
+from saccade.workers.measuring import with_inputs
 from saccade.workers.memory import Account, Budget, MemoryModel
 from saccade.workers.memory_book import MemoryBook, ProbeCase
 from saccade.workers.memory_host import LaneBudgets
@@ -34,7 +35,6 @@ from saccade.workers.memory_schedule import (
     largest_whole,
     whole_candidates,
 )
-from saccade.workers.measuring import with_inputs
 from saccade.workers.reading import WindowPixels
 from saccade.workers.tasks import ImageEntry, WorkerSpec
 from saccade.workers.tuning import Tuner

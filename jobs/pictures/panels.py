@@ -27,7 +27,7 @@ from saccade.jobs.pictures.layers import answers, at_tiles, glance_saliency, til
 from saccade.jobs.pictures.words import percent, resolution
 from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.geometry import Shape
-from saccade.pipeline.image_plan import COVERAGE_FAILED, STATUS_FAILED, STATUS_NONE, ImagePlan
+from saccade.pipeline.image_plan import COVERAGE_NODATA, STATUS_FAILED, STATUS_NONE, ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.result import Result
 from saccade.pipeline.signals import BACKGROUND
@@ -172,7 +172,7 @@ def finest_answer(scene: Scene) -> np.ndarray:
     Coverage credits whole tiles of the last pass; tiles of an earlier pass that do not nest with
     them are known from that pass's own status, where it was kept.
     """
-    coverage = np.where(scene.result.coverage == COVERAGE_FAILED, 0, scene.result.coverage)
+    coverage = np.where(scene.result.coverage >= COVERAGE_NODATA, 0, scene.result.coverage)
     finest = at_tiles(coverage.astype(np.int64), scene.plan, scene.plan.last, scene.shape)
     for one in scene.result.passes.values():
         here = at_tiles(was_answered(one.status), scene.plan, one.layout, scene.shape)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from saccade.pipeline.compose import compose_region
+from saccade.pipeline.compose import LastAnswer, compose_region
 from saccade.pipeline.fusion import dequantise, fuse, label, map_classes, quantise, upsample
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
@@ -122,7 +122,7 @@ def test_what_the_writer_holds_counts_as_if_it_were_stored(
     expected = compose_region(whole, plan, region)
     whole.drop("passes/stare")
     part, state = scores[(slice(None), *region.slices)], status[plan.coverage_box(region).slices]
-    found = compose_region(whole, plan, region, part, state)
+    found = compose_region(whole, plan, region, LastAnswer(part, state))
     np.testing.assert_array_equal(found.scores, expected.scores)
     np.testing.assert_array_equal(found.labels, expected.labels)
 

@@ -49,28 +49,23 @@ class Inputs:
             return cls()
         return cls(**tree | {key: tuple(tree[key]) for key in ("zero", "unit", "fill")})
 
-    def filled(
-        self, pixels: np.ndarray, valid: np.ndarray | None, nodata: float | None
-    ) -> np.ndarray:
+    def filled(self, pixels: np.ndarray, present: np.ndarray | None) -> np.ndarray:
         """Pixels whose samples without data are replaced; the array itself where there are none.
 
         Args:
             pixels: ``(h, w, bands)`` as read.
-            valid: ``(h, w)`` bool, False where no band has data; None where all have.
-            nodata: the sample that means 'no data here', also of a single band.
+            present: ``(h, w, bands)`` or ``(h, w, 1)`` bool, samples that hold data; None where
+                all do.
 
         Returns:
             The same dtype: of integers the fill is rounded. NaN is never kept, whatever is asked:
             without a fill it becomes 0.
         """
-        if not self.fill:
+        if not self.fill or present is None:
             return without_nan(pixels)
-        absent = absent_samples(pixels, valid, nodata)
-        if absent is None:
-            return pixels
         fill = np.array(self.fill)
         stand_in = (np.rint(fill) if pixels.dtype.kind in "iu" else fill).astype(pixels.dtype)
-        whole: np.ndarray = np.where(absent, stand_in, pixels)
+        whole: np.ndarray = np.where(present, pixels, stand_in)
         return whole
 
 
@@ -80,18 +75,6 @@ def without_nan(pixels: np.ndarray) -> np.ndarray:
         return pixels
     whole: np.ndarray = np.where(np.isnan(pixels), pixels.dtype.type(0), pixels)
     return whole
-
-
-def absent_samples(
-    pixels: np.ndarray, valid: np.ndarray | None, nodata: float | None
-) -> np.ndarray | None:
-    """``(h, w, bands)`` bool: samples that hold no data; None where all do."""
-    absent = np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros((1, 1, 1), bool)
-    if nodata is not None:
-        absent = absent | (pixels == nodata)
-    if valid is not None:
-        absent = absent | ~valid[..., np.newaxis]
-    return absent if absent.any() else None
 
 
 def may_lack_data(source: Source) -> bool:

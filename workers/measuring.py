@@ -14,7 +14,6 @@ from saccade.pipeline.band_statistics import BandStatistics, BandTally
 from saccade.pipeline.geometry import Grid
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.inputs import (
-    absent_samples,
     inputs_of,
     may_lack_data,
     needs_statistics,
@@ -25,7 +24,7 @@ from saccade.pipeline.plan import Window
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
-from saccade.workers.reading import read_samples
+from saccade.workers.reading import read_samples, samples_present
 
 BLOCK_PX = 1024
 """Side of what is read at a time."""
@@ -68,21 +67,20 @@ def measure(
 
 
 def _count(source: Source, glance: PassLayout, tallies: Sequence[BandTally]) -> None:
-    for pixels, absent in _blocks(source, glance):
+    for pixels, counted in _blocks(source, glance):
         for band, tally in enumerate(tallies):
-            samples = pixels[..., band]
-            here = np.broadcast_to(absent, pixels.shape)[..., band] if absent is not None else None
-            tally.add(samples.ravel() if here is None else samples[~here])
+            tally.add(pixels[..., band][counted[..., band]])
 
 
-def _blocks(source: Source, glance: PassLayout) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Pixels of every block, and which of their samples do not count."""
+def _blocks(source: Source, glance: PassLayout) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pixels of every block, and which of their samples count, both ``(h, w, bands)``."""
     plane, layout = Plane(source, glance.plane), replace(glance, context=())
     for block in Grid(glance.plane.shape, BLOCK_PX):
         read = read_samples(plane, layout, Window(block, block))
-        valid = read.valid
-        if read.lost:
-            valid = np.ones(block.shape, bool) if valid is None else valid.copy()
-            for box in read.lost:
-                valid[box.relative_to(block).slices] = False
-        yield read.pixels, absent_samples(read.pixels, valid, source.nodata)
+        counted = np.ones(read.pixels.shape, bool)
+        present = samples_present(read.pixels, source.nodata)
+        if present is not None:
+            counted &= present
+        for box in read.lost:
+            counted[box.relative_to(block).slices] = False
+        yield read.pixels, counted

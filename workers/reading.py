@@ -53,15 +53,12 @@ class WindowPixels:
 
 def read_window(plane: Plane, layout: PassLayout, window: Window) -> WindowPixels:
     """Read one window of a pass as its model sees it: where there is no data stands the fill."""
-    read = read_samples(plane, layout, window)
-    nodata = plane.source.nodata
-    return replace(
-        read,
-        pixels=layout.inputs.filled(read.pixels, read.valid, nodata),
-        context=tuple(
-            layout.inputs.filled(wide, _valid(wide, nodata), nodata) for wide in read.context
-        ),
-    )
+    read, nodata = read_samples(plane, layout, window), plane.source.nodata
+
+    def filled(pixels: np.ndarray) -> np.ndarray:
+        return layout.inputs.filled(pixels, samples_present(pixels, nodata))
+
+    return replace(read, pixels=filled(read.pixels), context=tuple(map(filled, read.context)))
 
 
 def read_samples(plane: Plane, layout: PassLayout, window: Window) -> WindowPixels:
@@ -156,15 +153,22 @@ def pad_to(pixels: np.ndarray, have: Box, want: Box) -> np.ndarray:
     return np.pad(pixels, (rows, columns, (0, 0)), mode="edge")
 
 
-def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
-    """Where any channel holds data; None when that is everywhere. NaN is never data."""
-    is_float = pixels.dtype.kind == "f"
-    if nodata is None and not is_float:
+def samples_present(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
+    """``(H, W, C)`` bool: samples that hold data; None when all do. NaN is never data."""
+    if nodata is None and pixels.dtype.kind != "f":
         return None
-    absent = np.isnan(pixels).all(axis=-1)
+    present: np.ndarray = np.logical_not(np.isnan(pixels))
     if nodata is not None:
-        absent = np.all((pixels == nodata) | np.isnan(pixels), axis=-1)
-    valid: np.ndarray = np.logical_not(absent)
+        present &= pixels != nodata
+    return None if present.all() else present
+
+
+def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
+    """``(H, W)`` bool: where any channel holds data; None when that is everywhere."""
+    present = samples_present(pixels, nodata)
+    if present is None:
+        return None
+    valid = np.asarray(present.any(axis=-1))
     return None if valid.all() else valid
 
 

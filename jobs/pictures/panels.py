@@ -107,6 +107,14 @@ class Scene:
         alpha = self.thumbnail[..., 3].astype(np.float32) / 255
         return mix(np.full((*self.shape, 3), NO_DATA, np.float32), self.thumbnail[..., :3], alpha)
 
+    @property
+    def absent(self) -> np.ndarray:
+        """How much of each pixel has no data, ``(h, w)`` float32 in [0, 1]."""
+        known = self.thumbnail[..., 3].astype(np.float32) / 255
+        # of an image that is gone nothing is known, and what was found is shown all the same
+        lacks = self.plan.passes[0].holes and bool(known.any())
+        return 1 - known if lacks else np.zeros_like(known)
+
 
 def panels(scene: Scene) -> tuple[Panel, ...]:
     """The image, what the glance saw, who looked where, the result."""
@@ -140,10 +148,10 @@ def glance_panel(scene: Scene) -> Panel:
 
 
 def _unknown(scene: Scene, where: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Pale hatching where there is no answer yet."""
+    """Pale hatching where there is no answer yet, plain where there is no data."""
     lines = stripes(scene.shape, scene.pitch_px)
     ground = mix(pixels, PAPER, np.where(where, 0.9, 0.0))
-    return mix(ground, NO_DATA, np.where(where & lines, 1.0, 0.0))
+    return mix(mix(ground, NO_DATA, np.where(where & lines, 1.0, 0.0)), NO_DATA, scene.absent)
 
 
 # --------------------------------------------------------------------------------- who looked where
@@ -223,11 +231,14 @@ def tile_outlines(
 
 
 def _looks_legend(scene: Scene, colours: tuple[Colour, ...]) -> Iterator[Row]:
-    plan, counts = scene.plan, scene.result.summary()["passes"]
+    plan, summary = scene.plan, scene.result.summary()
+    counts = summary["passes"]
     for layout in plan.passes[:MAX_ROWS]:
         yield _pass_row(scene, layout, counts[layout.name], colours[layout.index])
     if len(plan.passes) > MAX_ROWS:
         yield Row(f"and {len(plan.passes) - MAX_ROWS} more passes", quiet=True)
+    if summary.get("nodata"):
+        yield Row("no data", "", f"{percent(summary['nodata'])} of the area", NO_DATA)
     failed = sum(count["failed"] for count in counts.values() if count)
     if failed:
         yield Row("could not be read", "", f"{failed:,} tiles", FAILED, hatched=True)

@@ -18,6 +18,8 @@ from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.sources.base import PixelSize
 from saccade.pipeline.store import ImageStore
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+
 Make = Callable[[ImagePlan], ImageStore]
 UTM = Crs(32636)
 AFFINES = {

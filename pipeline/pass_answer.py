@@ -175,10 +175,15 @@ class PassAnswer:
 def _with_holes(
     layout: PassLayout, place: Box, holes: np.ndarray, status: StatusPart
 ) -> np.ndarray | None:
-    """Scores without data, by themselves or because their tile has none; None where all have."""
+    """Scores without data, by themselves or because their tile has none; None where all have.
+
+    What a pass did not look at, or could not read, is not without data.
+    """
     empty = status.values == STATUS_NODATA
-    if empty.any():
-        rows = np.arange(place.y0, place.y1) * layout.stride // layout.tile_px - status.cells.y0
-        columns = np.arange(place.x0, place.x1) * layout.stride // layout.tile_px - status.cells.x0
-        holes = holes | empty[np.ix_(rows, columns)]
+    if not (empty.any() or holes.any()):
+        return None
+    rows = np.arange(place.y0, place.y1) * layout.stride // layout.tile_px - status.cells.y0
+    columns = np.arange(place.x0, place.x1) * layout.stride // layout.tile_px - status.cells.x0
+    tiles = np.ix_(rows, columns)
+    holes = (holes | empty[tiles]) & was_settled(status.values)[tiles]
     return holes if holes.any() else None

@@ -49,7 +49,9 @@ class Resolution(Node):
     mpp: float | None = Field(None, gt=0)
     """Micrometres per pixel."""
     gsd: float | None = Field(None, gt=0)
-    """Ground sampling distance: metres per pixel."""
+    """Ground sampling distance: metres per pixel. Of a projected image in the projection's own
+    metres (Web Mercator's are true at the equator only), of a geographic one at its middle
+    latitude."""
     downsample: float | None = Field(None, ge=1)
     """Pixels of the image's finest level per pixel of the pass."""
     level: int | None = None

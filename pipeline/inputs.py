@@ -69,6 +69,10 @@ class Inputs:
         return whole
 
 
+AS_STORED = Inputs()
+"""Samples divided by the model's scale."""
+
+
 def without_nan(pixels: np.ndarray) -> np.ndarray:
     """The pixels with 0 for NaN, one of which would turn every score within its reach into NaN."""
     if pixels.dtype.kind != "f" or not np.isnan(pixels).any():

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from saccade.pipeline.capacity import ANY_DEVICE, Capacity
 from saccade.pipeline.change import shared_classes
 from saccade.pipeline.errors import PlanError, RecipeError
 from saccade.pipeline.exit_rules import compares_passes
 from saccade.pipeline.feature_grid import FeatureFlow, flows_of
 from saccade.pipeline.image_plan import LABEL_NODATA, ImagePlan
 from saccade.pipeline.inputs import may_lack_data
-from saccade.pipeline.layout import ANY_DEVICE, Capacity, PassLayout, lay_out
+from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.sources.base import Identity, PixelSize, Source

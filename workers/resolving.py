@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from saccade.pipeline.capacity import WHOLE_PASS_PX, Capacity
 from saccade.pipeline.errors import RecipeError
 from saccade.pipeline.execution import Calibration
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.image_plan import ImagePlan
-from saccade.pipeline.layout import WHOLE_PASS_PX, Capacity, PassLayout
+from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import AS_LOADED, ModelForm, PassModel
 from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.resolve import locate_resolution, resolve_image

@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema
 
 from saccade.pipeline.exit_rules import ExitRule, check_exits
 from saccade.pipeline.models.base import Activation, SaliencyChoice
+from saccade.pipeline.normalising import Nodata, Normalise, standardises
 from saccade.pipeline.selectors import AllTiles, Selector
 
 Fuse = Literal["finest", "mean", "mean_logit", "max", "residual", "confidence_gated"]
@@ -49,7 +50,9 @@ class Resolution(Node):
     mpp: float | None = Field(None, gt=0)
     """Micrometres per pixel."""
     gsd: float | None = Field(None, gt=0)
-    """Ground sampling distance: metres per pixel."""
+    """Ground sampling distance: metres per pixel. Of a projected image in the projection's own
+    metres (Web Mercator's are true at the equator only), of a geographic one at its middle
+    latitude."""
     downsample: float | None = Field(None, ge=1)
     """Pixels of the image's finest level per pixel of the pass."""
     level: int | None = None
@@ -144,11 +147,28 @@ class ModelRecipe(Node):
     saliency: SaliencyChoice | None = None
     """Where saliency comes from: the model's 'own', 'confidence' (1 less it), or 'attention' (its
     rollout); by default the model's own where it has one."""
+    normalise: Normalise | None = None
+    """What samples become before the model, by numbers that are measured once per image over the
+    valid pixels of the glance, or fixed: never per tile. By default divided by 'scale'. 'standard'
+    and a fixed mean replace the model's own mean and std; the others come before them."""
+    nodata: Nodata = "fill"
+    """What the model sees where there is no data: 'fill', the mean of the band's valid pixels in
+    the glance (of a fixed mean, that); 'keep', the samples as they are stored."""
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _normalised_once(self) -> ModelRecipe:
+        ways = ("scale", "mean", "std") if standardises(self.normalise) else ("scale",)
+        twice = [way for way in ways if getattr(self, way) is not None]
+        if self.normalise is not None and twice:
+            raise ValueError(
+                f"normalise takes the place of {', '.join(twice)}; found both: state one of them"
+            )
+        return self
 
     @classmethod
     def __get_pydantic_json_schema__(

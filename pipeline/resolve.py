@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from saccade.pipeline.capacity import ANY_DEVICE, Capacity
 from saccade.pipeline.change import shared_classes
 from saccade.pipeline.errors import PlanError, RecipeError
 from saccade.pipeline.exit_rules import compares_passes
 from saccade.pipeline.feature_grid import FeatureFlow, flows_of
-from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
-from saccade.pipeline.layout import ANY_DEVICE, Capacity, PassLayout, lay_out
+from saccade.pipeline.image_plan import LABEL_NODATA, ImagePlan
+from saccade.pipeline.inputs import may_lack_data
+from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.sources.base import Identity, PixelSize, Source
@@ -113,7 +115,7 @@ def _lay_out_pass(
     layout = lay_out(
         one, index, plane, spec, recipe.output, capacity=capacity, precision=precision, flow=flow
     )
-    return replace(layout, bands=bands, scaled=one.scaled)
+    return replace(layout, bands=bands, scaled=one.scaled, holes=may_lack_data(source))
 
 
 def seen_by(layout: PassLayout, source: Source) -> Source:
@@ -155,9 +157,10 @@ def _check_exits(recipe: Recipe, layouts: Sequence[PassLayout]) -> None:
 
 
 def _check_classes(classes: Sequence[str]) -> None:
-    if len(classes) > LABEL_UNKNOWN:
+    if len(classes) > LABEL_NODATA:
         raise RecipeError(
-            f"labels hold at most {LABEL_UNKNOWN} classes; the result has {len(classes)}: name "
+            f"labels hold at most {LABEL_NODATA} classes (254 and 255 are 'no data' and 'not "
+            f"answered'); the result has {len(classes)}: name "
             "those that are wanted in 'output.classes'"
         )
 

@@ -45,7 +45,6 @@ from saccade.workers.memory_curve import is_simulated
 from saccade.workers.reading import (
     WindowPixels,
     check_present,
-    levels_read,
     read_window,
 )
 from saccade.workers.resolving import (
@@ -259,8 +258,6 @@ class WorkerContext:
     def _prepare(self, entry: ImageEntry) -> dict[str, Any]:
         with closing(self.opened(entry)) as source:
             resolved = self.resolver(entry, source).resolve()
-            if isinstance(source, AveragedSource):
-                source.make(levels_read(source, resolved.plan))
         mask = mask_identity(self.recipe_for(entry), self.spec.model_folder)
         plan = replace(resolved.plan, mask=mask)
         counts = freeze_image(self.folder, plan, self.spec.provenance, fsync=self.spec.fsync)

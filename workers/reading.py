@@ -57,34 +57,39 @@ class WindowPixels:
 
 
 def read_window(plane: Plane, layout: PassLayout, window: Window) -> WindowPixels:
-    """Read one window of a pass, padded by repetition where the plan reaches past the image."""
+    """Read one window of a pass as its model sees it: where there is no data stands the fill.
+
+    It is padded by repetition where the plan reaches past the image.
+    """
     inside = window.read.clip(layout.plane.shape)
-    lost: list[tuple[Box, str]] = []
-    samples = _read_or_repair(plane, inside, layout, lost)
-    pixels = pad_to(samples.pixels, inside, window.read)
-    context, context_errors = _contexts(plane, layout, window, pixels)
+    samples, lost = read_or_repair(plane, inside, layout)
+    samples = padded(samples, inside, window.read)
+    context, context_errors = _contexts(plane, layout, window, samples)
+    filled = layout.inputs.filled
     return WindowPixels(
-        pixels=without_nan(pixels),
-        valid=valid_in(samples, inside, window.read),
+        pixels=filled(*samples),
+        valid=samples.where_any(),
         lost=tuple(box for box, _ in lost),
         reasons=(*(reason for _, reason in lost), *context_errors),
         context_lost=bool(context_errors),
-        context=context,
+        context=tuple(filled(*view) for view in context),
     )
 
 
-def _read_or_repair(
-    plane: Plane, box: Box, layout: PassLayout, lost: list[tuple[Box, str]]
-) -> Samples:
+def read_or_repair(
+    plane: Plane, box: Box, layout: PassLayout
+) -> tuple[Samples, list[tuple[Box, str]]]:
+    """A box of a pass as stored, and the parts of it that can't be read, with reasons."""
+    lost: list[tuple[Box, str]] = []
     try:
-        return _read_twice(plane.read_valid, box)
+        return _read_twice(plane.read_valid, box), lost
     except ReadError:
         check_present(plane.source.uri)
         pieces = _read_by_tiles(plane.read_valid, box, layout, lost)
         if lost:
             log.warning("%d tiles of a window can't be read: %s", len(lost), lost[0][1])
         whole = np.empty((*box.shape, plane.source.channels), plane.source.dtype)
-        return _assemble(whole, box, pieces)
+        return _assemble(whole, box, pieces), lost
 
 
 def _read_twice(read: Read[Got], box: Box) -> Got:
@@ -153,40 +158,33 @@ def pad_to(pixels: np.ndarray, have: Box, want: Box) -> np.ndarray:
     return np.pad(pixels, (rows, columns, (0, 0)), mode="edge")
 
 
-def valid_in(samples: Samples, have: Box, want: Box) -> np.ndarray | None:
-    """``(H, W)`` bool over ``want``: where some band holds data; None when that is everywhere."""
-    valid = samples.where_any()
-    return None if valid is None else pad_to(valid[..., None], have, want)[..., 0]
-
-
-def without_nan(pixels: np.ndarray) -> np.ndarray:
-    """The pixels with 0 for NaN, one of which would turn every score within its reach into NaN."""
-    if pixels.dtype.kind != "f" or not np.isnan(pixels).any():
-        return pixels
-    whole: np.ndarray = np.where(np.isnan(pixels), pixels.dtype.type(0), pixels)
-    return whole
+def padded(samples: Samples, have: Box, want: Box) -> Samples:
+    """Samples over ``have``, extended to ``want`` like their pixels."""
+    pixels, valid = samples
+    known = None if valid is None else pad_to(valid, have, want)
+    return Samples(pad_to(pixels, have, want), known)
 
 
 def _contexts(
-    plane: Plane, layout: PassLayout, window: Window, pixels: np.ndarray
-) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
+    plane: Plane, layout: PassLayout, window: Window, samples: Samples
+) -> tuple[tuple[Samples, ...], tuple[str, ...]]:
     """Every wider view; the window itself stands in for one that can't be read."""
     views, errors = [], []
     for factor in layout.context:
         try:
             views.append(_context(plane, window, factor))
         except ReadError as error:
-            views.append(without_nan(pixels))
+            views.append(samples)
             errors.append(str(error))
     return tuple(views), tuple(errors)
 
 
-def _context(plane: Plane, window: Window, factor: float) -> np.ndarray:
+def _context(plane: Plane, window: Window, factor: float) -> Samples:
     """The view of the same shape and centre whose pixels are ``factor`` times coarser."""
     wide = Plane(plane.source, context_spec(plane, factor))
     want = centred(window.read, wide.spec.downsample / plane.spec.downsample)
     have = want.clip(wide.spec.shape)
-    return without_nan(pad_to(_read_twice(wide.read, have), have, want))
+    return padded(_read_twice(wide.read_valid, have), have, want)
 
 
 def context_spec(plane: Plane, factor: float) -> PlaneSpec:
@@ -224,3 +222,13 @@ def tiles_lost(layout: PassLayout, window: Window, read: WindowPixels) -> tuple[
         elif read.context_lost or any(seen.overlaps(box) for box in read.lost):
             degraded.add(index)
     return failed, degraded
+
+
+def scores_without_data(layout: PassLayout, read: WindowPixels) -> np.ndarray | None:
+    """``(h, w)`` bool of a window's scores: no pixel below has data; None where all have some."""
+    if read.valid is None:
+        return None
+    height, width = (side // layout.stride for side in read.valid.shape)
+    blocks = read.valid.reshape(height, layout.stride, width, layout.stride)
+    holes: np.ndarray = np.logical_not(blocks.any(axis=(1, 3)))
+    return holes if holes.any() else None

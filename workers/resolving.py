@@ -15,16 +15,19 @@ from typing import Any
 
 import numpy as np
 
+from saccade.pipeline.capacity import WHOLE_PASS_PX, Capacity
 from saccade.pipeline.errors import RecipeError
 from saccade.pipeline.execution import Calibration
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.image_plan import ImagePlan
-from saccade.pipeline.layout import WHOLE_PASS_PX, Capacity, PassLayout
+from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import AS_LOADED, ModelForm, PassModel
 from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.resolve import locate_resolution, resolve_image, seen_by
+from saccade.pipeline.sources.averaged import AveragedSource
 from saccade.pipeline.sources.base import Identity, Source
 from saccade.workers.device import Predictor, kind_of, torch_device
+from saccade.workers.measuring import with_inputs
 from saccade.workers.memory import Account, Budget, MemoryModel
 from saccade.workers.memory_book import MemoryBook, ProbeCase
 from saccade.workers.memory_host import LaneBudgets
@@ -34,7 +37,7 @@ from saccade.workers.memory_schedule import (
     largest_whole,
     whole_candidates,
 )
-from saccade.workers.reading import WindowPixels
+from saccade.workers.reading import WindowPixels, levels_read
 from saccade.workers.tasks import ImageEntry, WorkerSpec
 from saccade.workers.tuning import Tuner
 
@@ -111,6 +114,9 @@ class Resolver:
             recipe = self.recipe.glancing_at(finest)
         capacities = [self._capacity(draft, *one) for one in zip(draft.passes, memory, strict=True)]
         plan = self._lay_out(identity, recipe, capacities)
+        if isinstance(self.source, AveragedSource):
+            self.source.make(levels_read(self.source, plan))  # all of them in one sweep
+        plan = with_inputs(plan, recipe, self.source)
         plan, settings = self.tuner.tune(recipe, plan, self.source, capacities)
         works = self._works(plan, measure=True)
         check_each_fits(works, self.book.budget())

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.answers import read_answers
-from saccade.pipeline.coverage import was_answered
+from saccade.pipeline.coverage import tile_counts, was_answered
 from saccade.pipeline.errors import TooManyBadTiles
 from saccade.pipeline.exits import ExitRecord, Leaving, left_before
 from saccade.pipeline.features import KEY
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
-    STATUS_DEGRADED,
     STATUS_FAILED,
     STATUS_NONE,
     ImagePlan,
@@ -228,13 +227,3 @@ def _count_passes(
         refuse_bad_image(store, plan, layout, max_bad_tiles)
         passes[layout.name] = tile_counts(read_status(store, layout))
     return passes
-
-
-def tile_counts(status: np.ndarray) -> dict[str, int]:
-    """Tiles of a pass by outcome."""
-    return {
-        "tiles": int(status.size),
-        "visited": int((status != STATUS_NONE).sum()),
-        "degraded": int((status == STATUS_DEGRADED).sum()),
-        "failed": int((status == STATUS_FAILED).sum()),
-    }

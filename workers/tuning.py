@@ -15,9 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from saccade.pipeline.capacity import Capacity
 from saccade.pipeline.execution import Calibration, ExecutionSetting, SearchSpace, choose
 from saccade.pipeline.image_plan import ImagePlan
-from saccade.pipeline.layout import Capacity, PassLayout
+from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import ModelForm, PassModel
 from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.resolve import seen_by

@@ -27,7 +27,7 @@ from saccade.pipeline.exports.ome_xml import ome_xml
 from saccade.pipeline.exports.ome_zarr_v2 import write_ome_zarr
 from saccade.pipeline.exports.rasters import labels_raster, scores_raster
 from saccade.pipeline.exports.tiles_table import columns_of, feature_count, tile_rows
-from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
+from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.result import open_result
 from saccade.pipeline.store import ImageStore
 from saccade.pipeline.store_metadata import label_legend
@@ -218,7 +218,7 @@ class _Image:
 
     def _legend(self) -> dict[str, str]:
         """What the values of labels mean."""
-        known = {*self._labelling.values.values(), LABEL_UNKNOWN}
+        known = {*self._labelling.values.values(), LABEL_NODATA, LABEL_UNKNOWN}
         legend = label_legend(self._result.classes).items()
         if len(self._result.classes) == 1:
             known.add(0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.geometry import Box, Shape
-from saccade.pipeline.image_plan import LABEL_UNKNOWN
+from saccade.pipeline.image_plan import LABEL_NODATA
 from saccade.pipeline.resampling import halve_mean, halve_mode
 from saccade.pipeline.store_metadata import Colour
 
@@ -55,7 +55,7 @@ def scores_raster(labelling: Labelling) -> Raster:
 
 
 def labels_raster(labelling: Labelling) -> Raster:
-    """One plane of labels, 255 where no class counts; each level the commonest label."""
+    """One plane of labels, 254 or 255 where no class counts; each level the commonest label."""
     shape, grey = labelling.result.plan.shape, (255, 255, 255)
     return Raster(
         shape, np.dtype(np.uint8), ("labels",), (grey,), lambda _, box: labelling.labels(box), _mode
@@ -68,4 +68,4 @@ def _mean(plane: np.ndarray) -> np.ndarray:
 
 
 def _mode(plane: np.ndarray) -> np.ndarray:
-    return halve_mode(plane, LABEL_UNKNOWN)
+    return halve_mode(plane, LABEL_NODATA)

@@ -120,6 +120,11 @@ class Source(Protocol):
         """What is known of each channel."""
         ...
 
+    @property
+    def lacks_data(self) -> bool:
+        """Whether there may be samples without data; no box has any where this is False."""
+        ...
+
     def read(self, level: int, box: Box) -> np.ndarray:
         """Pixels of one box of one level.
 

@@ -107,7 +107,7 @@ class CopiedSource(Reader):
         self.dtype, self.pixel_size, self.nodata = copy.dtype, copy.pixel_size, copy.nodata
         self.georeference, self.palette, self._bands = copy.georeference, copy.palette, copy.bands
         self.is_raster, self.notes = copy.is_raster, copy.notes
-        self.cache_nbytes = copy.cache_nbytes
+        self._masked, self.cache_nbytes = copy.lacks_data, copy.cache_nbytes
         self._data, self._held, self._copy = data, held, copy
 
     def _decode(self, level: int, box: Box) -> np.ndarray:

@@ -63,12 +63,19 @@ class Reader(ABC):
     notes: tuple[str, ...] = ()
     cache_nbytes: int = 0
     _bands: tuple[Band, ...] = ()
+    _masked = False
     _closed = False
 
     @property
     def bands(self) -> tuple[Band, ...]:
         """What is known of each channel; a name and nodata, where the format says no more."""
         return self._bands or tuple(Band(name, self.nodata) for name in self.channel_names)
+
+    @property
+    def lacks_data(self) -> bool:
+        """Whether there may be samples without data: by value, alpha or mask."""
+        by_value = self.dtype.kind == "f" or any(band.nodata is not None for band in self.bands)
+        return by_value or self._masked or alpha_of(self._bands) is not None
 
     def read(self, level: int, box: Box) -> np.ndarray:
         """Pixels of one box of one level, as ``Source.read`` promises."""

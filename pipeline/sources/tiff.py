@@ -75,6 +75,7 @@ class TiffSource(Reader):
         self._read_tags(first, planes[0], ome)
         self._segments = [tuple(self._open_page(page) for page in level) for level in planes]
         self._masks = tiff_masks.Masks.of(tif, planes, self._file)
+        self._masked = self._masks is not None
         largest = max(s.cached_nbytes for level in self._segments for s in level)
         self.cache_nbytes = cache_limit(largest)
         self._cache = TileCache(self.cache_nbytes)

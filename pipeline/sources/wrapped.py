@@ -17,7 +17,7 @@ class Wrapped(Reader):
         self.pixel_size, self.georeference = inner.pixel_size, inner.georeference
         self.nodata, self.palette = inner.nodata, inner.palette
         self.is_raster, self.notes = inner.is_raster, inner.notes
-        self.cache_nbytes = inner.cache_nbytes
+        self._masked, self.cache_nbytes = inner.lacks_data, inner.cache_nbytes
 
     def identity(self) -> Identity:
         """Of the image itself."""

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from saccade.jobs.journals.journal import read_records
 from saccade.jobs.monitoring.status import as_json, read_status
 from saccade.jobs.monitoring.status_page import as_page
+from saccade.pipeline.capacity import Capacity
 from saccade.pipeline.errors import UsageError
-from saccade.pipeline.layout import Capacity, PassLayout, lay_out
+from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.recipe import Output, PassRecipe, Recipe
 from saccade.pipeline.result import open_result

@@ -14,6 +14,7 @@ import numpy as np
 
 from saccade.pipeline.closing import Closing
 from saccade.pipeline.geometry import Box
+from saccade.pipeline.inputs import without_nan
 from saccade.pipeline.recipe import Resolution
 from saccade.pipeline.resolve import locate_resolution
 from saccade.pipeline.sources import open_source
@@ -21,7 +22,7 @@ from saccade.pipeline.sources.bands import Samples
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
 from saccade.pipeline.truth import TruthRecipe, open_truth
-from saccade.workers.reading import centred, context_spec, pad_to, valid_in, without_nan
+from saccade.workers.reading import centred, context_spec, pad_to, padded
 from saccade.workers.tasks import ImageEntry
 from saccade.workers.training.groups import (
     Crop,
@@ -123,9 +124,8 @@ class TrainingImage(Closing):
         """The crop of one pass."""
         sight, place = self.sights[index], self._place(index, draw.centre)
         inside = place.box.clip(place.plane.shape)
-        samples = self._samples(index, inside)
-        raw = pad_to(samples.pixels, inside, place.box)
-        valid = valid_in(samples, inside, place.box)
+        samples = padded(self._samples(index, inside), inside, place.box)
+        valid = samples.where_any()
         scored = place.score_box.clip(place.scores.shape)
         teacher = None
         if self._teacher is not None:
@@ -133,7 +133,7 @@ class TrainingImage(Closing):
             teacher = _filled(soft, scored, place.score_box)
         return Crop(
             place=place,
-            pixels=without_nan(raw),
+            pixels=without_nan(samples.pixels),
             valid=valid,
             context=tuple(self._context(index, place, factor) for factor in sight.context),
             truth=_filled(self._marked(index, place, scored), scored, place.score_box),

@@ -28,6 +28,7 @@ from saccade.jobs.manifests.stac import is_item, row_of_item
 from saccade.pipeline.errors import ManifestError, SaccadeError
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import explain
+from saccade.pipeline.sources.identities import MOSAICS
 from saccade.workers.tasks import ImageEntry
 
 __all__ = [
@@ -152,7 +153,7 @@ def _claims(argument: str | Path | ImageEntry, options: ListOptions) -> Iterator
     """What one argument names."""
     if isinstance(argument, ImageEntry):
         yield Claim(argument, argument.uri, seen=True)
-    elif suffix_of(str(argument)) in MANIFEST_SUFFIXES:
+    elif is_manifest(str(argument)):
         yield from _listed_in(resolved(str(argument), "."), str(argument), options)
     else:
         for found in find(str(argument), Formats.of(options.formats)):
@@ -161,6 +162,11 @@ def _claims(argument: str | Path | ImageEntry, options: ListOptions) -> Iterator
             else:
                 entry = ImageEntry(name_of(found.uri), found.uri)
                 yield Claim(entry, found.uri, found.seen)
+
+
+def is_manifest(argument: str) -> bool:
+    """Whether an argument is a list of images, by its suffix; what describes one image is none."""
+    return suffix_of(argument) in MANIFEST_SUFFIXES and not argument.lower().endswith(MOSAICS)
 
 
 def _unnamed(entry: ImageEntry, where: str) -> Problem | None:

@@ -28,7 +28,7 @@ SUFFIXES = frozenset(
 )
 KNOWN = (
     "whole-slide formats (SVS, NDPI, MRXS, SCN, VMS, BIF, CZI, DICOM), TIFF, BigTIFF, OME-TIFF, "
-    "GeoTIFF, OME-Zarr 0.4 and 0.5, zarr arrays, PNG, JPEG"
+    "GeoTIFF, OME-Zarr 0.4 and 0.5, zarr arrays, PNG, JPEG, *.mosaic.yaml, VRT that places files"
 )
 
 __all__ = ["open_source"]
@@ -78,6 +78,9 @@ def _magic(path: Path) -> bytes:
 
 
 def _open_file(path: Path, magic: bytes) -> Source:
+    described = _open_description(path)
+    if described is not None:
+        return described
     # an MRXS slide is entered through a JPEG
     if magic.startswith((PNG, JPEG)) and path.suffix.lower() != ".mrxs":
         from saccade.pipeline.sources.photo import PhotoSource
@@ -93,6 +96,22 @@ def _open_file(path: Path, magic: bytes) -> Source:
 
         return TiffSource(path)
     raise _unknown(path, magic)
+
+
+def _open_description(path: Path) -> Source | None:
+    """Of a file that names others: the image that they make together."""
+    from saccade.pipeline.sources.identities import MOSAICS, VRT
+
+    name = path.name.lower()
+    if name.endswith(MOSAICS):
+        from saccade.pipeline.sources.mosaic_file import open_mosaic
+
+        return open_mosaic(path, open_source)
+    if name.endswith(VRT):
+        from saccade.pipeline.sources.mosaic_vrt import open_plain_vrt
+
+        return open_plain_vrt(path, open_source)
+    return None
 
 
 def _vendor(path: Path) -> str | None:

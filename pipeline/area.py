@@ -53,10 +53,6 @@ class Edges:
             np.round(self.starts / factor, DECIMALS), np.round(self.ends / factor, DECIMALS)
         )
 
-    def part(self, which: slice) -> Edges:
-        """Some of them."""
-        return Edges(self.starts[which], self.ends[which])
-
 
 def signed_area(ring: np.ndarray) -> float:
     """Area of a closed ring, negative where it turns the other way."""
@@ -77,7 +73,8 @@ def tiles_met(edges: Edges, grid: Grid, downsample: float) -> np.ndarray:
     """
     here = edges.scaled(downsample)
     rows, columns = _borders(grid.rows, grid, 0), _borders(grid.columns, grid, 1)
-    return _crossed(here, rows, columns) | _inside(here, rows, columns)
+    met: np.ndarray = _crossed(here, rows, columns) | _inside(here, rows, columns)
+    return met
 
 
 def _borders(count: int, grid: Grid, axis: int) -> np.ndarray:

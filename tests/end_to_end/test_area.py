@@ -216,11 +216,11 @@ def test_a_mosaic_runs_like_any_image(tmp_path: Path, lab: Lab) -> None:
     folder = tmp_path / "run"
     recipe = Recipe.model_validate(two_passes())
     summary = run(recipe, images, folder, LOCAL, model_folder=lab.models)
-    assert summary.complete == ("whole", "both.mosaic")
+    assert summary.complete == ("whole", "both")
     one, other = (open_result(folder / "results" / f"{n}.ome.zarr") for n in summary.complete)
     assert (np.asarray(one.fused) == np.asarray(other.fused)).all()
     assert one.plan.georeference == other.plan.georeference
     with (tmp_path / "east.tif").open("ab") as file:
         file.write(b"more")
-    with pytest.raises(ResumeRefused, match=r"both\.mosaic: .* bytes, is"):
+    with pytest.raises(ResumeRefused, match=r"both: .* bytes, is"):
         run(recipe, images, folder, LOCAL, model_folder=lab.models)

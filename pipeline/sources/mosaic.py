@@ -86,33 +86,52 @@ class MosaicSource(Reader):
         self._open = OpenFiles(made_of.files, open_file)
 
     def _decode(self, level: int, box: Box) -> np.ndarray:
-        touched = self._touched(level, box)
         if self._of.overlap == "mean":
-            return self._mean(level, box, touched)
-        out = self._empty(box)
-        waiting = np.ones(out.shape, bool)
-        for part, common in touched:
-            inside = common.relative_to(box).slices
-            bands = slice(part.channel, part.channel + len(part.bands))
-            wanted = waiting[inside][..., bands]
-            if not wanted.any():
+            return self._mean(level, box)
+        out, apart = self._empty(box), list[tuple[Part, Box]]()
+        for part, common, alone in self._touched(level, box):
+            if not (alone and self._same_nodata(part)):
+                apart.append((part, common))
                 continue
-            pixels, known = self._read(part, level, common)
-            known &= wanted
-            np.copyto(out[inside][..., bands], pixels, where=known)
-            wanted &= ~known
+            pixels = self._read(part, level, common)
+            if common == box and pixels.shape == out.shape:
+                return pixels
+            out[common.relative_to(box).slices][..., part.channels] = pixels
+        if apart:
+            self._lay(out, level, box, apart)
         return out
 
-    def _mean(self, level: int, box: Box, touched: Iterable[tuple[Part, Box]]) -> np.ndarray:
+    def _lay(
+        self, out: np.ndarray, level: int, box: Box, parts: Iterable[tuple[Part, Box]]
+    ) -> None:
+        """Parts that lie over each other, sample by sample, by rank."""
+        waiting = np.ones(out.shape, bool)
+        for part, common in parts:
+            inside = common.relative_to(box).slices
+            wanted = waiting[inside][..., part.channels]
+            if not wanted.any():
+                continue
+            pixels = self._read(part, level, common)
+            known = has_data(pixels, part.nodata) & wanted
+            np.copyto(out[inside][..., part.channels], pixels, where=known)
+            wanted &= ~known
+
+    def _same_nodata(self, part: Part) -> bool:
+        """Whether samples without data are, in the part, what they are in the whole."""
+        if self.dtype.kind == "f":
+            return self.nodata is not None and math.isnan(self.nodata) and part.nodata is None
+        return part.nodata is None or part.nodata == self.nodata
+
+    def _mean(self, level: int, box: Box) -> np.ndarray:
         """Summed in the order of the list, so that every bit is the same in any box."""
         total = np.zeros((*box.shape, self.channels))
         count = np.zeros(total.shape, np.int32)
-        for part, common in touched:
+        for part, common, _ in self._touched(level, box):
             inside = common.relative_to(box).slices
-            bands = slice(part.channel, part.channel + len(part.bands))
-            pixels, known = self._read(part, level, common)
-            total[inside][..., bands] += np.where(known, pixels, 0)
-            count[inside][..., bands] += known
+            pixels = self._read(part, level, common)
+            known = has_data(pixels, part.nodata)
+            total[inside][..., part.channels] += np.where(known, pixels, 0)
+            count[inside][..., part.channels] += known
         mean = total / np.maximum(count, 1)
         out = self._empty(box)
         rounded = np.rint(mean) if self.dtype.kind != "f" else mean
@@ -123,23 +142,26 @@ class MosaicSource(Reader):
         fill = 0 if self.nodata is None else self.nodata
         return np.full((*box.shape, self.channels), fill, self.dtype)
 
-    def _touched(self, level: int, box: Box) -> Iterator[tuple[Part, Box]]:
-        """Parts that a box touches by rank, each with what it shares with it."""
-        y0, x0, y1, x1 = self._places[level].T
-        hit = (y0 < box.y1) & (box.y0 < y1) & (x0 < box.x1) & (box.x0 < x1)
-        for index in np.flatnonzero(hit):
-            part = self._ranked[index]
-            yield part, Box(*map(int, self._places[level][index])).intersect(box)
+    def _touched(self, level: int, box: Box) -> Iterator[tuple[Part, Box, bool]]:
+        """Parts that a box touches by rank: what they share, and whether no other one touches it.
 
-    def _read(self, part: Part, level: int, common: Box) -> tuple[np.ndarray, np.ndarray]:
-        """A part's samples of a box of the whole, and which of them hold data."""
+        Parts of other channels are others, too: they are laid side by side in one go.
+        """
+        places = self._places[level]
+        hit = np.flatnonzero(_overlapping(places, box))
+        for index in hit:
+            common = Box(*map(int, places[index])).intersect(box)
+            alone = int(_overlapping(places[hit], common).sum()) == 1
+            yield self._ranked[index], common, alone
+
+    def _read(self, part: Part, level: int, common: Box) -> np.ndarray:
+        """A part's samples of a box of the whole."""
         downsample = self._downsamples[level]
         there = part.in_file(common, downsample)
         with self._open.use(part.file) as source:
             pixels = source.read(level_of(self._of.files[part.file], downsample), there)
-        if part.bands != tuple(range(pixels.shape[2])):
-            pixels = pixels[..., list(part.bands)]
-        return pixels, has_data(pixels, part.nodata)
+        taken = part.bands != tuple(range(pixels.shape[2]))
+        return pixels[..., list(part.bands)] if taken else pixels
 
     def identity(self) -> Identity:
         """Of the description and all files: their sizes, the latest time, a hash of hashes."""
@@ -162,6 +184,13 @@ def has_data(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
     if nodata is not None and not math.isnan(nodata):
         known &= pixels != pixels.dtype.type(nodata)
     return known
+
+
+def _overlapping(places: np.ndarray, box: Box) -> np.ndarray:
+    """``(n,)`` bool: which rectangles share a pixel with a box."""
+    y0, x0, y1, x1 = places.T
+    found: np.ndarray = (y0 < box.y1) & (box.y0 < y1) & (x0 < box.x1) & (box.x0 < x1)
+    return found
 
 
 def _dtype(made_of: Composition) -> np.dtype[Any]:

@@ -87,6 +87,11 @@ class Part:
         """What it covers of the whole, at level 0."""
         return Box.of(self.window.shape).shift(*self.corner)
 
+    @property
+    def channels(self) -> slice:
+        """Channels of the whole that it fills."""
+        return slice(self.channel, self.channel + len(self.bands))
+
     def place_at(self, downsample: int) -> Box:
         """What it covers of a level that ``shared_downsamples`` gives."""
         place = self.place

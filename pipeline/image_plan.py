@@ -63,6 +63,8 @@ class ImagePlan:
     """A single class is labelled where its score is at least this."""
     mask: Identity | None = None
     """What tells the mask that the image is looked at through; None where there is none."""
+    area: str | None = None
+    """Digest of the area of interest, beyond which no pass looks; None where there is none."""
     georeference: Georeference | None = None
     """Where the pixels of level 0 lie on the ground; None where nobody says."""
     statistics: tuple[BandStatistics, ...] | None = None

@@ -252,6 +252,20 @@ class Tolerance(Node):
     """Share of pixels that keep their label."""
 
 
+class AreaOfInterest(Node):
+    """Where passes may look at all: polygons. A bare path is short for ``{file: PATH}``."""
+
+    file: str
+    """GeoJSON or GeoPackage, in any CRS; a relative path begins at the recipe's own folder."""
+    digest: str | None = None
+    """Of the file's bytes; stated by a run, so that another area is another run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+
 class Recipe(Node):
     """What to run: passes from coarse to fine, how they are fused, what is stored."""
 
@@ -276,6 +290,8 @@ class Recipe(Node):
     mask: str | None = None
     """An image over the whole of the one that is run; passes after the glance look only where its
     first channel is not 0. Usually stated per image, in a manifest."""
+    area: AreaOfInterest | None = None
+    """Polygons that no pass looks beyond, the first one neither; tiles outside cost nothing."""
 
     @model_validator(mode="after")
     def _passes_fit_together(self) -> Recipe:

@@ -32,6 +32,7 @@ from saccade.pipeline.sources.averaged import AveragedSource, leaves_pixels_out
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.pipeline.store import ImageStore
+from saccade.workers.areas import area_of, tiles_in_area
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, torch_device
 from saccade.workers.device_graphs import Graphs
@@ -252,15 +253,17 @@ class WorkerContext:
             return finalise(self.folder, plan, recipe, task.timing, fsync=self.spec.fsync)
         pace = self._pace(task.entry, recipe, task.unit.pass_index)
         index, base = task.unit.pass_index, self.spec.model_folder
-        allowed = allowed_by_mask(plan, recipe, index, base)
-        return select_next(self.folder, plan, recipe, index, pace, allowed)
+        allowed, met = allowed_by_mask(plan, recipe, index, base), tiles_in_area(plan, recipe, base)
+        return select_next(self.folder, plan, recipe, index, pace, allowed, met)
 
     def _prepare(self, entry: ImageEntry) -> dict[str, Any]:
         with closing(self.opened(entry)) as source:
             resolved = self.resolver(entry, source).resolve()
-        mask = mask_identity(self.recipe_for(entry), self.spec.model_folder)
-        plan = replace(resolved.plan, mask=mask)
-        counts = freeze_image(self.folder, plan, self.spec.provenance, fsync=self.spec.fsync)
+        recipe, base = self.recipe_for(entry), self.spec.model_folder
+        mask, area = mask_identity(recipe, base), area_of(recipe, base)
+        plan = replace(resolved.plan, mask=mask, area=area)
+        met, fsync = tiles_in_area(plan, recipe, base), self.spec.fsync
+        counts = freeze_image(self.folder, plan, self.spec.provenance, met, fsync=fsync)
         settings = said_of(plan, resolved.settings)
         facts = {"identity": plan.identity.to_dict(), "settings": settings}
         notes = {"notes": list(source.notes)} if source.notes else {}

@@ -32,7 +32,7 @@ SUFFIXES = frozenset(
 )
 KNOWN = (
     "whole-slide formats (SVS, NDPI, MRXS, SCN, VMS, BIF, CZI, DICOM), TIFF, BigTIFF, OME-TIFF, "
-    "GeoTIFF, JPEG 2000, VRT, OME-Zarr 0.4 and 0.5, zarr arrays, PNG, JPEG"
+    "GeoTIFF, JPEG 2000, VRT, *.mosaic.yaml, OME-Zarr 0.4 and 0.5, zarr arrays, PNG, JPEG"
 )
 
 __all__ = ["open_source"]
@@ -82,6 +82,9 @@ def _magic(path: Path) -> bytes:
 
 
 def _open_file(path: Path, magic: bytes) -> Source:
+    described = _open_description(path)
+    if described is not None:
+        return described
     # an MRXS slide is entered through a JPEG
     if magic.startswith((PNG, JPEG)) and path.suffix.lower() != ".mrxs":
         from saccade.pipeline.sources.photo import PhotoSource
@@ -125,6 +128,22 @@ def _open_raster(path: Path) -> Source:
 
 def _has_rasterio() -> bool:
     return find_spec("rasterio") is not None
+
+
+def _open_description(path: Path) -> Source | None:
+    """Of a file that names others: the image that they make together."""
+    from saccade.pipeline.sources.identities import MOSAICS, VRT
+
+    name = path.name.lower()
+    if name.endswith(MOSAICS):
+        from saccade.pipeline.sources.mosaic_file import open_mosaic
+
+        return open_mosaic(path, open_source)
+    if name.endswith(VRT):
+        from saccade.pipeline.sources.mosaic_vrt import open_plain_vrt
+
+        return open_plain_vrt(path, open_source)
+    return None
 
 
 def _vendor(path: Path) -> str | None:

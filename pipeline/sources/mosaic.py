@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.georeference import Georeference
+from saccade.pipeline.sources.bands import Band, Samples, both, holding_data
 from saccade.pipeline.sources.base import Identity, Level, PixelSize
 from saccade.pipeline.sources.mosaic_members import MOST_HELD_NBYTES, Open, OpenFiles
 from saccade.pipeline.sources.mosaic_parts import (
@@ -76,6 +77,8 @@ class MosaicSource(Reader):
         self.channels = len(self.channel_names)
         self.georeference = made_of.georeference
         self.nodata = _nodata(made_of, self.dtype)
+        self._bands = tuple(_bands(made_of, self.nodata))
+        self._masked = any(one.lacks_data for one in made_of.files)
         self.pixel_size = _pixel_size(made_of)
         self._downsamples = shared_downsamples(made_of.files, made_of.parts, made_of.shape)
         self.levels = tuple(_level(made_of, d) for d in self._downsamples)
@@ -86,57 +89,50 @@ class MosaicSource(Reader):
         self._open = OpenFiles(made_of.files, open_file)
 
     def _decode(self, level: int, box: Box) -> np.ndarray:
-        if self._of.overlap == "mean":
-            return self._mean(level, box)
-        out, apart = self._empty(box), list[tuple[Part, Box]]()
-        for part, common, alone in self._touched(level, box):
-            if not (alone and self._same_nodata(part)):
-                apart.append((part, common))
-                continue
-            pixels = self._read(part, level, common)
-            if common == box and pixels.shape == out.shape:
-                return pixels
-            out[common.relative_to(box).slices][..., part.channels] = pixels
-        if apart:
-            self._lay(out, level, box, apart)
-        return out
+        return self._decode_valid(level, box, None).pixels
 
-    def _lay(
-        self, out: np.ndarray, level: int, box: Box, parts: Iterable[tuple[Part, Box]]
-    ) -> None:
-        """Parts that lie over each other, sample by sample, by rank."""
-        waiting = np.ones(out.shape, bool)
-        for part, common in parts:
-            inside = common.relative_to(box).slices
-            wanted = waiting[inside][..., part.channels]
+    def _decode_valid(self, level: int, box: Box, channels: Sequence[int] | None) -> Samples:
+        pixels, known = (self._mean if self._of.overlap == "mean" else self._ranking)(level, box)
+        by_value = self._valid_of(pixels, None)
+        # what a VRT without a nodata leaves out is 0, and counts as data
+        samples = Samples(pixels, None if self._gaps_count else both(known, by_value))
+        return samples if channels is None else samples.taking(channels)
+
+    @property
+    def _gaps_count(self) -> bool:
+        return self._of.may_gap and self.nodata is None
+
+    def _ranking(self, level: int, box: Box) -> Samples:
+        """Sample by sample, of the first part by rank that has data."""
+        out = self._empty(box)
+        known = np.zeros(out.shape, bool)
+        for part, common, alone in self._touched(level, box):
+            inside = (*common.relative_to(box).slices, part.channels)
+            wanted = ~known[inside]
             if not wanted.any():
                 continue
-            pixels = self._read(part, level, common)
-            known = has_data(pixels, part.nodata) & wanted
-            np.copyto(out[inside][..., part.channels], pixels, where=known)
-            wanted &= ~known
+            pixels, valid = self._read(part, level, common)
+            if alone and valid is None and pixels.shape == out.shape:
+                return Samples(pixels, None)
+            wanted = wanted if valid is None else wanted & valid
+            np.copyto(out[inside], pixels, where=wanted)
+            known[inside] |= wanted
+        return Samples(out, None if known.all() else known)
 
-    def _same_nodata(self, part: Part) -> bool:
-        """Whether samples without data are, in the part, what they are in the whole."""
-        if self.dtype.kind == "f":
-            return self.nodata is not None and math.isnan(self.nodata) and part.nodata is None
-        return part.nodata is None or part.nodata == self.nodata
-
-    def _mean(self, level: int, box: Box) -> np.ndarray:
+    def _mean(self, level: int, box: Box) -> Samples:
         """Summed in the order of the list, so that every bit is the same in any box."""
         total = np.zeros((*box.shape, self.channels))
         count = np.zeros(total.shape, np.int32)
         for part, common, _ in self._touched(level, box):
-            inside = common.relative_to(box).slices
-            pixels = self._read(part, level, common)
-            known = has_data(pixels, part.nodata)
-            total[inside][..., part.channels] += np.where(known, pixels, 0)
-            count[inside][..., part.channels] += known
+            inside = (*common.relative_to(box).slices, part.channels)
+            pixels, valid = self._read(part, level, common)
+            total[inside] += pixels if valid is None else np.where(valid, pixels, 0)
+            count[inside] += 1 if valid is None else valid
         mean = total / np.maximum(count, 1)
-        out = self._empty(box)
+        out, known = self._empty(box), count > 0
         rounded = np.rint(mean) if self.dtype.kind != "f" else mean
-        np.copyto(out, rounded.astype(self.dtype), where=count > 0)
-        return out
+        np.copyto(out, rounded.astype(self.dtype), where=known)
+        return Samples(out, None if known.all() else known)
 
     def _empty(self, box: Box) -> np.ndarray:
         fill = 0 if self.nodata is None else self.nodata
@@ -154,14 +150,19 @@ class MosaicSource(Reader):
             alone = int(_overlapping(places[hit], common).sum()) == 1
             yield self._ranked[index], common, alone
 
-    def _read(self, part: Part, level: int, common: Box) -> np.ndarray:
-        """A part's samples of a box of the whole."""
+    def _read(self, part: Part, level: int, common: Box) -> Samples:
+        """A part's samples of a box of the whole, and which of them hold data."""
         downsample = self._downsamples[level]
-        there = part.in_file(common, downsample)
+        there, file = part.in_file(common, downsample), self._of.files[part.file]
+        whole = part.bands == tuple(range(file.channels))
         with self._open.use(part.file) as source:
-            pixels = source.read(level_of(self._of.files[part.file], downsample), there)
-        taken = part.bands != tuple(range(pixels.shape[2]))
-        return pixels[..., list(part.bands)] if taken else pixels
+            index = level_of(file, downsample)
+            pixels, valid = source.read_valid(index, there, None if whole else list(part.bands))
+        if part.nodata is None or part.nodata == file.nodata:
+            return Samples(pixels, valid)
+        return Samples(
+            pixels, both(valid, holding_data(pixels, [Band("", part.nodata)] * len(part.bands)))
+        )
 
     def identity(self) -> Identity:
         """Of the description and all files: their sizes, the latest time, a hash of hashes."""
@@ -176,14 +177,6 @@ class MosaicSource(Reader):
         """Close every file; closing twice is allowed."""
         super().close()
         self._open.close()
-
-
-def has_data(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
-    """``(h, w, C)`` bool: which samples are neither NaN nor the value that means 'no data'."""
-    known = np.ones(pixels.shape, bool) if pixels.dtype.kind != "f" else ~np.isnan(pixels)
-    if nodata is not None and not math.isnan(nodata):
-        known &= pixels != pixels.dtype.type(nodata)
-    return known
 
 
 def _overlapping(places: np.ndarray, box: Box) -> np.ndarray:
@@ -202,6 +195,14 @@ def _dtype(made_of: Composition) -> np.dtype[Any]:
                 f"{one.dtype}: convert it, as with 'gdal_translate -ot'"
             )
     return first.dtype
+
+
+def _bands(made_of: Composition, nodata: float | None) -> Iterator[Band]:
+    """Of every channel, as the first part that fills it has it; but for its name and nodata."""
+    for channel, name in enumerate(made_of.channel_names):
+        part = next(p for p in made_of.parts if channel in range(*p.channels.indices(1 << 31)))
+        known = made_of.files[part.file].bands[part.bands[channel - part.channel]]
+        yield replace(known, name=name, nodata=nodata)
 
 
 def _nodata(made_of: Composition, dtype: np.dtype[Any]) -> float | None:

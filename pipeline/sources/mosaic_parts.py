@@ -17,6 +17,7 @@ import numpy as np
 from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.georeference import Affine, Crs, Georeference
+from saccade.pipeline.sources.bands import Band
 from saccade.pipeline.sources.base import Identity, Level, PixelSize
 
 Overlap = Literal["first", "last", "newest", "mean"]
@@ -42,12 +43,14 @@ class PartFacts:
     """Finest first."""
     channels: int
     """Of the file."""
-    channel_names: tuple[str, ...]
-    """One per channel."""
+    bands: tuple[Band, ...]
+    """What is known of each channel."""
     dtype: np.dtype[Any]
     """Of its samples."""
     nodata: float | None
-    """Sample value that means 'no data here'."""
+    """Sample value that means 'no data here' in every band."""
+    lacks_data: bool
+    """Whether there may be samples without data, for whatever reason."""
     pixel_size: PixelSize | None
     """Of its level 0."""
     georeference: Georeference | None
@@ -56,6 +59,11 @@ class PartFacts:
     """Tells the file from another one."""
     held_nbytes: int
     """Memory that it may hold while it is open."""
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """One per channel."""
+        return tuple(band.name for band in self.bands)
 
     @property
     def shape(self) -> Shape:

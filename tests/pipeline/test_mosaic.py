@@ -161,6 +161,25 @@ def test_the_mean_counts_files_that_have_data_and_rounds_half_to_even(tmp_path: 
     assert (whole(source) == expected).all()
 
 
+def test_what_a_mask_hides_is_seen_in_the_next_file_and_is_no_data_in_the_last(
+    tmp_path: Path,
+) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    values, masks = (7, 9), np.full((2, 64, 64), 255, np.uint8)
+    masks[0, :32], masks[1, 16:, 48:] = 0, 0
+    for value, mask in zip(values, masks, strict=True):
+        path = write_tif(tmp_path / f"{value}.tif", [np.full((64, 64, 1), value, np.uint8)])
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+            file.write_mask(mask)
+    seen, valid = opened(described(tmp_path, files=["7.tif", "9.tif"])).read_valid(
+        0, Box(0, 0, 64, 64)
+    )
+    shown = masks > 0
+    assert (valid[..., 0] == shown.any(axis=0)).all()
+    assert (seen[..., 0][shown[0]] == 7).all()
+    assert (seen[..., 0][shown[1] & ~shown[0]] == 9).all()
+
+
 def test_newest_needs_dates(tmp_path: Path) -> None:
     overlapping(tmp_path)
     with pytest.raises(UnsupportedImage, match=r"newest needs the date of every file; 3 have none"):

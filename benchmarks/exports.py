@@ -39,7 +39,8 @@ EXPORTS = {
 }
 IMPORTS = (
     "import sys, json; from pathlib import Path;"
-    "from saccade.jobs.exports.exporting import ExportOptions, export;"
+    "from saccade.jobs.exports.exporting import export;"
+    "from saccade.jobs.exports.options import ExportOptions;"
     "import saccade.pipeline.exports.ome_tiff;"
 )
 RUN = "list(export(Path(sys.argv[1]), ExportOptions(**json.loads(sys.argv[2]))));"

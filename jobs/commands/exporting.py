@@ -10,12 +10,13 @@ import typer
 from saccade.jobs.commands.words import RunPath, screen
 
 app = typer.Typer()
+FORMATS_TOLD = "geojson, cog, ome-tiff, ome-zarr-0.4, csv, parquet or png."
 
 
 @app.command("export")
 def export_command(
     folder: RunPath,
-    to: Annotated[str, typer.Option(help="geojson, ome-tiff, ome-zarr-0.4, csv, parquet or png.")],
+    to: Annotated[str, typer.Option(help=FORMATS_TOLD)],
     images: Annotated[
         list[str] | None, typer.Argument(help="Their names; all of them if left out.")
     ] = None,
@@ -27,10 +28,11 @@ def export_command(
         typer.Option(help="Only these, one by one or with commas; else all but the background."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="geojson, ome-tiff: the least score of a class's pixel.")
+        float | None,
+        typer.Option(help="geojson, cog, ome-tiff: a pixel's least score."),
     ] = None,
     content: Annotated[
-        str | None, typer.Option(help="ome-tiff: labels (the default) or scores.")
+        str | None, typer.Option(help="cog, ome-tiff: labels (the default) or scores.")
     ] = None,
     objects: Annotated[
         str | None, typer.Option(help="geojson: annotation (the default) or detection.")
@@ -43,7 +45,8 @@ def export_command(
     ] = None,
 ) -> None:
     """Write results as other programs read them, finished or not; replaces earlier exports."""
-    from saccade.jobs.exports.exporting import ExportOptions, export
+    from saccade.jobs.exports.exporting import export
+    from saccade.jobs.exports.options import ExportOptions
 
     named = tuple(one.strip() for part in classes or () for one in part.split(","))
     values: dict[str, Any] = {

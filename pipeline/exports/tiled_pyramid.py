@@ -7,7 +7,7 @@ level is asked for, so that neither a level nor a row of tiles is held in memory
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ def level_shapes(shape: Shape) -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
-def tiled_levels(raster: Raster, spool: Path) -> Iterator[TiledLevel]:
+def tiled_levels(raster: Raster, spool: Path) -> Generator[TiledLevel]:
     """The levels of a raster, finest first.
 
     Args:

@@ -10,7 +10,7 @@ import typer
 from saccade.jobs.commands.words import RunPath, screen
 
 app = typer.Typer()
-FORMATS_TOLD = "geojson, cog, ome-tiff, ome-zarr-0.4, csv, parquet or png."
+FORMATS_TOLD = "geojson, geoparquet, cog, ome-tiff, ome-zarr-0.4, csv, parquet or png."
 
 
 @app.command("export")
@@ -29,16 +29,16 @@ def export_command(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="geojson, cog, ome-tiff: a pixel's least score."),
+        typer.Option(help="geojson, geoparquet, cog, ome-tiff: a pixel's least score."),
     ] = None,
     content: Annotated[
         str | None, typer.Option(help="cog, ome-tiff: labels (the default) or scores.")
     ] = None,
     objects: Annotated[
-        str | None, typer.Option(help="geojson: annotation (the default) or detection.")
+        str | None, typer.Option(help="geojson: annotation or detection, as QuPath has them.")
     ] = None,
     least_px: Annotated[
-        int | None, typer.Option(help="geojson: leave smaller regions out.", min=1)
+        int | None, typer.Option(help="geojson, geoparquet: leave smaller regions out.", min=1)
     ] = None,
     px: Annotated[
         int | None, typer.Option(help="png: longer side of the image; 2048.", min=64, max=16384)

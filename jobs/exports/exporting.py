@@ -14,6 +14,7 @@ from saccade.jobs.exports import tables
 from saccade.jobs.exports.one_image import ImageExport
 from saccade.jobs.exports.options import ExportOptions
 from saccade.pipeline.errors import StorageFull, StoreError, UsageError
+from saccade.pipeline.exports.geoparquet import check_geoparquet
 from saccade.pipeline.result import open_result
 from saccade.pipeline.store_object_shelf import Where
 from saccade.workers.folder import RunFolder
@@ -45,6 +46,8 @@ def export(
     chosen = {name: place(name) for name in _chosen(run, prepared, images)}
     if options.to == "parquet":
         tables.check_parquet()
+    if options.to == "geoparquet":
+        check_geoparquet()
     if folder is None:
         folder = (run.absolute().parent if alone else run) / "exports"
     return _exported(chosen, options, folder)

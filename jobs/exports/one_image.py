@@ -13,6 +13,7 @@ from saccade.jobs.exports.options import ExportOptions, Format
 from saccade.jobs.exports.placing import placed
 from saccade.pipeline.errors import StoreError
 from saccade.pipeline.exports.frame import ImagePixels
+from saccade.pipeline.exports.frame_ground import Ground
 from saccade.pipeline.exports.geojson import FeatureStyle, feature_collection
 from saccade.pipeline.exports.labelling import Labelling, chosen_classes
 from saccade.pipeline.exports.ome_xml import ome_xml
@@ -48,6 +49,7 @@ class ImageExport:
         """Write them; gives each when it is in its place."""
         write = {
             "geojson": self._geojson,
+            "geoparquet": self._geoparquet,
             "cog": self._cog,
             "ome-tiff": self._ome_tiff,
             "ome-zarr-0.4": self._ome_zarr,
@@ -79,14 +81,47 @@ class ImageExport:
     # ------------------------------------------------------------------------------------ formats
 
     def _geojson(self) -> Iterator[Path]:
-        style = FeatureStyle(self._options.object_type or "annotation", self._options.least_px or 1)
-        frame = ImagePixels.of(self._result.plan)
         with (
             placed(self._folder / f"{self._name}.geojson") as place,
             place.partial.open("w", encoding="utf-8") as file,
         ):
-            file.writelines(feature_collection(self._labelling, frame, self._facts(), style))
+            file.writelines(self._features())
         yield place.path
+
+    def _features(self) -> Iterator[str]:
+        """On Earth where the image lies there, unless regions are asked for as QuPath's objects."""
+        from saccade.pipeline.exports.geojson_ground import ground_collection
+
+        options, ground = self._options, Ground.of(self._result.plan)
+        least_px = options.least_px or 1
+        if ground is not None and options.object_type is None:
+            return ground_collection(self._labelling, ground, self._facts(), least_px)
+        style = FeatureStyle(options.object_type or "annotation", least_px)
+        frame = ImagePixels.of(self._result.plan)
+        return feature_collection(self._labelling, frame, self._facts(), style)
+
+    def _geoparquet(self) -> Iterator[Path]:
+        from saccade.pipeline.exports.geoparquet import write_geoparquet
+
+        ground, least_px = self._ground(), self._options.least_px or 1
+        with placed(self._folder / f"{self._name}.regions.parquet") as place:
+            write_geoparquet(place.partial, self._labelling, ground, self._texts(), least_px)
+        yield place.path
+
+    def _ground(self) -> Ground:
+        """Where the result's pixels lie, and in which CRS.
+
+        Raises:
+            StoreError: nobody says.
+        """
+        self._place()
+        ground = Ground.of(self._result.plan)
+        if ground is None:
+            raise StoreError(
+                f"{self._options.to}: coordinates of a known CRS expected; "
+                f"{self._result.plan.uri} names none; export cog, which needs none"
+            )
+        return ground
 
     def _ome_tiff(self) -> Iterator[Path]:
         from saccade.pipeline.exports.ome_tiff import write_ome_tiff

@@ -10,15 +10,17 @@ from typing import Literal, get_args
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.exports.geojson import ObjectType
 
-Format = Literal["geojson", "cog", "ome-tiff", "ome-zarr-0.4", "csv", "parquet", "png"]
+Format = Literal[
+    "geojson", "geoparquet", "cog", "ome-tiff", "ome-zarr-0.4", "csv", "parquet", "png"
+]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Content = Literal["labels", "scores"]
 TAKES: Mapping[str, tuple[Format, ...]] = {
-    "classes": ("geojson", "cog", "ome-tiff", "csv", "parquet", "png"),
-    "threshold": ("geojson", "cog", "ome-tiff"),
+    "classes": ("geojson", "geoparquet", "cog", "ome-tiff", "csv", "parquet", "png"),
+    "threshold": ("geojson", "geoparquet", "cog", "ome-tiff"),
     "content": ("cog", "ome-tiff"),
     "object_type": ("geojson",),
-    "least_px": ("geojson",),
+    "least_px": ("geojson", "geoparquet"),
     "longest_px": ("png",),
 }
 """Which formats heed an option."""
@@ -38,7 +40,8 @@ class ExportOptions:
     content: Content | None = None
     """What a TIFF holds; labels by default."""
     object_type: ObjectType | None = None
-    """What regions are for QuPath; annotations by default."""
+    """What regions are for QuPath; annotations by default. An image that lies on Earth is told in
+    longitude and latitude unless this is given."""
     least_px: int | None = None
     """Regions of fewer pixels of the result are left out; 1 by default."""
     longest_px: int | None = None

@@ -145,7 +145,10 @@ def test_a_full_disk_ends_it_and_keeps_what_was_there(
     ("options", "message"),
     [
         ({"to": "geo-json"}, "no format 'geo-json'; did you mean 'geojson'"),
-        ({"to": "png", "threshold": 0.5}, "threshold: heeded by geojson, cog, ome-tiff; png"),
+        (
+            {"to": "png", "threshold": 0.5},
+            "threshold: heeded by geojson, geoparquet, cog, ome-tiff; png",
+        ),
         ({"to": "ome-zarr-0.4", "classes": ("a",)}, "ome-zarr-0.4 does not take it"),
         ({"to": "geojson", "threshold": 1.5}, "a score from 0 to 1 expected; found 1.5"),
         ({"to": "geojson", "object_type": "cell"}, "one of annotation, detection expected"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from saccade.jobs.commands.words import RunPath, screen
 
 app = typer.Typer()
-FORMATS_TOLD = "geojson, geoparquet, cog, ome-tiff, ome-zarr-0.4, csv, parquet or png."
+FORMATS_TOLD = "geojson, geoparquet, cog, stac, ome-tiff, ome-zarr-0.4, csv, parquet or png."
 
 
 @app.command("export")
@@ -40,6 +41,9 @@ def export_command(
     least_px: Annotated[
         int | None, typer.Option(help="geojson, geoparquet: leave smaller regions out.", min=1)
     ] = None,
+    taken: Annotated[
+        datetime | None, typer.Option(help="stac: when the image was taken, in UTC.")
+    ] = None,
     px: Annotated[
         int | None, typer.Option(help="png: longer side of the image; 2048.", min=64, max=16384)
     ] = None,
@@ -57,6 +61,7 @@ def export_command(
         "object_type": objects,
         "least_px": least_px,
         "longest_px": px,
+        "taken": None if taken is None else taken.replace(tzinfo=UTC),
     }
     for path in export(folder, ExportOptions(**values), images or (), output):
         screen.print(str(path), highlight=False, soft_wrap=True)

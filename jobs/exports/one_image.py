@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,8 @@ from saccade.pipeline.errors import StoreError
 from saccade.pipeline.exports.frame import ImagePixels
 from saccade.pipeline.exports.frame_ground import Ground
 from saccade.pipeline.exports.geojson import FeatureStyle, feature_collection
+from saccade.pipeline.exports.geojson_ground import ground_collection
+from saccade.pipeline.exports.geoparquet import write_geoparquet
 from saccade.pipeline.exports.labelling import Labelling, chosen_classes
 from saccade.pipeline.exports.ome_xml import ome_xml
 from saccade.pipeline.exports.ome_zarr_v2 import write_ome_zarr
@@ -25,6 +28,7 @@ from saccade.pipeline.exports.rasters import (
     probabilities_raster,
     scores_raster,
 )
+from saccade.pipeline.exports.stac import Kind, Origin, stac_item
 from saccade.pipeline.exports.tiles_table import columns_of, feature_count, tile_rows
 from saccade.pipeline.georeference import Georeference
 from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
@@ -39,6 +43,7 @@ class ImageExport:
 
     def __init__(self, path: Where, name: str, options: ExportOptions, folder: Path) -> None:
         self._name, self._options, self._folder = name, options, folder
+        self._where = path
         self._result = result = open_result(path)
         self._store = ImageStore.open(path)
         wanted = options.classes or (result.classes if options.to == "cog" else ())
@@ -51,6 +56,7 @@ class ImageExport:
             "geojson": self._geojson,
             "geoparquet": self._geoparquet,
             "cog": self._cog,
+            "stac": self._stac,
             "ome-tiff": self._ome_tiff,
             "ome-zarr-0.4": self._ome_zarr,
             "csv": self._csv,
@@ -90,8 +96,6 @@ class ImageExport:
 
     def _features(self) -> Iterator[str]:
         """On Earth where the image lies there, unless regions are asked for as QuPath's objects."""
-        from saccade.pipeline.exports.geojson_ground import ground_collection
-
         options, ground = self._options, Ground.of(self._result.plan)
         least_px = options.least_px or 1
         if ground is not None and options.object_type is None:
@@ -101,12 +105,38 @@ class ImageExport:
         return feature_collection(self._labelling, frame, self._facts(), style)
 
     def _geoparquet(self) -> Iterator[Path]:
-        from saccade.pipeline.exports.geoparquet import write_geoparquet
-
         ground, least_px = self._ground(), self._options.least_px or 1
         with placed(self._folder / f"{self._name}.regions.parquet") as place:
             write_geoparquet(place.partial, self._labelling, ground, self._texts(), least_px)
         yield place.path
+
+    def _stac(self) -> Iterator[Path]:
+        options, plan, ground = self._options, self._result.plan, self._ground()
+        legend = label_legend(self._result.classes)
+        passes = ", ".join(f"{one.name} at 1/{one.score_downsample:g}" for one in plan.passes)
+        origin = Origin(options.taken, version("saccade"), f"passes, coarse to fine: {passes}")
+        item = stac_item(plan, ground, legend, self._assets(), origin)
+        with placed(self._folder / f"{self._name}.stac.json") as place:
+            place.partial.write_text(json.dumps(item, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        yield place.path
+
+    def _assets(self) -> dict[Kind, str]:
+        """What of this image lies in the folder, and the result itself, seen from there."""
+        names: dict[Kind, str] = {
+            "labels": f"{self._name}.labels.tif",
+            "scores": f"{self._name}.scores.tif",
+            "geojson": f"{self._name}.geojson",
+            "geoparquet": f"{self._name}.regions.parquet",
+            "zarr-0.4": f"{self._name}.ome.zarr",
+        }
+        there = {kind: f"./{name}" for kind, name in names.items() if self._has(name)}
+        remote = isinstance(self._where, str)
+        result = self._where if remote else os.path.relpath(self._where, self._folder)
+        return {**there, "result": str(result)}
+
+    def _has(self, name: str) -> bool:
+        path = self._folder / name
+        return path.exists() and path.resolve() != Path(str(self._where)).resolve()
 
     def _ground(self) -> Ground:
         """Where the result's pixels lie, and in which CRS.

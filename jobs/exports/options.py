@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, get_args
 
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.exports.geojson import ObjectType
 
 Format = Literal[
-    "geojson", "geoparquet", "cog", "ome-tiff", "ome-zarr-0.4", "csv", "parquet", "png"
+    "geojson", "geoparquet", "cog", "stac", "ome-tiff", "ome-zarr-0.4", "csv", "parquet", "png"
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Content = Literal["labels", "scores"]
@@ -22,6 +23,7 @@ TAKES: Mapping[str, tuple[Format, ...]] = {
     "object_type": ("geojson",),
     "least_px": ("geojson", "geoparquet"),
     "longest_px": ("png",),
+    "taken": ("stac",),
 }
 """Which formats heed an option."""
 
@@ -46,6 +48,9 @@ class ExportOptions:
     """Regions of fewer pixels of the result are left out; 1 by default."""
     longest_px: int | None = None
     """Longer side of the image in a picture; 2048 by default."""
+
+    taken: datetime | None = None
+    """When the image was taken, for STAC; with its zone."""
 
     def __post_init__(self) -> None:
         if self.to not in FORMATS:

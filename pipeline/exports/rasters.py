@@ -78,10 +78,11 @@ def answers_raster(labelling: Labelling) -> Raster:
 def probabilities_raster(labelling: Labelling) -> Raster:
     """A plane per class: float32 in [0, 1], NaN where no pass answered; each level the mean."""
     stored, known = scores_raster(labelling), labelling.result.region_labels
+    unknown = np.isin(np.arange(256), NO_ANSWER)
 
     def read(channel: int, box: Box) -> np.ndarray:
         scores = dequantise(stored.read(channel, box))
-        return np.where(np.isin(known(box), NO_ANSWER), np.float32(np.nan), scores)
+        return np.where(unknown[known(box)], np.float32(np.nan), scores)
 
     return replace(stored, dtype=np.dtype(np.float32), read=read)
 

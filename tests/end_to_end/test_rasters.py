@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +10,13 @@ import pytest
 
 from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
-from saccade.pipeline.recipe_file import load_recipe
 from saccade.pipeline.result import Result, open_result
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra 'geo'")
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "rasters"
 OPTIONS = RunOptions(workers="local:1", device="cpu")
+
 MODEL = """\
 import torch
 from torch import nn
@@ -31,16 +31,59 @@ class Ramp(nn.Module):
 RECIPE = """\
 version: 1
 passes:
-  - {name: glance, resolution: {downsample: 4}, model: &ramp {source: 'ramp.py:Ramp', scale: 1}}
-  - {name: refine, resolution: {level: 0}, model: *ramp, tile: 256, select: SELECT}
-output: {scores: float32}
+  - name: glance
+    resolution: {downsample: GLANCE}
+    model: &ramp {source: 'ramp.py:Ramp', scale: 1}
+  - name: refine
+    resolution: {level: 0}
+    model: *ramp
+    tile: 256
+    select: {by: top_fraction, fraction: 0.3, signal: high, statistic: mean}
 """
-SOME = "{by: top_fraction, fraction: 0.3, signal: high, statistic: mean}"
-
-Ran = Callable[..., Result]
 
 
-@pytest.fixture
+@dataclass(frozen=True)
+class Case:
+    """A raster, and between which of its values a line is drawn."""
+
+    name: str
+    bands: int
+    middle: float
+    """Of no sample, nor of the mean of a pixel's bands: nothing ties."""
+    glance: float = 4
+
+
+CASES = (
+    Case("cog_nodata.tif", 1, 3744.5),
+    Case("cog_int16.tif", 1, 95.5),
+    Case("RGB.byte.tif", 3, 60.17),
+    Case("cog_dateline.tif", 1, 21_952.5, 8),
+)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A case, and what a run of two passes left of it."""
+
+    case: Case
+    raster: Path
+    result: Result
+
+    @property
+    def pixels(self) -> np.ma.MaskedArray:
+        """``(bands, H, W)`` as rasterio reads them, what is no data masked."""
+        with rasterio.open(self.raster) as file:
+            return file.read(masked=True)
+
+    @property
+    def refined(self) -> np.ndarray:
+        """``(H, W)`` bool: where the second pass answered."""
+        tiles = np.kron(self.result.coverage == 2, np.ones((256, 256), bool))
+        height, width = self.result.labels.shape
+        return tiles[:height, :width]
+
+
+@pytest.fixture(scope="module")
 def rasters(data: Path) -> Path:
     folder = data / "rasters"
     if not folder.is_dir():
@@ -48,18 +91,13 @@ def rasters(data: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def ran(tmp_path: Path) -> Ran:
-    """Runs a recipe of two passes that call what is above a middle high."""
-
-    def running(raster: Path, channels: int, middle: float, select: str = "{by: all}") -> Result:
-        model = MODEL.replace("CHANNELS", str(channels)).replace("MIDDLE", repr(middle))
-        (tmp_path / "ramp.py").write_text(model)
-        recipe = tmp_path / "recipe.yaml"
-        recipe.write_text(RECIPE.replace("SELECT", select))
-        return the_result(recipe, raster, tmp_path / "run")
-
-    return running
+def ran(case: Case, rasters: Path, folder: Path) -> Ran:
+    model = MODEL.replace("CHANNELS", str(case.bands)).replace("MIDDLE", repr(case.middle))
+    (folder / "ramp.py").write_text(model)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("GLANCE", str(case.glance)))
+    raster = rasters / case.name
+    return Ran(case, raster, the_result(recipe, raster, folder / "run"))
 
 
 def the_result(recipe: Path, raster: Path, folder: Path) -> Result:
@@ -68,51 +106,92 @@ def the_result(recipe: Path, raster: Path, folder: Path) -> Result:
     return open_result(folder / "results" / f"{done.complete[0]}.ome.zarr")
 
 
-def masked(raster: Path) -> np.ma.MaskedArray:
-    """``(bands, H, W)`` as rasterio reads it, what is no data masked."""
-    with rasterio.open(raster) as file:
-        return file.read(masked=True)
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def done(
+    request: pytest.FixtureRequest, rasters: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Ran:
+    """Every case, run once."""
+    return ran(request.param, rasters, tmp_path_factory.mktemp("rasters"))
 
 
-def expected_high(pixels: np.ma.MaskedArray, middle: float) -> np.ndarray:
-    mean = pixels.data.astype(np.float64).mean(axis=0)
-    return (mean > middle).astype(np.uint8)
+# ------------------------------------------------------------------------------- values and place
 
 
-def assert_lies_where_the_file_says(result: Result, raster: Path) -> None:
-    with rasterio.open(raster) as file:
+def test_where_there_is_data_labels_are_those_of_the_pixels_as_rasterio_reads_them(
+    done: Ran,
+) -> None:
+    pixels = done.pixels
+    there = done.refined & ~np.ma.getmaskarray(pixels).any(axis=0)
+    high = pixels.data.astype(np.float64).mean(axis=0) > done.case.middle
+    assert there.any()
+    np.testing.assert_array_equal(np.asarray(done.result.labels)[there], high[there])
+
+
+def test_a_result_lies_where_the_file_says_also_where_pixels_are_points(done: Ran) -> None:
+    with rasterio.open(done.raster) as file:
         transform, crs, bounds = file.transform, file.crs, file.bounds
-    lies = result.plan.georeference
-    assert lies is not None and lies.affine is not None and lies.crs is not None
+    lies = done.result.plan.georeference
+    assert lies is not None
+    assert lies.affine is not None
+    assert lies.crs is not None
     assert lies.affine.to_tuple() == pytest.approx(tuple(transform)[:6], rel=1e-12)
     assert rasterio.crs.CRS.from_user_input(lies.crs.user_input) == crs
-    height, width = result.labels.shape
-    corners = lies.at(result.plan.last.score_downsample).affine
+    height, width = done.result.labels.shape
+    corners = lies.at(done.result.plan.last.score_downsample).affine
     assert corners is not None
     ((left, top), (right, bottom)) = corners.place(np.array([[0, 0], [width, height]]))
     assert (left, bottom, right, top) == pytest.approx(tuple(bounds), rel=1e-9)
 
 
-# ------------------------------------------------------------------------------------ nodata
+# ---------------------------------------------------------------------------------------- no data
 
 
-@pytest.mark.parametrize(
-    ("name", "channels", "middle"),
-    [("cog_nodata.tif", 1, 2000.0), ("cog_int16.tif", 1, 500.0), ("RGB.byte.tif", 3, 60.0)],
-)
-def test_where_there_is_data_labels_are_those_of_the_pixels_as_rasterio_reads_them(
-    rasters: Path, ran: Ran, name: str, channels: int, middle: float
+def test_a_value_that_marks_no_data_is_not_averaged_into_the_glance(
+    rasters: Path, tmp_path: Path
 ) -> None:
-    result, pixels = ran(rasters / name, channels, middle), masked(rasters / name)
-    valid = ~np.ma.getmaskarray(pixels).any(axis=0)
-    labels = np.asarray(result.labels)
-    assert valid.any()
-    np.testing.assert_array_equal(labels[valid], expected_high(pixels, middle)[valid])
+    case = Case("cog_int16.tif", 1, 0.5, 1.5)  # real values are 69 to 201, no data is -32768
+    one = ran(case, rasters, tmp_path)
+    halves = (~np.ma.getmaskarray(one.pixels)[0]).repeat(2, 0).repeat(2, 1)
+    height, width = (-(-side // 3) for side in halves.shape)
+    padded = np.zeros((height * 3, width * 3), bool)
+    padded[: halves.shape[0], : halves.shape[1]] = halves
+    shares = padded.reshape(height, 3, width, 3).mean(axis=(1, 3))
+    assert ((shares > 0) & (shares < 0.9)).any()
+    high = np.asarray(one.result.passes["glance"].scores[1])
+    assert high.shape == shares.shape
+    assert (high[shares > 0] == 255).all()
 
 
-@pytest.mark.parametrize("name", ["cog_nodata.tif", "cog_int16.tif", "RGB.byte.tif"])
-def test_the_result_lies_where_the_file_says_also_where_pixels_are_points(
-    rasters: Path, ran: Ran, name: str
+# ---------------------------------------------------------------------------------- many bands
+
+
+def test_six_bands_of_reflectance_give_the_clouds_and_shadows_of_the_reference(
+    rasters: Path, tmp_path: Path
 ) -> None:
-    channels = 3 if name.startswith("RGB") else 1
-    assert_lies_where_the_file_says(ran(rasters / name, channels, 60.0, SOME), rasters / name)
+    scene = np.load(rasters / "sentinel2_clouds.npz")
+    raster = write_reflectance(tmp_path / "scene.tif", scene["img"])
+    recipe = EXAMPLES / "clouds.yaml"
+    result = the_result(recipe, raster, tmp_path / "run")
+    refined = open_result(tmp_path / "run")["scene"].summary()["refined"]
+    assert refined == pytest.approx(0.5, abs=0.02)
+    labels, truth = np.asarray(result.labels), scene["msk"][:, :, 0]
+    assert iou(labels == 1, truth == 4) > 0.79
+    assert iou(labels == 2, (truth == 0) | (truth == 1)) > 0.69
+
+
+def write_reflectance(path: Path, reflectance: np.ndarray) -> Path:
+    """``(H, W, bands)`` reflectances as uint16 times 10000, as they are published."""
+    stored = np.rint(reflectance * 10_000).astype(np.uint16)
+    height, width, bands = stored.shape
+    profile = {
+        "driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": "uint16",
+        "tiled": True, "blockxsize": 256, "blockysize": 256, "crs": "EPSG:32632",
+        "transform": rasterio.Affine(10, 0, 600_000, 0, -10, 5_400_000),
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(np.moveaxis(stored, 2, 0))
+    return path
+
+
+def iou(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float((ours & theirs).sum() / (ours | theirs).sum())

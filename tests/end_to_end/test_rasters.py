@@ -10,7 +10,9 @@ import pytest
 
 from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
+from saccade.pipeline import image_plan
 from saccade.pipeline.result import Result, open_result
+from saccade.pipeline.sources.base import Source
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra 'geo'")
 
@@ -40,6 +42,15 @@ passes:
     tile: 256
     select: {by: top_fraction, fraction: 0.3, signal: high, statistic: mean}
 """
+
+
+LABEL_NODATA: int = getattr(image_plan, "LABEL_NODATA", 255)
+needs_nodata = pytest.mark.skipif(
+    not hasattr(image_plan, "LABEL_NODATA"), reason="labels have no value for what has no data"
+)
+needs_bands = pytest.mark.skipif(
+    not hasattr(Source, "bands"), reason="masks inside a TIFF are not read"
+)
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,46 @@ def test_a_value_that_marks_no_data_is_not_averaged_into_the_glance(
     high = np.asarray(one.result.passes["glance"].scores[1])
     assert high.shape == shares.shape
     assert (high[shares > 0] == 255).all()
+
+
+@needs_nodata
+@pytest.mark.parametrize("case", CASES[:3], ids=lambda case: case.name)
+def test_what_has_no_data_has_a_label_of_its_own_and_is_no_class(
+    case: Case, rasters: Path, tmp_path: Path
+) -> None:
+    one = ran(case, rasters, tmp_path)
+    labels, absent = np.asarray(one.result.labels), np.ma.getmaskarray(one.pixels).all(axis=0)
+    assert (one.refined & absent).any()
+    np.testing.assert_array_equal(labels[one.refined] == LABEL_NODATA, absent[one.refined])
+    assert len(one.result.classes) < LABEL_NODATA
+
+
+@needs_nodata
+@needs_bands
+def test_an_internal_mask_is_no_data_whatever_the_samples_under_it_say(
+    rasters: Path, tmp_path: Path
+) -> None:
+    one = ran(Case("cog_uint8_rgb_mask.tif", 3, 0.5), rasters, tmp_path)
+    absent = np.ma.getmaskarray(one.pixels).all(axis=0)
+    assert absent.any()
+    expected = np.where(absent, LABEL_NODATA, 1)
+    np.testing.assert_array_equal(np.asarray(one.result.labels), expected)
+
+
+# ------------------------------------------------------------------------------- control points
+
+
+def test_of_control_points_alone_no_affine_is_made_up(rasters: Path, tmp_path: Path) -> None:
+    one = ran(Case("cog_gcps.tif", 1, 110.5), rasters, tmp_path)
+    with rasterio.open(one.raster) as file:
+        points, crs = file.gcps
+    lies = one.result.plan.georeference
+    assert lies is not None
+    assert lies.crs is not None
+    assert lies.affine is None
+    assert rasterio.crs.CRS.from_user_input(lies.crs.user_input) == crs
+    ours = [(p.column, p.row, p.x, p.y) for p in lies.control_points]
+    np.testing.assert_allclose(ours, [(p.col, p.row, p.x, p.y) for p in points], rtol=1e-12)
 
 
 # ---------------------------------------------------------------------------------- many bands

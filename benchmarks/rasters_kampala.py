@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from common import command, machine, table
+from PIL import Image
 from rasterio.windows import Window
 
 from saccade.jobs import RunOptions, run
@@ -155,10 +156,15 @@ def on_level0(scores: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return scores.repeat(factor, 0).repeat(factor, 1)[: shape[0], : shape[1]]
 
 
+def threshold(folder: Path, out: Path) -> int:
+    """The stored score whose IoU is the best of the validation part."""
+    return int(scored(folder, "validation", out).iou()[1:].argmax()) + 1
+
+
 def row(name: str, one: Answered, whole_px: float, out: Path) -> list[str]:
     """What was refined and computed on the test part, the threshold, and IoU of both parts."""
     validation, test = (scored(one.folder, part, out).iou() for part in ("validation", "test"))
-    at = int(validation[1:].argmax()) + 1
+    at = threshold(one.folder, out)
     result = open_result(one.folder / "results" / "test.ome.zarr")
     return [
         name,
@@ -168,6 +174,41 @@ def row(name: str, one: Answered, whole_px: float, out: Path) -> list[str]:
         f"{validation[at]:.3f}",
         f"{test[at]:.3f}",
     ]
+
+
+def export(folder: Path, at: int) -> Path:
+    """The test part's buildings as GeoJSON."""
+    wanted = ["--to", "geojson", "--threshold", f"{at / (STEPS - 1):.4f}", "--least-px", "2000"]
+    subprocess.run(
+        [sys.executable, "-c", SACCADE, "export", str(folder), "test", *wanted], check=True
+    )
+    return folder / "exports" / "test.geojson"
+
+
+def draw(folder: Path, at: int, out: Path) -> Path:
+    """The test part at half its size: buildings found in red, true ones in white, refined pale."""
+    with rasterio.open(out / "images" / "test.tif") as file:
+        picture = np.moveaxis(file.read(), 0, 2)
+    with rasterio.open(out / "truth" / "test.tif") as file:
+        truth = file.read(1) > 0
+    result = open_result(folder / "results" / "test.ome.zarr")
+    found = on_level0(np.asarray(result.fused[0]), truth.shape) >= at
+    side_px = round(result.plan.last.tile_px * result.plan.last.plane.downsample)
+    refined = np.kron(result.coverage == PASSES, np.ones((side_px, side_px), bool))
+    picture = picture // 2 + (refined[: truth.shape[0], : truth.shape[1], None] * 60).astype("u1")
+    for mask, colour in ((truth, (255, 255, 255)), (found, (255, 40, 40))):
+        picture[outline(mask)] = colour
+    image = Image.fromarray(picture[::2, ::2])
+    image.save(out / "buildings.png", optimize=True)
+    return out / "buildings.png"
+
+
+def outline(mask: np.ndarray, width_px: int = 4) -> np.ndarray:
+    """Pixels within so many of a border between inside and outside."""
+    thick = np.zeros_like(mask)
+    for axis in (0, 1):
+        thick |= np.roll(mask, width_px, axis) != mask
+    return thick
 
 
 def main() -> None:
@@ -184,12 +225,16 @@ def main() -> None:
     recipe = load_recipe(EXAMPLES / "buildings.yaml")
     with rasterio.open(options.out / "images" / "test.tif") as file:
         whole_px = file.width * file.height / FINEST**2
-    rows = [
-        row(name, answered(one, name, options.out), whole_px, options.out)
+    runs = {
+        name: answered(one, name, options.out)
         for name, one in variants(recipe, options.shares).items()
-    ]
+    }
+    rows = [row(name, one, whole_px, options.out) for name, one in runs.items()]
     head = ["run", "refined", "whole-image passes", "threshold", "IoU, validation"]
     print(table([*head, "IoU, test"], rows))
+    folder = runs["three"].folder
+    at = threshold(folder, options.out)
+    print(f"\n{export(folder, at)}\n{draw(folder, at, options.out)}")
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def row(name: str, one: Answered, whole_px: float, out: Path) -> list[str]:
 
 def export(folder: Path, at: int) -> Path:
     """The test part's buildings as GeoJSON."""
-    wanted = ["--to", "geojson", "--threshold", f"{at / (STEPS - 1):.4f}", "--least-px", "2000"]
+    wanted = ["--to", "geojson", "--threshold", f"{at / (STEPS - 1):.4f}", "--least-px", "125"]
     subprocess.run(
         [sys.executable, "-c", SACCADE, "export", str(folder), "test", *wanted], check=True
     )

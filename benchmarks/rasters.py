@@ -3,8 +3,8 @@
 A Cloud Optimized GeoTIFF of four uint16 bands is generated (tiles of 512, deflate, averaged
 overviews). Every contender answers all of it with the same network (``rasters_network.py``) in a
 process of its own and leaves a compressed raster of labels; saccade leaves scores, labels and the
-pyramids of both, too. CPU seconds and memory are the whole process's, imports included, as the
-system counts them when it ends. Contenders take turns in every round; medians are shown, and the
+pyramids of both, too. CPU seconds and the high-water mark of memory are the whole
+process's, imports included. Contenders take turns in every round; medians are shown, and the
 ratio to the best of the others is taken within a round. Afterwards labels of a crop are compared
 with one forward pass over that crop and its surroundings.
 
@@ -33,7 +33,7 @@ from rasterio.enums import Resampling
 from rasterio.shutil import copy
 from rasterio.transform import from_origin
 from rasterio.windows import Window
-from rasters_contenders import CONTENDERS, labels_of, whole
+from rasters_contenders import CONTENDERS, PEAK, labels_of, whole
 from rasters_network import BANDS, HALO_PX
 
 from saccade.pipeline.geometry import Box, Grid
@@ -106,10 +106,11 @@ def measure(name: str, raster: Path, out: Path, options: argparse.Namespace) -> 
         )  # fmt: skip
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
+    seconds, said = time.perf_counter() - since, errors.read_text()
     if process.returncode:
-        return _missing(name, errors.read_text())
-    seconds = time.perf_counter() - since
-    return Measured(usage.ru_utime + usage.ru_stime, seconds, usage.ru_maxrss * 1024)
+        return _missing(name, said)
+    peak = int(said.rpartition(PEAK)[2])
+    return Measured(usage.ru_utime + usage.ru_stime, seconds, peak)
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ answers exact, as many threads as it is given. What none does is work that the o
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from saccade.pipeline.geometry import Box, Grid
 
 Contender = Callable[[Path, Path, int, int], None]
 
+PEAK = "peak_nbytes "
+"""Begins the last line that a contender prints."""
 RECIPE = """\
 version: 1
 passes:
@@ -181,6 +184,15 @@ def _label_profile(profile: dict) -> dict:  # type: ignore[type-arg]
     }  # fmt: skip
 
 
+def peak_nbytes() -> int:
+    """Most resident memory of this program so far; not what its parent held before it began."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=CONTENDERS)
@@ -192,6 +204,7 @@ def main() -> None:
     if options.out.is_dir():
         shutil.rmtree(options.out)
     CONTENDERS[options.name](options.raster, options.out, options.window, options.threads)
+    print(f"\n{PEAK}{peak_nbytes()}")
 
 
 if __name__ == "__main__":

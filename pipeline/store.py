@@ -121,6 +121,9 @@ class ImageStore:
     ) -> tuple[Written, ...]:
         """Store a box of whole shards; each is replaced at once.
 
+        Nothing stays of an array that was dropped: an attempt that another one overtook may write
+        when the image is complete.
+
         Args:
             array: path of the array.
             box: whole shards, cut off at the array's edge.
@@ -133,10 +136,13 @@ class ImageStore:
         """
         spec = self.spec(array)
         spec.check_data(box, data)
-        return tuple(
+        written = tuple(
             self._put_shard(spec, key, data[(..., *place.relative_to(box).slices)], memo)
             for key, place in spec.shards(box)
         )
+        if not self.has(array):  # asked only now, so that whichever came last clears away
+            self._shelf.delete(array)
+        return written
 
     def _put_shard(
         self, spec: ArraySpec, key: str, data: np.ndarray, memo: ChunkMemo | None

@@ -113,7 +113,10 @@ class LocalShelf:
                 path.unlink(missing_ok=True)
                 return
             aside = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
-            path.rename(aside)
+            try:
+                path.rename(aside)
+            except FileNotFoundError:  # removed by another writer
+                return
             shutil.rmtree(aside)
 
     def list_keys(self, below: str = "") -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.sources.base import Level
 from saccade.pipeline.sources.reader import Reader, colour_names, native, numbered, opening
+from saccade.pipeline.sources.tile_cache import TileCache
 
 COLOUR_MODES = frozenset({"L", "LA", "RGB", "RGBA"})
 
@@ -30,8 +30,6 @@ class PhotoSource(Reader):
 
     def __init__(self, path: Path) -> None:
         self.uri = str(path)
-        self._lock = threading.Lock()
-        self._pixels: np.ndarray | None = None
         with opening(self.uri, "PNG or JPEG"), self._open() as image:
             width, height = image.size
             self.format = image.format or "photo"
@@ -42,6 +40,7 @@ class PhotoSource(Reader):
         self.dtype = native(sample.dtype, self.uri)
         self.channel_names = (colour_names if colour else numbered)(self.channels)
         self.levels = (Level((height, width), 1.0, None, self.format),)
+        self._cache = TileCache(height * width * self.channels * self.dtype.itemsize)
 
     def _open(self) -> Image.Image:
         try:
@@ -53,18 +52,14 @@ class PhotoSource(Reader):
             ) from error
 
     def _decode(self, level: int, box: Box) -> np.ndarray:
-        return self._whole()[box.slices].copy()
+        return self._cache.get("whole", self._whole)[box.slices].copy()
 
     def _whole(self) -> np.ndarray:
-        with self._lock:
-            if self._pixels is None:
-                with self._open() as image:
-                    pixels = np.asarray(image).astype(self.dtype)
-                self._pixels = pixels.reshape(*self.levels[0].shape, self.channels)
-            return self._pixels
+        with self._open() as image:
+            pixels = np.array(image, self.dtype)
+        return pixels.reshape(*self.levels[0].shape, self.channels)
 
     def close(self) -> None:
         """Drop the decoded image; closing twice is allowed."""
         super().close()
-        with self._lock:
-            self._pixels = None
+        self._cache.clear()

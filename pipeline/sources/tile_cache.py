@@ -13,6 +13,14 @@ DEFAULT_NBYTES = 64 << 20
 LARGEST_NBYTES = 512 << 20
 TILES_IN_REACH = 6
 """Tiles that neighbouring windows share where one tile is larger than a window: 3 by 2."""
+TRIES = 2
+"""A tile that could not be made so often is not tried again: a hiccup would be over by now."""
+MOST_BROKEN = 1 << 12
+"""Tiles whose errors are remembered, at most."""
+
+
+class TileBroken(Exception):
+    """A tile can't be made, and was tried often enough."""
 
 
 def cache_limit(tile_nbytes: int) -> int:
@@ -49,6 +57,7 @@ class TileCache:
         self._lock = threading.Lock()
         self._tiles: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self._pending: dict[Hashable, _Pending] = {}
+        self._errors: dict[Hashable, list[str]] = {}
 
     def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
         """The tile of this key, made now unless it is here or being made.
@@ -57,10 +66,15 @@ class TileCache:
             A read-only array that others hold as well: copy from it.
 
         Raises:
-            Exception: whatever ``make`` raises; nothing is kept then, and the next caller tries.
+            Exception: whatever ``make`` raises; the next caller tries again.
+            TileBroken: it was tried before, and again, and it was not the storage that failed: to
+                fail anew for every window under a large tile would take as long as reading it.
         """
         while True:
             with self._lock:
+                errors = self._errors.get(key, [])
+                if len(errors) >= TRIES:
+                    raise TileBroken(errors[-1])
                 if (tile := self._tiles.get(key)) is not None:
                     self._tiles.move_to_end(key)
                     return tile
@@ -82,6 +96,7 @@ class TileCache:
         """Forget every tile."""
         with self._lock:
             self._tiles.clear()
+            self._errors.clear()
             self.nbytes = 0
 
     def _make(self, key: Hashable, pending: _Pending, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -90,12 +105,21 @@ class TileCache:
             tile.flags.writeable = False
             pending.tile = tile
             return tile
+        except Exception as error:
+            self._remember(key, error)
+            raise
         finally:
             with self._lock:
                 del self._pending[key]
                 if pending.tile is not None:
                     self._keep(key, pending.tile)
             pending.done.release()
+
+    def _remember(self, key: Hashable, error: Exception) -> None:
+        """Unless the system names a cause, which lies outside of the file."""
+        with self._lock:
+            if getattr(error, "errno", None) is None and len(self._errors) < MOST_BROKEN:
+                self._errors.setdefault(key, []).append(str(error) or type(error).__name__)
 
     def _keep(self, key: Hashable, tile: np.ndarray) -> None:
         if held_nbytes(tile) > self.limit_nbytes:

@@ -18,6 +18,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from saccade.jobs.sample import write_sample_slide
 from saccade.pipeline.errors import ReadError
@@ -26,7 +27,7 @@ from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.tiff import TiffSource
 from saccade.pipeline.sources.tiff_decoder import TileDecoder
 from saccade.pipeline.sources.tiff_segments import compact
-from saccade.pipeline.sources.tile_cache import TileCache, cache_limit, held_nbytes
+from saccade.pipeline.sources.tile_cache import TileBroken, TileCache, cache_limit, held_nbytes
 
 SHAPE = (211, 157)
 
@@ -382,3 +383,53 @@ def test_one_row_is_kept_of_equal_rows_only() -> None:
 )
 def test_a_cache_holds_what_neighbouring_windows_share(tile_mib: int, limit_mib: int) -> None:
     assert cache_limit(tile_mib << 20) == limit_mib << 20
+
+
+@pytest.mark.parametrize(
+    ("error", "tried"), [(ValueError("bad"), 2), (OSError("cut"), 2), (OSError(5, "I/O"), 5)]
+)
+def test_what_is_broken_is_tried_twice_and_what_storage_refused_again_and_again(
+    error: Exception, tried: int
+) -> None:
+    cache, tries = TileCache(10), Counter[str]()
+
+    def fail() -> np.ndarray:
+        tries["all"] += 1
+        raise error
+
+    for _ in range(5):
+        with pytest.raises((TileBroken, type(error)), match=str(error.args[-1])):
+            cache.get("a", fail)
+    assert tries["all"] == tried
+
+
+def test_a_tile_that_could_be_made_the_second_time_is_kept() -> None:
+    cache, made = TileCache(10), iter([ValueError("a hiccup"), tile_of(3)])
+
+    def make() -> np.ndarray:
+        made_now = next(made)
+        if isinstance(made_now, Exception):
+            raise made_now
+        return made_now
+
+    with pytest.raises(ValueError, match="hiccup"):
+        cache.get("a", make)
+    assert cache.get("a", make).size == 3
+    assert cache.get("a", make).size == 3
+
+
+def test_a_damaged_photograph_is_decoded_twice_however_often_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "whole.png"
+    Image.fromarray(texture(3)).save(whole)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(whole.read_bytes()[:-5000])
+    with closing(open_source(cut)) as source:
+        opened = Counter[str]()
+        real = Image.open
+        monkeypatch.setattr(Image, "open", lambda *a, **k: opened.update(["it"]) or real(*a, **k))
+        for _ in range(9):
+            with pytest.raises(ReadError, match="truncated"):
+                source.read(0, Box(0, 0, 4, 4))
+        assert opened["it"] == 2

@@ -358,6 +358,16 @@ def test_dropping_a_pass_removes_its_arrays_and_can_be_repeated(
         store.read("passes/look/status", Box(0, 0, 1, 1))
 
 
+def test_a_write_that_comes_after_its_pass_was_dropped_leaves_no_file(
+    make_store: Make, three_passes: ImagePlan, tmp_path: Path
+) -> None:
+    store = make_store(three_passes)
+    spec = store.spec("passes/look/scores")
+    store.drop("passes/look")
+    store.write(spec.path, spec.area, random_like(spec, spec.area, 1))
+    assert not [f for f in tmp_path.rglob("*") if f.is_file() and "look" in f.parts]
+
+
 def test_a_result_opens_where_it_was_moved_to_with_the_same_plan(
     make_store: Make, three_passes: ImagePlan, tmp_path: Path
 ) -> None:

@@ -18,7 +18,8 @@
     ├── ModelError             one model is at fault
     │   ├── ModelNotFound          file, module, factory or weights are missing
     │   ├── ModelContract          it loads, but breaks its declaration (shape, range, halo)
-    │   └── UnitTooLarge           out of memory at batch 1: the window is too large for the device
+    │   └── UnitTooLarge           a window does not fit the memory that is allowed
+    │       └── DeviceFull             out of memory at the least that there is to try
     ├── PlanError              a plan that would break a contract was refused
     ├── StoreError             the result can't be written or read
     │   └── StorageFull            no space left on the device that holds the run
@@ -107,7 +108,11 @@ class ModelContract(ModelError):
 
 
 class UnitTooLarge(ModelError):
-    """A single window does not fit the device."""
+    """A single window does not fit the memory that is allowed."""
+
+
+class DeviceFull(UnitTooLarge):
+    """The least that there is to try ran out of memory; whoever else holds it may give it back."""
 
 
 class PlanError(SaccadeError):

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saccade.pipeline.errors import ModelContract, UnitTooLarge
+from saccade.pipeline.errors import DeviceFull, ModelContract
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel, Prediction, Views
 from saccade.workers.answer import Answer, cropped, cut, joined
-from saccade.workers.backing_off import PixelLimit, halves
+from saccade.workers.backing_off import Part, PixelLimit, halves
 from saccade.workers.device_copies import copies_for
 from saccade.workers.device_graphs import Graphs
 from saccade.workers.memory_curve import is_simulated
@@ -54,7 +54,7 @@ class Predictor:
         """Answer for a batch of windows of one shape; in parts, where the device lacks memory.
 
         Raises:
-            UnitTooLarge: the smallest part of a single window does not fit the device.
+            DeviceFull: the smallest part of a single window does not fit the device.
         """
         return self.launch(windows).result()
 
@@ -62,16 +62,19 @@ class Predictor:
         """Begin to answer: a CPU is then done, a GPU can be given the next batch meanwhile.
 
         Raises:
-            UnitTooLarge: as above.
+            DeviceFull: as above.
         """
         height, width = windows[0].pixels.shape[:2]
-        if self.limit.allows(len(windows), (height, width)):
+        divisible = len(windows) > 1 or self._halves(windows[0]) is not None
+        # the least that there is to try is always tried: who held the memory may be gone by now
+        if not divisible or self.limit.allows(len(windows), (height, width)):
             begun = self._begin(windows)
             if begun is not None:
                 return begun
             size = (len(windows), height, width)
-            log.warning("%s ran out of memory at %d x %d x %d px; trying less", self.device, *size)
-            self.limit.learn(len(windows), (height, width))
+            log.warning("%s ran out of memory at %d x %d x %d px", self.device, *size)
+            if divisible:
+                self.limit.learn(len(windows), (height, width))
         # memory is asked for when work is given to a device, so waiting for it never lacks any
         return Pending(self._in_parts(windows))
 
@@ -87,14 +90,20 @@ class Predictor:
         Each half is larger than its part of the answer by the halo, so the answer is the same up to
         the last bits of the arithmetic.
         """
-        layout = self.layout
-        height, width = window.pixels.shape[:2]
-        exact = layout.local and not layout.context
-        parts = halves((height, width), layout.halo_px, layout.multiple) if exact else None
+        layout, parts = self.layout, self._halves(window)
         if parts is None:
-            raise UnitTooLarge(self._too_large(window))
+            raise DeviceFull(self._too_large(window))
+        height, width = window.pixels.shape[:2]
         first, second = (cropped(self([cut(window, p, layout)]), p, layout) for p in parts)
         return joined(first, second, axis=-2 if height >= width else -1)
+
+    def _halves(self, window: WindowPixels) -> tuple[Part, Part] | None:
+        """Two smaller windows that give a window's answer; None where there are none."""
+        layout = self.layout
+        height, width = window.pixels.shape[:2]
+        if not layout.local or layout.context:
+            return None
+        return halves((height, width), layout.halo_px, layout.multiple)
 
     def _begin(self, windows: Sequence[WindowPixels]) -> Pending[Answer] | None:
         """An answer on its way, or None where the device ran out of memory.

@@ -20,6 +20,8 @@ STOPS_RUN = (
 """What no other unit would fare better with: the run stops, and loses nothing."""
 FINAL = (errors.SourceError, errors.ModelError, errors.PlanError, errors.UsageError)
 """What another attempt can only repeat: the image is set aside."""
+PASSING = (errors.DeviceFull,)
+"""Of these, what may be over soon: whoever else uses a device may give its memory back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Outcome:
         return cls(
             reason=str(error) if ours else f"{type(error).__name__}: {error} (see logs/errors.txt)",
             details="" if ours else "".join(traceback.format_exception(error)),
-            retryable=not isinstance(error, FINAL),
+            retryable=not isinstance(error, FINAL) or isinstance(error, PASSING),
             stops_run=type(error).__name__ if isinstance(error, STOPS_RUN) else "",
         )
 

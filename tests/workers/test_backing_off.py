@@ -10,7 +10,7 @@ from fakes import noise, plane_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.pipeline.errors import UnitTooLarge
+from saccade.pipeline.errors import DeviceFull
 from saccade.pipeline.layout import lay_out
 from saccade.pipeline.models.base import ModelSpec, PassModel, Views
 from saccade.pipeline.models.wrap import TorchModel
@@ -115,7 +115,7 @@ def test_a_model_whose_answer_depends_on_its_window_is_never_given_half_of_it(
     memory = SimulatedMemory(MemoryCurve(128 * 128 - 1, 0, 1.0))
     pixels = noise(128, 128)
     window = WindowPixels(pixels, context=(pixels,) * len(model.spec.context))
-    with pytest.raises(UnitTooLarge, match="one window of 128 x 128 px"):
+    with pytest.raises(DeviceFull, match="one window of 128 x 128 px"):
         predictor(SimulatedModel(model, memory))([window])
     assert memory.asked == [(1, (128, 128))]
 
@@ -129,6 +129,16 @@ def test_what_ran_out_of_memory_once_is_not_tried_again() -> None:
     memory.asked.clear()
     assert look(windows).splits == 7 - 4
     assert memory.asked == [(2, (64, 64))] * 4
+
+
+def test_the_least_that_there_is_to_try_is_tried_again_once_others_give_memory_back() -> None:
+    limit, window = PixelLimit(), WindowPixels(noise(32, 32))
+    with pytest.raises(DeviceFull):
+        predictor(SimulatedModel(fake_models.echo(), SimulatedMemory(MemoryCurve(9, 0, 1))), limit)(
+            [window]
+        )
+    roomy = SimulatedMemory(MemoryCurve(32 * 32, 0, 1.0))
+    assert predictor(SimulatedModel(fake_models.echo(), roomy), limit)([window]).splits == 0
 
 
 def test_the_views_of_a_part_are_those_of_its_pixels() -> None:

@@ -1,140 +1,235 @@
-"""Runs over rasters: which bands and overviews a pass reads, and what holds no data."""
+"""Real rasters from file to result: each holds a trap that pathology-minded code falls into."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
-from fakes import Lab, pass_of, several_passes
-from rasterio.enums import Resampling
-from rasterio.transform import Affine
 
 from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
-from saccade.pipeline.recipe import Recipe
+from saccade.pipeline.image_plan import LABEL_NODATA
 from saccade.pipeline.result import Result, open_result
-from saccade.workers.tasks import ImageEntry
 
-SIDE = 512
+rasterio = pytest.importorskip("rasterio", reason="needs the extra 'geo'")
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "rasters"
+OPTIONS = RunOptions(workers="local:1", device="cpu")
+
+MODEL = """\
+import torch
+from torch import nn
+
+class Ramp(nn.Module):
+    saccade = {"classes": ("low", "high"), "halo_px": 0, "channels": CHANNELS}
+
+    def forward(self, x):
+        high = (x.mean(1, keepdim=True) - MIDDLE).sigmoid()
+        return torch.cat([1 - high, high], 1)
+"""
+RECIPE = """\
+version: 1
+passes:
+  - name: glance
+    resolution: {downsample: GLANCE}
+    model: &ramp {source: 'ramp.py:Ramp', scale: 1}
+  - name: refine
+    resolution: {level: 0}
+    model: *ramp
+    tile: 256
+    select: {by: top_fraction, fraction: 0.3, signal: high, statistic: mean}
+"""
 
 
-def raster(folder: Path, *, resampling: Resampling = Resampling.nearest, count: int = 1) -> Path:
-    """Sparse bright pixels on even ground, none of them where nearest resampling looks."""
-    pixels = np.full((count, SIDE, SIDE), 10, np.uint8)
-    pixels[:, 5::16, 7::16] = 250
-    path = folder / "raster.tif"
-    options = {"driver": "GTiff", "width": SIDE, "height": SIDE, "count": count, "dtype": "uint8"}
-    options |= {"crs": "EPSG:32618", "transform": Affine(10, 0, 5e5, 0, -10, 4.6e6)}
-    tiling = {"tiled": True, "blockxsize": 64, "blockysize": 64}
-    with rasterio.open(path, "w", **options, **tiling) as dataset:
-        for band in range(count):
-            dataset.write(pixels[band] + band, band + 1)
-        dataset.build_overviews([2, 4, 8, 16], resampling)
+@dataclass(frozen=True)
+class Case:
+    """A raster, and between which of its values a line is drawn."""
+
+    name: str
+    bands: int
+    middle: float
+    """Of no sample, nor of the mean of a pixel's bands: nothing ties."""
+    glance: float = 4
+
+
+CASES = (
+    Case("cog_nodata.tif", 1, 3744.5),
+    Case("cog_int16.tif", 1, 95.5),
+    Case("RGB.byte.tif", 3, 60.17),
+    Case("cog_dateline.tif", 1, 21_952.5, 8),
+)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A case, and what a run of two passes left of it."""
+
+    case: Case
+    raster: Path
+    result: Result
+
+    @property
+    def pixels(self) -> np.ma.MaskedArray:
+        """``(bands, H, W)`` as rasterio reads them, what is no data masked."""
+        with rasterio.open(self.raster) as file:
+            return file.read(masked=True)
+
+    @property
+    def refined(self) -> np.ndarray:
+        """``(H, W)`` bool: where the second pass answered."""
+        tiles = np.kron(self.result.coverage == 2, np.ones((256, 256), bool))
+        height, width = self.result.labels.shape
+        return tiles[:height, :width]
+
+
+@pytest.fixture(scope="module")
+def rasters(data: Path) -> Path:
+    folder = data / "rasters"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} not found; set SACCADE_TEST_DATA")
+    return folder
+
+
+def ran(case: Case, rasters: Path, folder: Path) -> Ran:
+    model = MODEL.replace("CHANNELS", str(case.bands)).replace("MIDDLE", repr(case.middle))
+    (folder / "ramp.py").write_text(model)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("GLANCE", str(case.glance)))
+    raster = rasters / case.name
+    return Ran(case, raster, the_result(recipe, raster, folder / "run"))
+
+
+def the_result(recipe: Path, raster: Path, folder: Path) -> Result:
+    done = run(recipe, [raster], folder, OPTIONS)
+    assert not done.quarantined, done.quarantined
+    return open_result(folder / "results" / f"{done.complete[0]}.ome.zarr")
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def done(
+    request: pytest.FixtureRequest, rasters: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Ran:
+    """Every case, run once."""
+    return ran(request.param, rasters, tmp_path_factory.mktemp("rasters"))
+
+
+# ------------------------------------------------------------------------------- values and place
+
+
+def test_where_there_is_data_labels_are_those_of_the_pixels_as_rasterio_reads_them(
+    done: Ran,
+) -> None:
+    pixels = done.pixels
+    there = done.refined & ~np.ma.getmaskarray(pixels).any(axis=0)
+    high = pixels.data.astype(np.float64).mean(axis=0) > done.case.middle
+    assert there.any()
+    np.testing.assert_array_equal(np.asarray(done.result.labels)[there], high[there])
+
+
+def test_a_result_lies_where_the_file_says_also_where_pixels_are_points(done: Ran) -> None:
+    with rasterio.open(done.raster) as file:
+        transform, crs, bounds = file.transform, file.crs, file.bounds
+    lies = done.result.plan.georeference
+    assert lies is not None
+    assert lies.affine is not None
+    assert lies.crs is not None
+    assert lies.affine.to_tuple() == pytest.approx(tuple(transform)[:6], rel=1e-12)
+    assert rasterio.crs.CRS.from_user_input(lies.crs.user_input) == crs
+    height, width = done.result.labels.shape
+    corners = lies.at(done.result.plan.last.score_downsample).affine
+    assert corners is not None
+    ((left, top), (right, bottom)) = corners.place(np.array([[0, 0], [width, height]]))
+    assert (left, bottom, right, top) == pytest.approx(tuple(bounds), rel=1e-9)
+
+
+# ---------------------------------------------------------------------------------------- no data
+
+
+def test_a_value_that_marks_no_data_is_not_averaged_into_the_glance(
+    rasters: Path, tmp_path: Path
+) -> None:
+    case = Case("cog_int16.tif", 1, 0.5, 1.5)  # real values are 69 to 201, no data is -32768
+    one = ran(case, rasters, tmp_path)
+    halves = (~np.ma.getmaskarray(one.pixels)[0]).repeat(2, 0).repeat(2, 1)
+    height, width = (-(-side // 3) for side in halves.shape)
+    padded = np.zeros((height * 3, width * 3), bool)
+    padded[: halves.shape[0], : halves.shape[1]] = halves
+    shares = padded.reshape(height, 3, width, 3).mean(axis=(1, 3))
+    assert ((shares > 0) & (shares < 0.9)).any()
+    high = np.asarray(one.result.passes["glance"].scores[1])
+    assert high.shape == shares.shape
+    assert (high[shares > 0] == 255).all()
+
+
+@pytest.mark.parametrize("case", CASES[:3], ids=lambda case: case.name)
+def test_what_has_no_data_has_a_label_of_its_own_and_is_no_class(
+    case: Case, rasters: Path, tmp_path: Path
+) -> None:
+    one = ran(case, rasters, tmp_path)
+    labels, absent = np.asarray(one.result.labels), np.ma.getmaskarray(one.pixels).all(axis=0)
+    assert (one.refined & absent).any()
+    np.testing.assert_array_equal(labels[one.refined] == LABEL_NODATA, absent[one.refined])
+    assert len(one.result.classes) < LABEL_NODATA
+
+
+def test_an_internal_mask_is_no_data_whatever_the_samples_under_it_say(
+    rasters: Path, tmp_path: Path
+) -> None:
+    one = ran(Case("cog_uint8_rgb_mask.tif", 3, 0.5), rasters, tmp_path)
+    absent = np.ma.getmaskarray(one.pixels).all(axis=0)
+    assert absent.any()
+    expected = np.where(absent, LABEL_NODATA, 1)
+    np.testing.assert_array_equal(np.asarray(one.result.labels), expected)
+
+
+# ------------------------------------------------------------------------------- control points
+
+
+def test_of_control_points_alone_no_affine_is_made_up(rasters: Path, tmp_path: Path) -> None:
+    one = ran(Case("cog_gcps.tif", 1, 110.5), rasters, tmp_path)
+    with rasterio.open(one.raster) as file:
+        points, crs = file.gcps
+    lies = one.result.plan.georeference
+    assert lies is not None
+    assert lies.crs is not None
+    assert lies.affine is None
+    assert rasterio.crs.CRS.from_user_input(lies.crs.user_input) == crs
+    ours = [(p.column, p.row, p.x, p.y) for p in lies.control_points]
+    np.testing.assert_allclose(ours, [(p.col, p.row, p.x, p.y) for p in points], rtol=1e-12)
+
+
+# ---------------------------------------------------------------------------------- many bands
+
+
+def test_six_bands_of_reflectance_give_the_clouds_and_shadows_of_the_reference(
+    rasters: Path, tmp_path: Path
+) -> None:
+    scene = np.load(rasters / "sentinel2_clouds.npz")
+    raster = write_reflectance(tmp_path / "scene.tif", scene["img"])
+    recipe = EXAMPLES / "clouds.yaml"
+    result = the_result(recipe, raster, tmp_path / "run")
+    refined = open_result(tmp_path / "run")["scene"].summary()["refined"]
+    assert refined == pytest.approx(0.5, abs=0.02)
+    labels, truth = np.asarray(result.labels), scene["msk"][:, :, 0]
+    assert iou(labels == 1, truth == 4) > 0.79
+    assert iou(labels == 2, (truth == 0) | (truth == 1)) > 0.69
+
+
+def write_reflectance(path: Path, reflectance: np.ndarray) -> Path:
+    """``(H, W, bands)`` reflectances as uint16 times 10000, as they are published."""
+    stored = np.rint(reflectance * 10_000).astype(np.uint16)
+    height, width, bands = stored.shape
+    profile = {
+        "driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": "uint16",
+        "tiled": True, "blockxsize": 256, "blockysize": 256, "crs": "EPSG:32632",
+        "transform": rasterio.Affine(10, 0, 600_000, 0, -10, 5_400_000),
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(np.moveaxis(stored, 2, 0))
     return path
 
 
-def recipe(**details: Any) -> dict[str, Any]:
-    """A glance at 1/16 and a look at the finest, with a model that gives back what it sees."""
-    glance = pass_of("glance", "echo", 16, tile=16)
-    return several_passes([glance, pass_of("look", "echo", 1, tile=64)], **details)
-
-
-def run_over(lab: Lab, path: Path, tree: dict[str, Any]) -> Result:
-    folder = lab.folder / f"run-{len(list(lab.folder.iterdir()))}"
-    options = RunOptions(workers="local:1", device="cpu")
-    entries = [ImageEntry("one", str(path))]
-    summary = run(Recipe.model_validate(tree), entries, folder, options, model_folder=lab.models)
-    assert summary.complete == ("one",), summary.quarantined
-    return open_result(folder)
-
-
-def glance_of(result: Result) -> np.ndarray:
-    return np.asarray(result.passes["glance"].scores)[0]
-
-
-def test_a_glance_over_nearest_overviews_sees_means_and_the_run_says_so(
-    lab: Lab, tmp_path: Path
-) -> None:
-    path = raster(tmp_path)
-    result = run_over(lab, path, recipe())
-    mean = np.float32(np.rint((255 * 10 + 250) / 256) / 255)
-    assert glance_of(result) == pytest.approx(mean)
-    assert [tuple(shape) for shape in result.plan.level_shapes] == [
-        (SIDE // d, SIDE // d) for d in (1, 2, 4, 8, 16)
-    ]
-    notes = [r["notes"] for r in receipts(lab) if "notes" in r]
-    assert len(notes) == 1
-    assert "NEAREST" in notes[0][0]
-
-
-def receipts(lab: Lab) -> list[dict[str, Any]]:
-    (journal,) = lab.folder.rglob("000001.jsonl")
-    return [json.loads(line) for line in journal.read_text().splitlines()]
-
-
-def test_stored_overviews_are_taken_where_the_recipe_says_so(lab: Lab, tmp_path: Path) -> None:
-    result = run_over(lab, raster(tmp_path), recipe(overviews="stored"))
-    assert glance_of(result) == pytest.approx(10 / 255)
-    assert not any("notes" in record for record in receipts(lab))
-
-
-def test_average_overviews_are_read_as_they_are(lab: Lab, tmp_path: Path) -> None:
-    path = raster(tmp_path, resampling=Resampling.average)
-    result = run_over(lab, path, recipe())
-    with rasterio.open(path, overview_level=3) as oracle:
-        stored = oracle.read(1) / np.float32(255)
-    assert np.array_equal(glance_of(result), stored.astype(np.float32))
-    assert not any("notes" in record for record in receipts(lab))
-
-
-def test_averaged_levels_lie_in_the_run_until_its_result_is_complete(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str] = []
-    from saccade.pipeline.sources.averaged import AveragedSource
-
-    make = AveragedSource.make
-
-    def watched(self: AveragedSource, levels: Any) -> None:
-        make(self, levels)
-        seen.extend(p.relative_to(lab.folder).as_posix() for p in lab.folder.rglob("averaged-*"))
-
-    monkeypatch.setattr(AveragedSource, "make", watched)
-    run_over(lab, raster(tmp_path), recipe())
-    assert seen
-    assert all("/cache/one/averaged-16-" in name for name in seen)
-    assert not list(lab.folder.rglob("averaged-*"))
-
-
-def test_the_bands_that_a_pass_names_are_what_its_model_is_given(lab: Lab, tmp_path: Path) -> None:
-    path = raster(tmp_path, count=3, resampling=Resampling.average)
-    with rasterio.open(path, "r+") as dataset:
-        dataset.descriptions = ("blue", "green", "red")
-    tree = recipe()
-    tree["passes"][1] |= {"bands": ["red", 1], "model": two_channels()}
-    result = run_over(lab, path, tree)
-    assert [one.bands for one in result.plan.passes] == [None, (2, 0)]
-    with rasterio.open(path) as oracle:
-        stored = oracle.read([3, 1]).astype(np.float32) / np.float32(255)
-    assert np.array_equal(np.asarray(result.passes["look"].scores), stored)
-
-
-def two_channels() -> dict[str, Any]:
-    return {"source": "fake_models.py:echo", "options": {"classes": 2}}
-
-
-def test_masked_ground_is_not_valid_for_a_model_at_any_resolution(lab: Lab, tmp_path: Path) -> None:
-    path, mask = raster(tmp_path, resampling=Resampling.average), np.full((SIDE, SIDE), 255)
-    mask[:128, 192:] = 0
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
-        dataset.write_mask(mask.astype(np.uint8))
-    passes = [pass_of("glance", "echo_valid", 16, tile=16), pass_of("look", "echo_valid", 1)]
-    result = run_over(lab, path, several_passes(passes))
-    answers = np.where(mask == 255, 1.0, np.nan)
-    looked = np.asarray(result.passes["look"].scores)[0]
-    assert np.array_equal(glance_of(result), answers[::16, ::16], equal_nan=True)
-    assert np.array_equal(looked, answers, equal_nan=True)
+def iou(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float((ours & theirs).sum() / (ours | theirs).sum())

@@ -22,6 +22,7 @@ from saccade.pipeline.exports.labelling import Labelling, chosen_classes
 from saccade.pipeline.exports.ome_xml import ome_xml
 from saccade.pipeline.exports.ome_zarr_v2 import write_ome_zarr
 from saccade.pipeline.exports.rasters import (
+    NO_ANSWER,
     NODATA,
     answers_raster,
     labels_raster,
@@ -113,6 +114,7 @@ class ImageExport:
     def _stac(self) -> Iterator[Path]:
         options, plan, ground = self._options, self._result.plan, self._ground()
         legend = label_legend(self._result.classes)
+        del legend[LABEL_NODATA]  # a COG has one value for all that has no answer
         passes = ", ".join(f"{one.name} at 1/{one.score_downsample:g}" for one in plan.passes)
         origin = Origin(options.taken, version("saccade"), f"passes, coarse to fine: {passes}")
         item = stac_item(plan, ground, legend, self._assets(), origin)
@@ -173,7 +175,7 @@ class ImageExport:
         content, place = self._options.content or "labels", self._place()
         labels = content == "labels"
         raster = (answers_raster if labels else probabilities_raster)(self._labelling)
-        legend = {k: v for k, v in self._legend().items() if labels and k != NODATA}
+        legend = {k: v for k, v in self._legend().items() if labels and k not in NO_ANSWER}
         told = gdal_metadata(
             self._texts(), "MODE" if labels else "AVERAGE", raster.channels, legend
         )

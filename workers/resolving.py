@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,10 @@ from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.resolve import locate_resolution, resolve_image, seen_by
 from saccade.pipeline.sources.averaged import AveragedSource
 from saccade.pipeline.sources.base import Identity, Source
+from saccade.workers.areas import area_of, tiles_in_area
+from saccade.workers.averaging import needs_of
 from saccade.workers.device import Predictor, kind_of, torch_device
-from saccade.workers.measuring import with_inputs
+from saccade.workers.measuring import is_measured, with_inputs
 from saccade.workers.memory import Account, Budget, MemoryModel
 from saccade.workers.memory_book import MemoryBook, ProbeCase
 from saccade.workers.memory_host import LaneBudgets
@@ -37,7 +39,7 @@ from saccade.workers.memory_schedule import (
     largest_whole,
     whole_candidates,
 )
-from saccade.workers.reading import WindowPixels, levels_read
+from saccade.workers.reading import WindowPixels
 from saccade.workers.tasks import ImageEntry, WorkerSpec
 from saccade.workers.tuning import Tuner
 
@@ -114,13 +116,23 @@ class Resolver:
             recipe = self.recipe.glancing_at(finest)
         capacities = [self._capacity(draft, *one) for one in zip(draft.passes, memory, strict=True)]
         plan = self._lay_out(identity, recipe, capacities)
-        if isinstance(self.source, AveragedSource):
-            self.source.make(levels_read(self.source, plan))  # all of them in one sweep
+        self._average(plan)
         plan = with_inputs(plan, recipe, self.source)
         plan, settings = self.tuner.tune(recipe, plan, self.source, capacities)
         works = self._works(plan, measure=True)
         check_each_fits(works, self.book.budget())
         return Resolved(plan, settings, works, self.book.budget())
+
+    def _average(self, plan: ImagePlan) -> None:
+        """Make the levels that passes read where the file's own won't do, in one sweep."""
+        if not isinstance(self.source, AveragedSource):
+            return
+        base = self.spec.model_folder
+        met = tiles_in_area(replace(plan, area=area_of(self.recipe, base)), self.recipe, base)
+        measured = is_measured(self.recipe, self.source)
+        needs = needs_of(self.source, plan, met, measured=measured)
+        self.source.expect(needs)
+        self.source.make(needs)
 
     def accounts(self, plan: ImagePlan) -> dict[str, Account]:
         """By pass, what a forward pass may hold and is expected to, where that is known."""

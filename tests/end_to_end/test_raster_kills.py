@@ -1,4 +1,4 @@
-"""Runs over a raster that is averaged anew, killed at any moment: the bytes of an undisturbed run."""
+"""Runs over a raster that is averaged anew, killed at any moment: an undisturbed run's bytes."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ class WorkerContext:
         counts = freeze_image(self.folder, plan, self.spec.provenance, fsync=self.spec.fsync)
         settings = said_of(plan, resolved.settings)
         facts = {"identity": plan.identity.to_dict(), "settings": settings}
-        return {**counts, **facts, "memory": resolved.said()}
+        return {**counts, **facts, **resolved.said()}
 
     def resolve(self, entry: ImageEntry, **tuning: Any) -> Resolved:
         """How every pass lies over an image, and what was measured for it; writes no plan.

@@ -23,6 +23,7 @@ import numpy as np
 from common import command, machine, table
 
 from saccade.pipeline.geometry import Box
+from saccade.pipeline.georeference import Affine, Crs, Georeference
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.scores import label
@@ -32,15 +33,21 @@ from saccade.pipeline.store import ImageStore
 
 CLASSES = ("background", "a", "b")
 EXPORTS = {
-    "geojson": {"to": "geojson"},
+    "geojson, QuPath": {"to": "geojson", "object_type": "annotation"},
+    "geojson, lon/lat": {"to": "geojson"},
+    "geoparquet": {"to": "geoparquet"},
+    "cog, labels": {"to": "cog"},
+    "cog, scores": {"to": "cog", "content": "scores"},
     "ome-tiff, labels": {"to": "ome-tiff"},
     "ome-tiff, scores": {"to": "ome-tiff", "content": "scores"},
     "ome-zarr-0.4": {"to": "ome-zarr-0.4"},
 }
 IMPORTS = (
     "import sys, json; from pathlib import Path;"
-    "from saccade.jobs.exports.exporting import ExportOptions, export;"
-    "import saccade.pipeline.exports.ome_tiff;"
+    "from saccade.jobs.exports.exporting import export;"
+    "from saccade.jobs.exports.options import ExportOptions;"
+    "import saccade.pipeline.exports.ome_tiff, saccade.pipeline.exports.cog;"
+    "import rasterio.warp, pyarrow.parquet;"
 )
 RUN = "list(export(Path(sys.argv[1]), ExportOptions(**json.loads(sys.argv[2]))));"
 PEAK = "print([one for one in open('/proc/self/status') if one.startswith('VmHWM')][0].split()[1])"
@@ -65,6 +72,7 @@ def plan_of(side: int) -> ImagePlan:
         scores="uint8",
         keep=("only",),
         label_threshold=0.5,
+        georeference=Georeference(Crs(32633), Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)),
     )
 
 

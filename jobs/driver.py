@@ -16,6 +16,7 @@ from typing import Any
 from saccade.jobs.folders import OpenRun, open_run
 from saccade.jobs.in_flight import Attempt, InFlight
 from saccade.jobs.journals.journal import Record
+from saccade.jobs.manifests.areas import sealed_recipe
 from saccade.jobs.manifests.catalogue import Catalogue, gather
 from saccade.jobs.manifests.listing import record_skipped
 from saccade.jobs.monitoring.metrics_export import metrics_told
@@ -101,6 +102,7 @@ def run(
     options = options or RunOptions()
     base = model_folder or (Path.cwd() if isinstance(recipe, Recipe) else Path(recipe).parent)
     tree = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    tree = sealed_recipe(tree, base.absolute())
     asked = gather(images, tree, Path(output), skip=options.skip_missing)
     with (
         open_run(Path(output), tree, base.absolute(), asked, options) as opened,

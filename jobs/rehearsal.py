@@ -21,7 +21,7 @@ from saccade.pipeline.models.loading import fingerprint
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.sources.base import Source
 from saccade.workers.allocator import keep_large_blocks
-from saccade.workers.context import WorkerContext, open_present
+from saccade.workers.context import WorkerContext
 from saccade.workers.device import gpu_count
 from saccade.workers.folder import RunFolder
 from saccade.workers.memory_size import MemoryLimit
@@ -100,9 +100,9 @@ def rehearse(
         )
         spec, count = place(WorkerChoice.parse(conditions.workers), spec, conditions.memory)
         entry = ImageEntry("image", uri, mpp=conditions.mpp, gsd=conditions.gsd)
-        source: Source = open_present(uri)
+        context = WorkerContext(spec)
+        source: Source = context.opened(entry)
         try:
-            context = WorkerContext(spec)
             resolver = context.resolver(entry, source, fresh=fresh, seconds=seconds)
             yield Rehearsal(resolver, spec, count)
         finally:

@@ -13,7 +13,7 @@ from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.scores import dequantise
-from saccade.pipeline.store_layout import pass_path
+from saccade.pipeline.store_layout import NODATA, pass_path
 
 
 def read_answers(
@@ -27,9 +27,10 @@ def read_answers(
         box: in its scores.
 
     Returns:
-        ``(C, h, w)`` and ``(h, w)`` float32 in [0, 1], NaN in tiles that were not answered.
+        ``(C, h, w)`` and ``(h, w)`` float32 in [0, 1], NaN in tiles that were not answered and
+        where there is no data.
     """
-    known = answered_pixels(store, layout, box)
+    known = known_pixels(store, layout, box)
     scores = dequantise(store.read(pass_path(layout.name, "scores"), box))
     scores[:, ~known] = np.nan
     if not layout.saliency:
@@ -54,8 +55,16 @@ def read_confidence(store: Reads, layout: PassLayout, box: Box) -> np.ndarray | 
     if not layout.confidence:
         return None
     confidence = dequantise(store.read(pass_path(layout.name, "confidence"), box))
-    confidence[~answered_pixels(store, layout, box)] = np.nan
+    confidence[~known_pixels(store, layout, box)] = np.nan
     return confidence
+
+
+def known_pixels(store: Reads, layout: PassLayout, box: Box) -> np.ndarray:
+    """``(h, w)`` bool: scores of a box that were answered, and have data below them."""
+    known = answered_pixels(store, layout, box)
+    if layout.holes:
+        known &= store.read(pass_path(layout.name, NODATA), box) == 0
+    return known
 
 
 def answered_pixels(

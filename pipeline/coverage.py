@@ -14,10 +14,12 @@ import numpy as np
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
     COVERAGE_FAILED,
+    COVERAGE_NODATA,
     COVERAGE_NONE,
     STATUS_DEGRADED,
     STATUS_DONE,
     STATUS_FAILED,
+    STATUS_NODATA,
     STATUS_NONE,
     ImagePlan,
 )
@@ -28,6 +30,22 @@ from saccade.pipeline.nesting import Spans, any_in, spans
 def was_answered(status: np.ndarray) -> np.ndarray:
     """Which tiles of a pass were answered, whole or in part, from their status."""
     return np.isin(status, (STATUS_DONE, STATUS_DEGRADED))
+
+
+def was_settled(status: np.ndarray) -> np.ndarray:
+    """Which tiles of a pass were answered or hold no data: no coarser pass is asked there."""
+    return np.isin(status, (STATUS_DONE, STATUS_DEGRADED, STATUS_NODATA))
+
+
+def tile_counts(status: np.ndarray) -> dict[str, int]:
+    """Tiles of a pass by outcome; those without data are told where there are some."""
+    nodata = int((status == STATUS_NODATA).sum())
+    return {
+        "tiles": int(status.size),
+        "visited": int((status != STATUS_NONE).sum()),
+        "degraded": int((status == STATUS_DEGRADED).sum()),
+        "failed": int((status == STATUS_FAILED).sum()),
+    } | ({"nodata": nodata} if nodata else {})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +84,8 @@ def compose_coverage(
 
     Returns:
         ``coverage``: uint8, ``k + 1`` where pass ``k`` is the finest to have answered all of the
-        tile; 255 where none did and one failed; 0 where none did. ``status``: uint8, STATUS_FAILED
+        tile, as far as it has data; 254 where it has none; 255 where no pass did and one failed; 0
+        where none did. ``status``: uint8, STATUS_NODATA where there is no data, STATUS_FAILED
         where the finest pass that came by could not read, or nobody could; else how the answering
         pass fared.
     """
@@ -90,11 +109,13 @@ def coverage_of(
             continue
         touch = _Touch(plan, layout, part, cells)
         failed = touch.any_of(part.values == STATUS_FAILED)
-        answers = waiting & ~touch.any_of(~was_answered(part.values))
+        settles = waiting & ~touch.any_of(~was_settled(part.values))
+        answers = settles & touch.any_of(was_answered(part.values))
+        coverage[settles], status[settles] = COVERAGE_NODATA, STATUS_NODATA
         coverage[answers] = layout.index + 1
         degraded = touch.any_of(part.values == STATUS_DEGRADED)
         status[answers] = np.where(degraded, STATUS_DEGRADED, STATUS_DONE)[answers]
-        waiting &= ~answers
+        waiting &= ~settles
         spoilt |= failed
         lost |= failed & unseen
         unseen &= ~touch.any_of(part.values != STATUS_NONE)

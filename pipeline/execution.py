@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
-from saccade.pipeline.layout import Capacity, PassLayout, batch_for
+from saccade.pipeline.capacity import Capacity
+from saccade.pipeline.layout import PassLayout, batch_for
 from saccade.pipeline.models.base import Arithmetic, ModelForm
 from saccade.pipeline.recipe import PassRecipe, Tolerance
 

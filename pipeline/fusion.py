@@ -17,7 +17,13 @@ import numpy as np
 
 from saccade.pipeline.blending import Blend, hann_weights
 from saccade.pipeline.recipe import Fuse
-from saccade.pipeline.resampling import coarse_box_for, halve_mean, halve_mode, upsample
+from saccade.pipeline.resampling import (
+    coarse_box_for,
+    halve_mean,
+    halve_mode,
+    halve_valid,
+    upsample,
+)
 from saccade.pipeline.scores import dequantise, label, quantise
 from saccade.pipeline.signals import BACKGROUND, margin_uncertainty
 
@@ -29,6 +35,7 @@ __all__ = [
     "fuse",
     "halve_mean",
     "halve_mode",
+    "halve_valid",
     "hann_weights",
     "label",
     "map_classes",

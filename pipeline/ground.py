@@ -65,9 +65,7 @@ def _marked_columns(mask: Source, top: int, bottom: int) -> np.ndarray:
     marked = np.zeros(width, bool)
     for start in range(top, bottom, step):
         box = Box(start, 0, min(start + step, bottom), width)
-        samples = mask.read(0, box)[..., 0]
-        seen = (samples != 0) & ~np.isnan(samples)
-        if mask.nodata is not None:
-            seen &= samples != mask.nodata
-        marked |= seen.any(axis=0)
+        samples, valid = mask.read_valid(0, box, [0])
+        seen = samples != 0 if valid is None else (samples != 0) & valid
+        marked |= seen[..., 0].any(axis=0)
     return marked

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from saccade.pipeline.band_statistics import BandStatistics
 from saccade.pipeline.geometry import Box, Grid, Shape
 from saccade.pipeline.georeference import Georeference
 from saccade.pipeline.layout import PassLayout
@@ -19,13 +20,17 @@ from saccade.pipeline.sources.base import Identity, PixelSize
 SCHEMA_VERSION = 1
 LABEL_UNKNOWN = 255
 """Label of a pixel that no pass has answered."""
+LABEL_NODATA = 254
+"""Label of a pixel where the image has no data; classes have labels below it."""
 COVERAGE_NONE = 0
 """Coverage of a tile that no pass has answered yet; pass ``k`` is written as ``k + 1``."""
+COVERAGE_NODATA = 254
+"""Coverage of a tile in which the image has no data."""
 COVERAGE_FAILED = 255
 """Coverage of a tile that no pass could read."""
-STATUS_NONE, STATUS_DONE, STATUS_DEGRADED, STATUS_FAILED = 0, 1, 2, 255
+STATUS_NONE, STATUS_DONE, STATUS_DEGRADED, STATUS_NODATA, STATUS_FAILED = 0, 1, 2, 254, 255
 """Per pass and tile: not visited; answered; answered, but part of what the model saw could not be
-read; could not be read."""
+read; visited, and there is no data in all of it; could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,12 @@ class ImagePlan:
     """A single class is labelled where its score is at least this."""
     mask: Identity | None = None
     """What tells the mask that the image is looked at through; None where there is none."""
+    area: str | None = None
+    """Digest of the area of interest, beyond which no pass looks; None where there is none."""
     georeference: Georeference | None = None
     """Where the pixels of level 0 lie on the ground; None where nobody says."""
+    statistics: tuple[BandStatistics, ...] | None = None
+    """Of every band, over the valid pixels of the glance; None where nothing depends on them."""
 
     @property
     def last(self) -> PassLayout:
@@ -121,7 +130,7 @@ class ImagePlan:
         """The inverse of ``to_json``."""
         tree: dict[str, Any] = json.loads(text)
         del tree["schema"]
-        place = tree.get("georeference")
+        place, bands = tree.get("georeference"), tree.get("statistics")
         return cls(
             **tree
             | {
@@ -129,6 +138,7 @@ class ImagePlan:
                 "mask": Identity(**tree["mask"]) if tree.get("mask") else None,
                 "pixel_size": PixelSize(**tree["pixel_size"]) if tree["pixel_size"] else None,
                 "georeference": Georeference.from_dict(place) if place else None,
+                "statistics": tuple(map(BandStatistics.from_dict, bands)) if bands else None,
                 "passes": tuple(map(PassLayout.from_dict, tree["passes"])),
                 "level_shapes": tuple(map(tuple, tree["level_shapes"])),
                 "classes": tuple(tree["classes"]),

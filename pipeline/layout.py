@@ -7,25 +7,22 @@ shape and the model's declaration alone: never from the number of workers.
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from saccade.pipeline.capacity import ANY_DEVICE, WINDOW_PX, Capacity
 from saccade.pipeline.errors import PlanError
 from saccade.pipeline.feature_grid import FeatureFlow, FeatureGrid
 from saccade.pipeline.geometry import Box, Grid, Shape, round_up
+from saccade.pipeline.inputs import AS_STORED, Inputs
 from saccade.pipeline.models.base import Arithmetic, ModelForm, ModelSpec
 from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.pipeline.sources.plane import PlaneSpec
 
 TILE_PX = 256
 """Side of a tile that the recipe leaves open: fine enough to select, coarse enough to compute."""
-WINDOW_PX = 512
-"""Longest side of merged tiles that the recipe leaves open."""
-WHOLE_PASS_PX = 4_000_000
-"""A glance of at most this many pixels goes through the model in one forward pass."""
 TILES_PER_GLANCE = 32
 """A glance in one forward pass has about this many tiles along its longer side."""
 UNIT_BYTES = 128 * 2**20
@@ -40,24 +37,6 @@ LEAST_TILE_PX = 64
 """Tiles that the recipe leaves open are not made smaller than this to fit a memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """What a device carries in one forward pass of a pass's model, in input pixels."""
-
-    batch_px: int = WINDOW_PX**2
-    """What suits it: windows of about so many pixels make a batch, where that is left open."""
-    most_px: int = sys.maxsize
-    """What fits its memory: windows and batches that are left open stay within."""
-    whole_px: int = WHOLE_PASS_PX
-    """A glance of at most so many goes through the model in one forward pass."""
-
-    def holds(self, height: int, width: int) -> bool:
-        """Whether one window of this size, halo included, fits."""
-        return height * width <= self.most_px
-
-
-ANY_DEVICE = Capacity()
-"""Where nothing is known of a device."""
 NO_FLOW = FeatureFlow()
 """A pass that neither gives nor takes features."""
 
@@ -116,6 +95,14 @@ class PassLayout:
     """Whether its convolutions take in the normalisation and the ReLU that follow them."""
     graphed: bool = False
     """Whether a full batch is replayed from a graph of the device, where one can be captured."""
+    bands: tuple[int, ...] | None = None
+    """Channels of the image that the model is given, counted from 0; None for all."""
+    scaled: bool = False
+    """Whether samples are multiplied by their band's scale, plus its offset."""
+    inputs: Inputs = AS_STORED
+    """What samples become before the model."""
+    holes: bool = False
+    """Whether the image may lack data: then it is stored which scores have none below them."""
 
     def __post_init__(self) -> None:
         for name in ("halo_px", "tile_px"):
@@ -216,9 +203,11 @@ class PassLayout:
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> PassLayout:
         """The inverse of ``to_dict``, through JSON as well; plans of earlier versions included."""
-        tuples = {key: tuple(tree[key]) for key in ("classes", "context")}
+        stated = (key for key in ("classes", "context", "bands") if tree.get(key) is not None)
+        tuples = {key: tuple(tree[key]) for key in stated}
         grids = {key: FeatureGrid.from_dict(tree.get(key)) for key in ("gives", "takes")}
-        return cls(**(tree | tuples | grids | {"plane": PlaneSpec.from_dict(tree["plane"])}))
+        plane, inputs = PlaneSpec.from_dict(tree["plane"]), Inputs.from_dict(tree.get("inputs"))
+        return cls(**(tree | tuples | grids | {"plane": plane, "inputs": inputs}))
 
 
 def lay_out(

@@ -100,7 +100,12 @@ def single_unit(image: str, kind: Kind, pass_index: int, layout: PassLayout | No
 
 
 def plan_sweep(
-    image: str, layout: PassLayout, chosen: np.ndarray, *, everywhere: bool = False
+    image: str,
+    layout: PassLayout,
+    chosen: np.ndarray,
+    *,
+    everywhere: bool = False,
+    within: np.ndarray | None = None,
 ) -> tuple[Unit, ...]:
     """The units of one pass.
 
@@ -110,6 +115,8 @@ def plan_sweep(
         chosen: ``(tile rows, tile columns)`` bool, the tiles to visit.
         everywhere: plan a unit for every shard, also where no tile is chosen; the last pass does
             so, because its units also write the fused result.
+        within: ``(tile rows, tile columns)`` bool: 'everywhere' means shards with such a tile,
+            because there is nothing to write elsewhere; None means all.
 
     Raises:
         PlanError: the plan would give a shard two owners or leave a chosen tile out.
@@ -120,9 +127,18 @@ def plan_sweep(
     whole = layout.window_tiles == 0
     regions = [Box.of(layout.score_shape)] if whole else list(layout.shards)
     units = (_sweep_unit(image, layout, region, chosen) for region in regions)
-    kept = tuple(unit for unit in units if everywhere or unit.batches)
+    kept = tuple(
+        unit
+        for unit in units
+        if unit.batches or (everywhere and _holds_any(layout, unit.region, within))
+    )
     check_plan(layout, chosen, kept)
     return kept
+
+
+def _holds_any(layout: PassLayout, region: Box, tiles: np.ndarray | None) -> bool:
+    cells = layout.tiles.cells_touching(region.scale(layout.stride))
+    return tiles is None or bool(tiles[cells.slices].any())
 
 
 def _sweep_unit(image: str, layout: PassLayout, region: Box, chosen: np.ndarray) -> Unit:

@@ -1,4 +1,6 @@
-"""The lower levels of the result: scores by mean, labels by mode, each level from the one above.
+"""The lower levels of the result: scores by mean of what has data, labels by mode.
+
+Each level is made from the one above.
 
 A unit of the last pass owns a shard of every level down to one chunk and writes these itself; the
 levels below are made once all units are in, shard by shard, in bounded memory.
@@ -8,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from saccade.pipeline.fusion import halve_mean, halve_mode
+from saccade.pipeline.fusion import halve_mean, halve_mode, halve_valid
 from saccade.pipeline.geometry import Box, Grid
-from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
+from saccade.pipeline.image_plan import LABEL_NODATA, ImagePlan
 from saccade.pipeline.store import ImageStore, Written
 from saccade.pipeline.store_layout import labels_path, scores_path
 
@@ -30,7 +32,7 @@ def write_lower_levels(
     written: list[Written] = []
     for level in range(1, plan.levels_in_unit):
         region = region.reduce(2)
-        scores, labels = halve_mean(scores), halve_mode(labels, LABEL_UNKNOWN)
+        scores, labels = halve_scores(scores, labels), halve_mode(labels, LABEL_NODATA)
         written += store.write(scores_path(level), region, scores)
         written += store.write(labels_path(level), region, labels)
     return written
@@ -42,8 +44,14 @@ def complete_pyramid(store: ImageStore, plan: ImagePlan) -> list[Written]:
     for level in range(plan.levels_in_unit, len(plan.pyramid_shapes)):
         for box in Grid(plan.pyramid_shapes[level], plan.shard_px(level)):
             above = box.scale(2).clip(plan.pyramid_shapes[level - 1])
-            scores = halve_mean(store.read(scores_path(level - 1), above))
+            labels = store.read(labels_path(level - 1), above)
+            scores = halve_scores(store.read(scores_path(level - 1), above), labels)
             written += store.write(scores_path(level), box, scores)
-            labels = halve_mode(store.read(labels_path(level - 1), above), LABEL_UNKNOWN)
-            written += store.write(labels_path(level), box, labels)
+            written += store.write(labels_path(level), box, halve_mode(labels, LABEL_NODATA))
     return written
+
+
+def halve_scores(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Half the height and width of ``(C, h, w)``: means over the pixels that have data."""
+    valid = labels != LABEL_NODATA
+    return halve_mean(scores) if valid.all() else halve_valid(scores, valid)

@@ -22,10 +22,12 @@ from pydantic_core import CoreSchema
 
 from saccade.pipeline.exit_rules import ExitRule, check_exits
 from saccade.pipeline.models.base import Activation, SaliencyChoice
+from saccade.pipeline.normalising import Nodata, Normalise, standardises
 from saccade.pipeline.selectors import AllTiles, Selector
 
 Fuse = Literal["finest", "mean", "mean_logit", "max", "residual", "confidence_gated"]
 ScoreType = Literal["uint8", "float16", "float32"]
+Overviews = Literal["averaged", "stored"]
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
 ONLY = "only"
@@ -48,7 +50,9 @@ class Resolution(Node):
     mpp: float | None = Field(None, gt=0)
     """Micrometres per pixel."""
     gsd: float | None = Field(None, gt=0)
-    """Ground sampling distance: metres per pixel."""
+    """Ground sampling distance: metres per pixel. Of a projected image in the projection's own
+    metres (Web Mercator's are true at the equator only), of a geographic one at its middle
+    latitude."""
     downsample: float | None = Field(None, ge=1)
     """Pixels of the image's finest level per pixel of the pass."""
     level: int | None = None
@@ -143,11 +147,28 @@ class ModelRecipe(Node):
     saliency: SaliencyChoice | None = None
     """Where saliency comes from: the model's 'own', 'confidence' (1 less it), or 'attention' (its
     rollout); by default the model's own where it has one."""
+    normalise: Normalise | None = None
+    """What samples become before the model, by numbers that are measured once per image over the
+    valid pixels of the glance, or fixed: never per tile. By default divided by 'scale'. 'standard'
+    and a fixed mean replace the model's own mean and std; the others come before them."""
+    nodata: Nodata = "fill"
+    """What the model sees where there is no data: 'fill', the mean of the band's valid pixels in
+    the glance (of a fixed mean, that); 'keep', the samples as they are stored."""
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _normalised_once(self) -> ModelRecipe:
+        ways = ("scale", "mean", "std") if standardises(self.normalise) else ("scale",)
+        twice = [way for way in ways if getattr(self, way) is not None]
+        if self.normalise is not None and twice:
+            raise ValueError(
+                f"normalise takes the place of {', '.join(twice)}; found both: state one of them"
+            )
+        return self
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -165,6 +186,12 @@ class PassRecipe(Node):
     """How finely it looks."""
     model: ModelRecipe
     """What looks."""
+    bands: tuple[Annotated[int, Field(ge=1)] | str, ...] | None = Field(None, min_length=1)
+    """What the model is given of the image, in this order: names of bands, or numbers counted from
+    1 as GDAL and rasterio count them. By default all."""
+    scaled: bool = False
+    """Give the model samples times their band's scale plus its offset, as the file states them;
+    by default they are given as stored."""
     tile: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Side of the tiles that are selected and answered for, in pixels of this pass."""
     halo: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
@@ -225,6 +252,20 @@ class Tolerance(Node):
     """Share of pixels that keep their label."""
 
 
+class AreaOfInterest(Node):
+    """Where passes may look at all: polygons. A bare path is short for ``{file: PATH}``."""
+
+    file: str
+    """GeoJSON or GeoPackage, in any CRS; a relative path begins at the recipe's own folder."""
+    digest: str | None = None
+    """Of the file's bytes; stated by a run, so that another area is another run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+
 class Recipe(Node):
     """What to run: passes from coarse to fine, how they are fused, what is stored."""
 
@@ -241,11 +282,16 @@ class Recipe(Node):
     arithmetic, memory format, window and batch are the fastest within the tolerance."""
     tolerance: Tolerance = Tolerance()
     """What 'precision: auto' may change."""
+    overviews: Overviews = "averaged"
+    """What coarse passes read of a raster whose overviews are not known to be made of all its
+    pixels: means of level 0, 'averaged' once per image, or the file's own as 'stored'."""
     max_bad_tiles: Share = 0.05
     """An image fails when a larger share of a pass's tiles can't be read."""
     mask: str | None = None
     """An image over the whole of the one that is run; passes after the glance look only where its
     first channel is not 0. Usually stated per image, in a manifest."""
+    area: AreaOfInterest | None = None
+    """Polygons that no pass looks beyond, the first one neither; tiles outside cost nothing."""
 
     @model_validator(mode="after")
     def _passes_fit_together(self) -> Recipe:

@@ -150,6 +150,22 @@ def halve_mean(array: np.ndarray) -> np.ndarray:
     return _by_bands(_halved_mean, array)
 
 
+def halve_valid(array: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """As ``halve_mean``, of valid pixels only; 0 (of floats NaN) where there are none.
+
+    Args:
+        array: ``(C, h, w)``.
+        valid: ``(h, w)`` bool.
+    """
+    if array.dtype.kind != "u":
+        return halve_mean(array)  # what is not valid is NaN
+    corners, weights = _corners(array), _corners(valid)
+    total = sum(c.astype(np.uint32) * w for c, w in zip(corners, weights, strict=True))
+    count = np.maximum(sum(w.astype(np.uint32) for w in weights), 1)
+    mean: np.ndarray = (2 * total + count) // (2 * count)
+    return mean.astype(array.dtype)
+
+
 def _halved_mean(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "u":
         return _integer_mean(array)
@@ -203,11 +219,11 @@ def _mean_of_valid(corners: np.ndarray) -> np.ndarray:
     return mean
 
 
-def halve_mode(labels: np.ndarray, reserved: int = 255) -> np.ndarray:
+def halve_mode(labels: np.ndarray, reserved: int = 254) -> np.ndarray:
     """Half the height and width of ``(h, w)`` labels (rounded up), each the commonest of its 2 x 2.
 
-    Of equally common labels the lowest wins. ``reserved`` (above every label) has no vote: it
-    remains only where all pixels there are bear it.
+    Of equally common labels the lowest wins. ``reserved`` and what is above it (above every label)
+    have no vote: the lowest of them remains where no pixel bears another.
     """
     if is_uniform(labels):
         return uniform(first_pixel(labels), _half(labels))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
+from saccade.pipeline.capacity import ANY_DEVICE, Capacity
 from saccade.pipeline.change import shared_classes
 from saccade.pipeline.errors import PlanError, RecipeError
 from saccade.pipeline.exit_rules import compares_passes
 from saccade.pipeline.feature_grid import FeatureFlow, flows_of
-from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
-from saccade.pipeline.layout import ANY_DEVICE, Capacity, PassLayout, lay_out
+from saccade.pipeline.image_plan import LABEL_NODATA, ImagePlan
+from saccade.pipeline.inputs import may_lack_data
+from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.sources.base import Identity, PixelSize, Source
 from saccade.pipeline.sources.plane import PlaneSpec, locate
+from saccade.pipeline.sources.some_bands import find_channels, seen_through
 
 FINER_TOLERANCE = 0.02
 """A pass may be this much coarser than the one before it; pyramids are not exact."""
@@ -104,19 +108,26 @@ def _lay_out_pass(
     flow: FeatureFlow,
 ) -> PassLayout:
     one = recipe.passes[index]
-    _check_model(one, source, spec)
+    bands = None if one.bands is None else find_channels(source, one.bands)
+    _check_model(one, seen_through(source, bands, scaled=one.scaled), spec)
     plane = locate_resolution(source, one.resolution, pixel_size)
     precision = "float32" if recipe.precision == "auto" else recipe.precision
-    return lay_out(
+    layout = lay_out(
         one, index, plane, spec, recipe.output, capacity=capacity, precision=precision, flow=flow
     )
+    return replace(layout, bands=bands, scaled=one.scaled, holes=may_lack_data(source))
+
+
+def seen_by(layout: PassLayout, source: Source) -> Source:
+    """What a pass reads of an image: the bands that were frozen with its plan."""
+    return seen_through(source, layout.bands, scaled=layout.scaled)
 
 
 def _check_model(recipe: PassRecipe, source: Source, spec: ModelSpec) -> None:
     if spec.channels is not None and spec.channels != source.channels:
         raise RecipeError(
             f"pass {recipe.name!r}: the model takes {spec.channels} channels; {source.uri} has "
-            f"{source.channels} ({', '.join(source.channel_names[:8])})"
+            f"{source.channels} ({', '.join(source.channel_names[:8])}); choose with `bands`"
         )
     if recipe.guidance and not spec.guidance:
         raise RecipeError(
@@ -146,9 +157,10 @@ def _check_exits(recipe: Recipe, layouts: Sequence[PassLayout]) -> None:
 
 
 def _check_classes(classes: Sequence[str]) -> None:
-    if len(classes) > LABEL_UNKNOWN:
+    if len(classes) > LABEL_NODATA:
         raise RecipeError(
-            f"labels hold at most {LABEL_UNKNOWN} classes; the result has {len(classes)}: name "
+            f"labels hold at most {LABEL_NODATA} classes (254 and 255 are 'no data' and 'not "
+            f"answered'); the result has {len(classes)}: name "
             "those that are wanted in 'output.classes'"
         )
 

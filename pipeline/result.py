@@ -18,20 +18,22 @@ import dask.array as da
 import numpy as np
 
 from saccade.pipeline.compose import FusedRegion, compose_region
-from saccade.pipeline.coverage import compose_coverage
+from saccade.pipeline.coverage import compose_coverage, tile_counts
 from saccade.pipeline.errors import StoreError
 from saccade.pipeline.fusion import dequantise, halve_mean, halve_mode
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.image_plan import (
-    STATUS_DEGRADED,
-    STATUS_FAILED,
-    STATUS_NONE,
-    ImagePlan,
-)
+from saccade.pipeline.image_plan import COVERAGE_NODATA, ImagePlan
 from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.pyramid import halve_scores
 from saccade.pipeline.remote import at_once, list_folders
 from saccade.pipeline.remote_stores import file_name, is_remote, join
-from saccade.pipeline.result_arrays import Halve, lazy_array, pyramid, stored_array
+from saccade.pipeline.result_arrays import (
+    Halve,
+    halved_with,
+    lazy_array,
+    pyramid,
+    stored_array,
+)
 from saccade.pipeline.results_place import results_elsewhere
 from saccade.pipeline.selection import Selection
 from saccade.pipeline.sources.base import PixelSize
@@ -167,7 +169,10 @@ class Result:
 
     @property
     def labels(self) -> da.Array:
-        """``(H, W)`` uint8, lazy: the class's index; of a single class 1; 255 where unanswered."""
+        """``(H, W)`` uint8, lazy: the class's index; of a single class 1.
+
+        254 where the image has no data, 255 where nobody answered.
+        """
         return self.label_levels[0]
 
     @cached_property
@@ -175,7 +180,15 @@ class Result:
         """The pyramid of ``fused``, finest first; each level half as high and wide."""
         if self._stored:
             return self._stored_levels(scores_path, halve_mean)
-        return self._composed_levels(scores_path, lambda region: region.scores, halve_mean)
+        levels = self._composed_levels(scores_path, lambda region: region.scores, halve_mean)
+        return self._of_valid(levels) if self.plan.last.holes else levels
+
+    def _of_valid(self, levels: tuple[da.Array, ...]) -> tuple[da.Array, ...]:
+        """The pyramid of the first level, by means over the pixels that have data."""
+        masked = [levels[0]]
+        for labels, below in zip(self.label_levels, levels[1:], strict=False):
+            masked.append(halved_with(masked[-1], labels, halve_scores).rechunk(below.chunks))
+        return tuple(masked)
 
     @cached_property
     def label_levels(self) -> tuple[da.Array, ...]:
@@ -236,7 +249,10 @@ class Result:
 
     @property
     def coverage(self) -> np.ndarray:
-        """``(tile rows, tile columns)`` uint8: ``k + 1`` where pass ``k`` answered; 255 failed."""
+        """``(tile rows, tile columns)`` uint8: ``k + 1`` where pass ``k`` answered.
+
+        254 where the tile has no data, 255 where it could not be read, 0 where nobody answered.
+        """
         return self._tile_arrays[0]
 
     @property
@@ -259,7 +275,8 @@ class Result:
         Returns:
             ``image``, ``state``, ``passes`` (per pass its tiles and how many were visited, degraded
             and failed; also of passes that were not kept), ``refined`` (share of the image's area
-            that the last pass answered), ``answered`` (share that any pass did).
+            that the last pass answered), ``answered`` (share that any pass did), ``nodata`` (share
+            of it in tiles without any data, where there are some).
         """
         passes = {name: one.summary() for name, one in self.passes.items()}
         recorded = self.facts.get("passes", {})
@@ -270,8 +287,13 @@ class Result:
                 p.name: recorded.get(p.name) or passes.get(p.name) for p in self.plan.passes
             },
             "refined": self._share(self.coverage == len(self.plan.passes)),
-            "answered": self._share((self.coverage > 0) & (self.coverage < 255)),
-        }
+            "answered": self._share((self.coverage > 0) & (self.coverage < COVERAGE_NODATA)),
+        } | self._without_data()
+
+    def _without_data(self) -> dict[str, float]:
+        """Share of the image's area in tiles without data, where there are some."""
+        empty = self.coverage == COVERAGE_NODATA
+        return {"nodata": self._share(empty)} if empty.any() else {}
 
     def _share(self, tiles: np.ndarray) -> float:
         """Share of the image's area in some tiles; edge tiles are smaller."""
@@ -336,10 +358,4 @@ class PassResult:
 
     def summary(self) -> dict[str, int]:
         """Tiles by outcome."""
-        status = self.status
-        return {
-            "tiles": int(status.size),
-            "visited": int((status != STATUS_NONE).sum()),
-            "degraded": int((status == STATUS_DEGRADED).sum()),
-            "failed": int((status == STATUS_FAILED).sum()),
-        }
+        return tile_counts(self.status)

@@ -81,3 +81,14 @@ def _halved(above: da.Array, halve: Halve) -> da.Array:
     whole = above.rechunk((*above.shape[:-2], side, side))
     sides = [tuple(-(-size // 2) for size in sizes) for sizes in whole.chunks[-2:]]
     return whole.map_blocks(halve, dtype=above.dtype, chunks=(*whole.chunks[:-2], *sides))
+
+
+def halved_with(
+    above: da.Array, labels: da.Array, halve: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> da.Array:
+    """``(C, h, w)`` halved by what is known of its pixels, ``(h, w)``; block by block, as above."""
+    side = 2 * max(max(sizes) for sizes in above.chunks[-2:])
+    whole, known = above.rechunk((*above.shape[:-2], side, side)), labels.rechunk((side, side))
+    sides = [tuple(-(-size // 2) for size in sizes) for sizes in whole.chunks[-2:]]
+    chunks = (*whole.chunks[:-2], *sides)
+    return da.map_blocks(halve, whole, known, dtype=above.dtype, chunks=chunks)

@@ -24,6 +24,7 @@ from saccade.pipeline import store_metadata as metadata
 from saccade.pipeline.errors import StoreError
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import SCHEMA_VERSION, ImagePlan
+from saccade.pipeline.store_geo import labels_place, scores_place
 from saccade.pipeline.store_layout import LABELS, ArraySpec, arrays_of
 from saccade.pipeline.store_object_shelf import Where, shelf_for
 from saccade.pipeline.store_shards import ChunkMemo, encode_shard
@@ -214,19 +215,22 @@ class ImageStore:
         return bool(self.facts["state"] == "complete")
 
     def finish(self, provenance: Mapping[str, Any]) -> None:
-        """Write the OME metadata, the root's last: with one replace the result is complete.
+        """Write the metadata of OME and GeoZarr, the root's last: one replace makes it complete.
 
         Args:
             provenance: added to what ``create`` was given; what differs between runs of the same
                 recipe (seconds, dates) stands under the one key 'timing'.
         """
         self._shelf.sweep_partials()
-        label_image = metadata.group({"ome": metadata.ome_label_image(self.plan)})
+        label_image = metadata.group(
+            {"ome": metadata.ome_label_image(self.plan), **labels_place(self.plan)}
+        )
         self._shelf.put(f"{LABELS}/{ROOT}", metadata.as_json(label_image))
         labels = metadata.group({"ome": metadata.ome_labels()})
         self._shelf.put(f"{LABELS.partition('/')[0]}/{ROOT}", metadata.as_json(labels))
         facts = {**self.facts, "state": "complete", **provenance}
-        root = metadata.group({"ome": metadata.ome_image(self.plan), "saccade": facts})
+        ome, place = metadata.ome_image(self.plan), scores_place(self.plan)
+        root = metadata.group({"ome": ome, **place, "saccade": facts})
         self._shelf.put(ROOT, metadata.as_json(root))
 
 

@@ -22,6 +22,7 @@ from saccade.pipeline.layout import PassLayout
 COVERAGE = "coverage"
 STATUS = "status"
 LABELS = "labels/classes"
+NODATA = "nodata"
 FEATURE_CHUNK_PX = 32
 """A chunk of features, which holds all their channels, is at most so many places high and wide."""
 
@@ -39,7 +40,8 @@ def labels_path(level: int) -> str:
 def pass_path(name: str, array: str = "") -> str:
     """One of a pass's own arrays, or the group of all of them.
 
-    There are 'scores', 'status' and, where the pass has them, 'saliency', 'confidence', 'features'.
+    There are 'scores', 'status' and, where the pass has them, 'saliency', 'confidence', 'features',
+    and 'nodata': 1 where a score has no valid pixel below it, in tiles that hold data elsewhere.
     """
     return f"passes/{name}/{array}".rstrip("/")
 
@@ -60,6 +62,8 @@ class ArraySpec:
     """Height and width of the smallest stored piece."""
     shard: Shape
     """Height and width of what one file holds, all channels of it: whole chunks."""
+    downsample: float = 1.0
+    """Pixels of the image's finest level per value, along each axis."""
     sharded: bool = True
     """Whether a file holds several chunks; where False, ``chunk`` and ``shard`` are equal."""
     deep: bool = False
@@ -136,12 +140,11 @@ def _pyramid(plan: ImagePlan) -> Iterator[ArraySpec]:
     for level, (height, width) in enumerate(plan.pyramid_shapes):
         side = plan.shard_px(level)
         chunk = (math.gcd(side, plan.last.chunk_px),) * 2
-        shape = (len(plan.classes), height, width)
-        yield ArraySpec(scores_path(level), shape, dtype, fill, chunk, (side, side))
-        labels = labels_path(level)
-        yield ArraySpec(
-            labels, (height, width), np.dtype(np.uint8), LABEL_UNKNOWN, chunk, (side, side)
-        )
+        shape, shard = (len(plan.classes), height, width), (side, side)
+        down = plan.last.score_downsample * 2**level
+        yield ArraySpec(scores_path(level), shape, dtype, fill, chunk, shard, down)
+        labels, byte = labels_path(level), np.dtype(np.uint8)
+        yield ArraySpec(labels, (height, width), byte, LABEL_UNKNOWN, chunk, shard, down)
 
 
 def _tile_arrays(plan: ImagePlan) -> Iterator[ArraySpec]:
@@ -152,12 +155,13 @@ def _tile_arrays(plan: ImagePlan) -> Iterator[ArraySpec]:
 def _pass_arrays(plan: ImagePlan, layout: PassLayout) -> Iterator[ArraySpec]:
     dtype, fill = _score_type(plan)
     chunk, shard = (layout.chunk_px,) * 2, (layout.shard_px,) * 2
+    down = layout.score_downsample
     if len(plan.passes) > 1:
         shape = (len(layout.classes), *layout.score_shape)
-        yield ArraySpec(pass_path(layout.name, "scores"), shape, dtype, fill, chunk, shard)
-    for name in layout.planes:
+        yield ArraySpec(pass_path(layout.name, "scores"), shape, dtype, fill, chunk, shard, down)
+    for name in (*layout.planes, *([NODATA] if layout.holes else [])):
         path = pass_path(layout.name, name)
-        yield ArraySpec(path, layout.score_shape, np.dtype(np.uint8), 0, chunk, shard)
+        yield ArraySpec(path, layout.score_shape, np.dtype(np.uint8), 0, chunk, shard, down)
     if layout.gives is not None:
         yield _features(plan, layout, layout.gives)
     yield _of_tiles(pass_path(layout.name, "status"), layout)
@@ -173,6 +177,7 @@ def _features(plan: ImagePlan, layout: PassLayout, grid: FeatureGrid) -> ArraySp
         fill=0,
         chunk=(chunk, chunk),
         shard=(side, side),
+        downsample=layout.plane.downsample * grid.stride,
         deep=True,
         facts={"features": feature_key(plan, layout)},
     )
@@ -198,7 +203,8 @@ def _of_tiles(path: str, layout: PassLayout) -> ArraySpec:
     """One value per tile of a pass; a file holds those of one unit."""
     shape = layout.tiles.rows, layout.tiles.columns
     unit = shape if layout.window_tiles == 0 else (layout.shard_tiles,) * 2
-    return ArraySpec(path, shape, np.dtype(np.uint8), 0, unit, unit, sharded=False)
+    down = layout.plane.downsample * layout.tile_px
+    return ArraySpec(path, shape, np.dtype(np.uint8), 0, unit, unit, down, sharded=False)
 
 
 def _score_type(plan: ImagePlan) -> tuple[np.dtype[np.generic], float]:

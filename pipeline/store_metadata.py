@@ -12,10 +12,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saccade.pipeline.image_plan import LABEL_UNKNOWN, SCHEMA_VERSION, ImagePlan
+from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN, SCHEMA_VERSION, ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.scores import UINT8_SCALE
 from saccade.pipeline.signals import BACKGROUND
+from saccade.pipeline.store_geo import array_place
 from saccade.pipeline.store_layout import LABELS, ArraySpec, arrays_of, pass_path
 from saccade.pipeline.store_shards import ZSTD_LEVEL
 
@@ -61,8 +62,8 @@ def _pass(plan: ImagePlan, layout: PassLayout) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ arrays
 
 
-def array(spec: ArraySpec) -> dict[str, Any]:
-    """An array."""
+def array(spec: ArraySpec, place: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An array; ``place`` says where it lies on the ground."""
     inner = [
         {"name": "bytes", "configuration": {"endian": "little"}},
         {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": True}},
@@ -79,7 +80,7 @@ def array(spec: ArraySpec) -> dict[str, Any]:
         "fill_value": "NaN" if math.isnan(spec.fill) else int(spec.fill),
         "codecs": [_sharding([*depth, *spec.chunk], inner)] if spec.sharded else inner,
         "dimension_names": ["c", "y", "x"] if three else ["y", "x"],
-        "attributes": _meaning(spec),
+        "attributes": {**_meaning(spec), **(place or {})},
     }
 
 
@@ -193,6 +194,8 @@ def _omero(plan: ImagePlan) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------- colours
 
 Colour = tuple[int, int, int]
+CLEAR: Colour = (0, 0, 0)
+"""Of what is not shown."""
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, Colour]:
@@ -214,10 +217,11 @@ def label_legend(classes: Sequence[str]) -> dict[int, tuple[str, Colour, int]]:
         named = [("not " + classes[0], (128, 128, 128), 0), (classes[0], colours[classes[0]], 255)]
     else:
         named = [(n, colours[n], 0 if n == BACKGROUND else 255) for n in classes]
-    return {**dict(enumerate(named)), LABEL_UNKNOWN: ("not answered", (0, 0, 0), 0)}
+    reserved = {LABEL_NODATA: ("no data", CLEAR, 0), LABEL_UNKNOWN: ("not answered", CLEAR, 0)}
+    return {**dict(enumerate(named)), **reserved}
 
 
 def all_metadata(plan: ImagePlan) -> dict[str, bytes]:
     """Every ``zarr.json`` below the root, by key."""
-    arrays = {path: array(spec) for path, spec in arrays_of(plan).items()}
+    arrays = {p: array(spec, array_place(plan, spec)) for p, spec in arrays_of(plan).items()}
     return {f"{path}/zarr.json": as_json(tree) for path, tree in (groups_of(plan) | arrays).items()}

@@ -225,7 +225,7 @@ def _share(masks: np.ndarray, box: Box, downsample: float, shape: Shape) -> np.n
     if downsample == 1:
         return masks.astype(np.float32)
     samples = np.moveaxis(masks, 0, -1).astype(np.float32)
-    shares: np.ndarray = np.moveaxis(reduce_area(samples, box, downsample, shape, None), -1, 0)
+    shares: np.ndarray = np.moveaxis(reduce_area(samples, box, downsample, shape), -1, 0)
     return shares
 
 

@@ -25,10 +25,15 @@ CONFINED = {
         "pipeline/result.py",
         "pipeline/sources/zarr.py",
     ),
-    "rasterio": ("pipeline/sources/rasterio*.py", "pipeline/exports/*"),
+    "rasterio": ("pipeline/sources/rasterio*.py", "pipeline/area_warp.py", "pipeline/exports/*"),
     "obstore": ("pipeline/remote*.py",),
     "openslide": ("pipeline/sources/openslide.py",),
-    "tifffile": ("pipeline/sources/tiff*.py", "pipeline/exports/ome_tiff.py", "jobs/sample.py"),
+    "tifffile": (
+        "pipeline/sources/tiff*.py",
+        "pipeline/exports/ome_tiff.py",
+        "pipeline/exports/geo_tags.py",
+        "jobs/sample.py",
+    ),
     "imagecodecs": ("pipeline/sources/tiff*.py", "jobs/sample.py"),
     "torch": (
         "pipeline/models/*",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,11 +25,14 @@ from saccade.pipeline.models.loading import fingerprint, load_model
 from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.recipe import PassRecipe, Recipe
 from saccade.pipeline.resampling import coarse_box_for, upsample
+from saccade.pipeline.resolve import seen_by
 from saccade.pipeline.selectors import Budget, Selector, inner
 from saccade.pipeline.sources import open_source
+from saccade.pipeline.sources.averaged import AveragedSource, leaves_pixels_out
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.pipeline.store import ImageStore
+from saccade.workers.areas import area_of, tiles_in_area
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, torch_device
 from saccade.workers.device_graphs import Graphs
@@ -39,7 +43,11 @@ from saccade.workers.masking import allowed_by_mask, mask_identity
 from saccade.workers.memory import Account
 from saccade.workers.memory_book import MemoryBook, ProbeCase
 from saccade.workers.memory_curve import is_simulated
-from saccade.workers.reading import WindowPixels, check_present, read_window
+from saccade.workers.reading import (
+    WindowPixels,
+    check_present,
+    read_window,
+)
 from saccade.workers.resolving import (
     Resolved,
     Resolver,
@@ -78,7 +86,8 @@ class ImageContext:
     """The source at each pass's resolution."""
 
     def __post_init__(self) -> None:
-        self.planes = tuple(Plane(self.source, layout.plane) for layout in self.plan.passes)
+        passes = self.plan.passes
+        self.planes = tuple(Plane(seen_by(one, self.source), one.plane) for one in passes)
 
     def read(self, unit: Unit, window: Window) -> WindowPixels:
         """A window's pixels, and what its pass is given of the previous one.
@@ -220,7 +229,7 @@ class WorkerContext:
     def _open(self, entry: ImageEntry) -> ImageContext:
         plan = self.folder.read_image_plan(entry.name)
         store = ImageStore.open(self.folder.result(entry.name), fsync=self.spec.fsync)
-        source = open_present(entry.uri)
+        source = self.opened(entry)
         check_unchanged(entry, plan, source)
         accounts = self.resolver(entry, source).accounts(plan)
         return ImageContext(plan, source, store, accounts)
@@ -244,17 +253,21 @@ class WorkerContext:
             return finalise(self.folder, plan, recipe, task.timing, fsync=self.spec.fsync)
         pace = self._pace(task.entry, recipe, task.unit.pass_index)
         index, base = task.unit.pass_index, self.spec.model_folder
-        allowed = allowed_by_mask(plan, recipe, index, base)
-        return select_next(self.folder, plan, recipe, index, pace, allowed)
+        allowed, met = allowed_by_mask(plan, recipe, index, base), tiles_in_area(plan, recipe, base)
+        return select_next(self.folder, plan, recipe, index, pace, allowed, met)
 
     def _prepare(self, entry: ImageEntry) -> dict[str, Any]:
-        resolved = self.resolve(entry)
-        mask = mask_identity(self.recipe_for(entry), self.spec.model_folder)
-        plan = replace(resolved.plan, mask=mask)
-        counts = freeze_image(self.folder, plan, self.spec.provenance, fsync=self.spec.fsync)
+        with closing(self.opened(entry)) as source:
+            resolved = self.resolver(entry, source).resolve()
+        recipe, base = self.recipe_for(entry), self.spec.model_folder
+        mask, area = mask_identity(recipe, base), area_of(recipe, base)
+        plan = replace(resolved.plan, mask=mask, area=area)
+        met, fsync = tiles_in_area(plan, recipe, base), self.spec.fsync
+        counts = freeze_image(self.folder, plan, self.spec.provenance, met, fsync=fsync)
         settings = said_of(plan, resolved.settings)
         facts = {"identity": plan.identity.to_dict(), "settings": settings}
-        return {**counts, **facts, **resolved.said()}
+        notes = {"notes": list(source.notes)} if source.notes else {}
+        return {**counts, **facts, **notes, **resolved.said()}
 
     def resolve(self, entry: ImageEntry, **tuning: Any) -> Resolved:
         """How every pass lies over an image, and what was measured for it; writes no plan.
@@ -263,11 +276,16 @@ class WorkerContext:
             entry: the image.
             tuning: other values for a ``Tuner``'s fields.
         """
-        source = open_present(entry.uri)
-        try:
+        with closing(self.opened(entry)) as source:
             return self.resolver(entry, source, **tuning).resolve()
-        finally:
-            source.close()
+
+    def opened(self, entry: ImageEntry) -> Source:
+        """An image, open, with the coarser levels that the recipe wants of it."""
+        source = open_present(entry.uri)
+        averaged = self.recipe_for(entry).overviews == "averaged"
+        if not averaged or not leaves_pixels_out(source):
+            return source
+        return AveragedSource(source, self.folder.cache(entry.name))
 
     def resolver(self, entry: ImageEntry, source: Source, **tuning: Any) -> Resolver:
         """What lays passes over an image; ``tuning`` are other values for a ``Tuner``'s fields."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from saccade.pipeline.plan import Batch, Unit, Window
-from saccade.workers.answer import Answer
+from saccade.workers.answer import Answer, Said
 from saccade.workers.context import ImageContext, WorkerContext
 from saccade.workers.device import peak_memory_nbytes, set_threads
 from saccade.workers.lanes import ByteBudget, FirstFailure, LaneClosed
@@ -221,39 +221,53 @@ class Engine:
             self._read_budget.release(ready.nbytes)
             return
         assert flight.image is not None
+        assert flight.job is not None
+        pairs = list(zip(ready.batch, windows, strict=True))
+        wanted = [i for i, (window, read) in enumerate(pairs) if flight.job.wants(window, read)]
+        if not wanted:
+            self._place(ready, windows, {})
+            self._read_budget.release(ready.nbytes)
+            return
         since = time.perf_counter()
         predictor = self.context.predictor(flight.task.entry, flight.image, flight.task.unit)
-        begun = predictor.launch(windows)
+        begun = predictor.launch([windows[i] for i in wanted])
         flight.spend("device", since)
-        self._on_device.follow(partial(self._finish_for, ready, windows, begun))
+        self._on_device.follow(partial(self._finish_for, ready, windows, wanted, begun))
         if begun.settled:
             self._on_device.finish()
 
-    def _finish_for(
-        self, ready: ReadBatch, windows: list[WindowPixels], begun: Pending[Answer]
-    ) -> None:
+    def _finish_for(self, ready: ReadBatch, *rest: Any) -> None:
         with self._told.working_for(ready.flight.task):
-            self._finish_batch(ready, windows, begun)
+            self._finish_batch(ready, *rest)
 
     def _finish_batch(
-        self, ready: ReadBatch, windows: list[WindowPixels], begun: Pending[Answer]
+        self,
+        ready: ReadBatch,
+        windows: list[WindowPixels],
+        wanted: list[int],
+        begun: Pending[Answer],
     ) -> None:
         since = time.perf_counter()
         try:
             answer = begun.result()
             ready.flight.spend("device", since)
-            self._place(ready, windows, answer)
+            said = {i: answer.of(place) for place, i in enumerate(wanted)}
+            self._place(ready, windows, said)
+            assert ready.flight.job is not None
+            ready.flight.job.splits += answer.splits
         except BaseException as error:
             ready.flight.failure.report(error)
         finally:
             self._read_budget.release(ready.nbytes)
 
-    def _place(self, ready: ReadBatch, windows: list[WindowPixels], answer: Answer) -> None:
+    def _place(
+        self, ready: ReadBatch, windows: list[WindowPixels], said: Mapping[int, Said]
+    ) -> None:
+        """Answers by window of the batch; those without data have none."""
         flight = ready.flight
         assert flight.job is not None
-        flight.job.splits += answer.splits
         for i, (window, read) in enumerate(zip(ready.batch, windows, strict=True)):
-            flight.job.place(window, read, answer.of(i))
+            flight.job.place(window, read, said.get(i))
 
     def _hand_over(self, flight: Flight) -> None:
         if flight.failure or flight.job is None:

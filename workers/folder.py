@@ -10,6 +10,7 @@
       settings/             how models compute, measured and frozen, where the recipe says 'auto'
       memory/               what forward passes hold and what is allowed, measured and frozen
       plans/NAME/           image.json, then one frozen plan per pass
+      cache/NAME/           levels of a raster averaged anew, until its result is complete
       results/NAME.ome.zarr the result, unless run.json names an object store for them
       pictures/NAME.png     what `saccade show` draws
       logs/                 what workers say
@@ -107,6 +108,10 @@ class RunFolder:
     def image_plan(self, image: str) -> Path:
         """The frozen facts of one image."""
         return self.root / "plans" / image / "image.json"
+
+    def cache(self, image: str) -> Path:
+        """What can be made again from one image, while it is worked on."""
+        return self.root / "cache" / image
 
     def pass_plan(self, image: str, layout: PassLayout) -> Path:
         """The frozen units of one pass."""

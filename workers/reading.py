@@ -11,18 +11,23 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from saccade.pipeline.errors import BrokenImage, ReadError, StorageGone
 from saccade.pipeline.geometry import Box
+from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import Window
+from saccade.pipeline.sources.bands import Samples
+from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
 
 log = logging.getLogger(__name__)
 
-Read = Callable[[Box], np.ndarray]
+Got = TypeVar("Got")
+Read = Callable[[Box], Got]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class WindowPixels:
     pixels: np.ndarray
     """``(H, W, C)`` in the source's dtype; H and W as the plan says."""
     valid: np.ndarray | None = None
-    """``(H, W)`` bool, False where the image has no data; None when all of it is valid."""
+    """``(H, W)`` bool, False where no band of the image has data; None when all of it is valid."""
     lost: tuple[Box, ...] = ()
     """Boxes that could not be read, in the pass's pixels; their pixels are filled."""
     reasons: tuple[str, ...] = ()
@@ -52,36 +57,42 @@ class WindowPixels:
 
 
 def read_window(plane: Plane, layout: PassLayout, window: Window) -> WindowPixels:
-    """Read one window of a pass, padded by repetition where the plan reaches past the image."""
+    """Read one window of a pass as its model sees it: where there is no data stands the fill.
+
+    It is padded by repetition where the plan reaches past the image.
+    """
     inside = window.read.clip(layout.plane.shape)
-    lost: list[tuple[Box, str]] = []
-    pixels = pad_to(_read_or_repair(plane, inside, layout, lost), inside, window.read)
-    context, context_errors = _contexts(plane, layout, window, pixels)
+    samples, lost = read_or_repair(plane, inside, layout)
+    samples = padded(samples, inside, window.read)
+    context, context_errors = _contexts(plane, layout, window, samples)
+    filled = layout.inputs.filled
     return WindowPixels(
-        pixels=without_nan(pixels),
-        valid=_valid(pixels, plane.source.nodata),
+        pixels=filled(*samples),
+        valid=samples.where_any(),
         lost=tuple(box for box, _ in lost),
         reasons=(*(reason for _, reason in lost), *context_errors),
         context_lost=bool(context_errors),
-        context=context,
+        context=tuple(filled(*view) for view in context),
     )
 
 
-def _read_or_repair(
-    plane: Plane, box: Box, layout: PassLayout, lost: list[tuple[Box, str]]
-) -> np.ndarray:
+def read_or_repair(
+    plane: Plane, box: Box, layout: PassLayout
+) -> tuple[Samples, list[tuple[Box, str]]]:
+    """A box of a pass as stored, and the parts of it that can't be read, with reasons."""
+    lost: list[tuple[Box, str]] = []
     try:
-        return _read_twice(plane.read, box)
+        return _read_twice(plane.read_valid, box), lost
     except ReadError:
         check_present(plane.source.uri)
-        pieces = _read_by_tiles(plane.read, box, layout, lost)
+        pieces = _read_by_tiles(plane.read_valid, box, layout, lost)
         if lost:
             log.warning("%d tiles of a window can't be read: %s", len(lost), lost[0][1])
         whole = np.empty((*box.shape, plane.source.channels), plane.source.dtype)
-        return _assemble(whole, box, pieces)
+        return _assemble(whole, box, pieces), lost
 
 
-def _read_twice(read: Read, box: Box) -> np.ndarray:
+def _read_twice(read: Read[Got], box: Box) -> Got:
     """A storage hiccup is not damage: one more try."""
     try:
         return read(box)
@@ -112,10 +123,10 @@ def check_present(uri: str) -> None:
 
 
 def _read_by_tiles(
-    read: Read, box: Box, layout: PassLayout, lost: list[tuple[Box, str]]
-) -> dict[Box, np.ndarray]:
+    read: Read[Samples], box: Box, layout: PassLayout, lost: list[tuple[Box, str]]
+) -> dict[Box, Samples]:
     cells = layout.tiles.cells_touching(box)
-    pieces: dict[Box, np.ndarray] = {}
+    pieces: dict[Box, Samples] = {}
     for index in layout.tiles.indices(cells):
         part = layout.tiles.box(index).intersect(box)
         try:
@@ -125,13 +136,17 @@ def _read_by_tiles(
     return pieces
 
 
-def _assemble(whole: np.ndarray, box: Box, pieces: dict[Box, np.ndarray]) -> np.ndarray:
-    """The readable pieces in place; what is missing gets their mean colour."""
-    means = [p.reshape(-1, p.shape[-1]).mean(axis=0) for p in pieces.values()]
+def _assemble(whole: np.ndarray, box: Box, pieces: dict[Box, Samples]) -> Samples:
+    """The readable pieces in place; what is missing gets their mean colour, and counts as data."""
+    means = [p.pixels.reshape(-1, whole.shape[-1]).mean(axis=0) for p in pieces.values()]
     whole[...] = np.mean(means, axis=0).astype(whole.dtype) if means else 0
-    for part, pixels in pieces.items():
+    absent = any(piece.valid is not None for piece in pieces.values())
+    valid = np.ones(whole.shape, bool) if absent else None
+    for part, (pixels, known) in pieces.items():
         whole[part.relative_to(box).slices] = pixels
-    return whole
+        if valid is not None and known is not None:
+            valid[part.relative_to(box).slices] = known
+    return Samples(whole, valid)
 
 
 def pad_to(pixels: np.ndarray, have: Box, want: Box) -> np.ndarray:
@@ -143,51 +158,49 @@ def pad_to(pixels: np.ndarray, have: Box, want: Box) -> np.ndarray:
     return np.pad(pixels, (rows, columns, (0, 0)), mode="edge")
 
 
-def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
-    """Where any channel holds data; None when that is everywhere. NaN is never data."""
-    is_float = pixels.dtype.kind == "f"
-    if nodata is None and not is_float:
-        return None
-    absent = np.isnan(pixels).all(axis=-1)
-    if nodata is not None:
-        absent = np.all((pixels == nodata) | np.isnan(pixels), axis=-1)
-    valid: np.ndarray = np.logical_not(absent)
-    return None if valid.all() else valid
-
-
-def without_nan(pixels: np.ndarray) -> np.ndarray:
-    """The pixels with 0 for NaN, one of which would turn every score within its reach into NaN."""
-    if pixels.dtype.kind != "f" or not np.isnan(pixels).any():
-        return pixels
-    whole: np.ndarray = np.where(np.isnan(pixels), pixels.dtype.type(0), pixels)
-    return whole
+def padded(samples: Samples, have: Box, want: Box) -> Samples:
+    """Samples over ``have``, extended to ``want`` like their pixels."""
+    pixels, valid = samples
+    known = None if valid is None else pad_to(valid, have, want)
+    return Samples(pad_to(pixels, have, want), known)
 
 
 def _contexts(
-    plane: Plane, layout: PassLayout, window: Window, pixels: np.ndarray
-) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
+    plane: Plane, layout: PassLayout, window: Window, samples: Samples
+) -> tuple[tuple[Samples, ...], tuple[str, ...]]:
     """Every wider view; the window itself stands in for one that can't be read."""
     views, errors = [], []
     for factor in layout.context:
         try:
             views.append(_context(plane, window, factor))
         except ReadError as error:
-            views.append(without_nan(pixels))
+            views.append(samples)
             errors.append(str(error))
     return tuple(views), tuple(errors)
 
 
-def _context(plane: Plane, window: Window, factor: float) -> np.ndarray:
+def _context(plane: Plane, window: Window, factor: float) -> Samples:
     """The view of the same shape and centre whose pixels are ``factor`` times coarser."""
     wide = Plane(plane.source, context_spec(plane, factor))
     want = centred(window.read, wide.spec.downsample / plane.spec.downsample)
     have = want.clip(wide.spec.shape)
-    return without_nan(pad_to(_read_twice(wide.read, have), have, want))
+    return padded(_read_twice(wide.read_valid, have), have, want)
 
 
 def context_spec(plane: Plane, factor: float) -> PlaneSpec:
     """The plane from which a context view is read."""
     return locate(plane.source, downsample=plane.spec.downsample * factor)
+
+
+def levels_read(source: Source, plan: ImagePlan) -> set[int]:
+    """Levels of an image that the passes of a plan read, their context views included."""
+    planes = [Plane(source, layout.plane) for layout in plan.passes]
+    views = [
+        context_spec(plane, factor).level
+        for plane, layout in zip(planes, plan.passes, strict=True)
+        for factor in layout.context
+    ]
+    return {*views, *(plane.spec.level for plane in planes)}
 
 
 def centred(box: Box, factor: float) -> Box:
@@ -209,3 +222,13 @@ def tiles_lost(layout: PassLayout, window: Window, read: WindowPixels) -> tuple[
         elif read.context_lost or any(seen.overlaps(box) for box in read.lost):
             degraded.add(index)
     return failed, degraded
+
+
+def scores_without_data(layout: PassLayout, read: WindowPixels) -> np.ndarray | None:
+    """``(h, w)`` bool of a window's scores: no pixel below has data; None where all have some."""
+    if read.valid is None:
+        return None
+    height, width = (side // layout.stride for side in read.valid.shape)
+    blocks = read.valid.reshape(height, layout.stride, width, layout.stride)
+    holes: np.ndarray = np.logical_not(blocks.any(axis=(1, 3)))
+    return holes if holes.any() else None

@@ -15,17 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from saccade.pipeline.capacity import WHOLE_PASS_PX, Capacity
 from saccade.pipeline.errors import RecipeError
 from saccade.pipeline.execution import Calibration
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.image_plan import ImagePlan
-from saccade.pipeline.layout import WHOLE_PASS_PX, Capacity, PassLayout
+from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import AS_LOADED, ModelForm, PassModel
 from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
-from saccade.pipeline.resolve import locate_resolution, resolve_image
+from saccade.pipeline.resolve import locate_resolution, resolve_image, seen_by
+from saccade.pipeline.sources.averaged import AveragedSource
 from saccade.pipeline.sources.base import Identity, Source
 from saccade.workers.backing_off import Lesson
 from saccade.workers.device import Predictor, kind_of, torch_device
+from saccade.workers.measuring import with_inputs
 from saccade.workers.memory import Account, Budget, MemoryModel
 from saccade.workers.memory_book import MemoryBook, ProbeCase
 from saccade.workers.memory_host import LaneBudgets
@@ -35,7 +38,7 @@ from saccade.workers.memory_schedule import (
     largest_whole,
     whole_candidates,
 )
-from saccade.workers.reading import WindowPixels
+from saccade.workers.reading import WindowPixels, levels_read
 from saccade.workers.tasks import ImageEntry, WorkerSpec
 from saccade.workers.tuning import Tuner
 
@@ -116,6 +119,9 @@ class Resolver:
             recipe = self.recipe.glancing_at(finest)
         capacities = [self._capacity(draft, *one) for one in zip(draft.passes, memory, strict=True)]
         plan = self._lay_out(identity, recipe, capacities)
+        if isinstance(self.source, AveragedSource):
+            self.source.make(levels_read(self.source, plan))  # all of them in one sweep
+        plan = with_inputs(plan, recipe, self.source)
         plan, settings = self.tuner.tune(recipe, plan, self.source, capacities)
         # who held the memory when a lesson was learned may be gone: lessons make smaller, and only
         # what was measured refuses
@@ -259,7 +265,8 @@ def probe_case(one: PassRecipe, plan: ImagePlan, layout: PassLayout, source: Sou
     """One pass of one image as its memory depends on it."""
     before = plan.passes[layout.index - 1]
     guidance = len(before.classes) if layout.guidance else 0
-    return ProbeCase(one, layout, str(source.dtype), source.channels, guidance)
+    seen = seen_by(layout, source)
+    return ProbeCase(one, layout, str(seen.dtype), seen.channels, guidance)
 
 
 def nbytes_per_px(plan: ImagePlan, layout: PassLayout, source: Source) -> int:
@@ -267,4 +274,5 @@ def nbytes_per_px(plan: ImagePlan, layout: PassLayout, source: Source) -> int:
     views = 1 + len(layout.context)
     guidance = 4 * len(plan.passes[layout.index - 1].classes) if layout.guidance else 0
     features = layout.takes.nbytes_per_px(4) if layout.takes else 0
-    return source.dtype.itemsize * source.channels * views + guidance + math.ceil(features)
+    seen = seen_by(layout, source)
+    return seen.dtype.itemsize * seen.channels * views + guidance + math.ceil(features)

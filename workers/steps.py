@@ -8,19 +8,19 @@ rest of the pyramid and writes the metadata that makes the result complete.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from saccade.pipeline.answers import read_answers
-from saccade.pipeline.coverage import was_answered
+from saccade.pipeline.coverage import tile_counts, was_answered
 from saccade.pipeline.errors import TooManyBadTiles
 from saccade.pipeline.exits import ExitRecord, Leaving, left_before
 from saccade.pipeline.features import KEY
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import (
-    STATUS_DEGRADED,
     STATUS_FAILED,
     STATUS_NONE,
     ImagePlan,
@@ -34,6 +34,7 @@ from saccade.pipeline.saliency import needed_columns, score_tiles
 from saccade.pipeline.selection import Selection, select
 from saccade.pipeline.store import ImageStore
 from saccade.pipeline.store_layout import pass_path
+from saccade.workers.areas import shards_in_area
 from saccade.workers.folder import RunFolder, write_whole
 from saccade.workers.leaving import leaving_after, left_earlier, own_signals
 
@@ -45,11 +46,13 @@ def write_plan(
     chosen: np.ndarray,
     selection: Selection | None,
     exits: ExitRecord | None = None,
+    met: Sequence[np.ndarray] | None = None,
 ) -> tuple[Unit, ...]:
-    """Freeze the units of one pass."""
+    """Freeze the units of one pass; ``met`` are the tiles of every pass in the area of interest."""
     layout = plan.passes[index]
     last = index == plan.last.index
-    units = plan_sweep(plan.name, layout, chosen, everywhere=last)
+    within = shards_in_area(plan, met) if last and met is not None else None
+    units = plan_sweep(plan.name, layout, chosen, everywhere=last, within=within)
     tree = {
         "units": [unit.to_dict() for unit in units],
         "selection": None if selection is None else selection.to_dict(),
@@ -60,14 +63,23 @@ def write_plan(
 
 
 def freeze_image(
-    folder: RunFolder, plan: ImagePlan, provenance: Mapping[str, Any], *, fsync: bool = False
+    folder: RunFolder,
+    plan: ImagePlan,
+    provenance: Mapping[str, Any],
+    met: Sequence[np.ndarray] | None = None,
+    *,
+    fsync: bool = False,
 ) -> dict[str, Any]:
-    """Write the image's plan, create its arrays, plan the glance; returns what the receipt says."""
+    """Write the image's plan, create its arrays, plan the glance; returns what the receipt says.
+
+    ``met`` are the tiles of every pass in the area of interest; None where there is none.
+    """
     write_whole(folder.image_plan(plan.name), plan.to_json())
     ImageStore.create(folder.result(plan.name), plan, provenance, fsync=fsync)
-    grid = plan.passes[0].tiles
-    units = write_plan(folder, plan, 0, np.ones((grid.rows, grid.columns), bool), None)
-    return {"plans": plan.passes[0].name, "units": len(units), "tiles": {"selected": len(grid)}}
+    chosen = np.ones(grid_shape(plan.passes[0]), bool) if met is None else met[0]
+    units = write_plan(folder, plan, 0, chosen, None, met=met)
+    selected = int(chosen.sum())
+    return {"plans": plan.passes[0].name, "units": len(units), "tiles": {"selected": selected}}
 
 
 def select_next(
@@ -77,10 +89,12 @@ def select_next(
     index: int,
     seconds_per_pixel: float | None,
     allowed: np.ndarray | None = None,
+    met: Sequence[np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Choose the tiles of pass ``index`` from what the pass before it found; freeze its plan.
 
-    ``allowed`` are the tiles that a mask lets be visited, ``(tile rows, tile columns)`` bool.
+    ``allowed`` are the tiles that a mask lets be visited, ``(tile rows, tile columns)`` bool;
+    ``met`` are those of every pass in the area of interest.
     """
     store = ImageStore.open(folder.result(plan.name))
     previous, following = plan.passes[index - 1], plan.passes[index]
@@ -91,16 +105,18 @@ def select_next(
     gone = gone if left is None else gone | left.left
     exits = ExitRecord(left_before(previous, following, gone), left)
     closed = exits.left if allowed is None else exits.left | ~allowed
+    inside = np.ones(closed.shape, bool) if met is None else met[index]
+    closed = closed | ~inside
     selection = _select(store, recipe, plan, following, status, gone, closed, seconds_per_pixel)
     grid = following.tiles
     chosen = np.zeros(len(grid), bool)
     chosen[list(selection.tiles)] = True
     mask = chosen.reshape(grid.rows, grid.columns)
-    units = write_plan(folder, plan, index, mask, selection, exits)
+    units = write_plan(folder, plan, index, mask, selection, exits, met)
     return {
         "plans": following.name,
         "units": len(units),
-        "tiles": {"selected": int(chosen.sum()), "of": len(grid)},
+        "tiles": {"selected": int(chosen.sum()), "of": int(inside.sum())},
         "thresholds": selection.thresholds,
     } | ({} if left is None else {"exits": left.to_dict()})
 
@@ -207,6 +223,7 @@ def finalise(
         complete_pyramid(store, plan)
         store.finish({"passes": passes, "timing": dict(timing)})
     _drop_what_is_not_kept(store, plan, recipe)
+    shutil.rmtree(folder.cache(plan.name), ignore_errors=True)  # another pass makes it again
     return {"passes": store.facts["passes"]}
 
 
@@ -226,13 +243,3 @@ def _count_passes(
         refuse_bad_image(store, plan, layout, max_bad_tiles)
         passes[layout.name] = tile_counts(read_status(store, layout))
     return passes
-
-
-def tile_counts(status: np.ndarray) -> dict[str, int]:
-    """Tiles of a pass by outcome."""
-    return {
-        "tiles": int(status.size),
-        "visited": int((status != STATUS_NONE).sum()),
-        "degraded": int((status == STATUS_DEGRADED).sum()),
-        "failed": int((status == STATUS_FAILED).sum()),
-    }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.blending import Blend, hann_weights
-from saccade.pipeline.compose import compose_region, region_coverage
+from saccade.pipeline.compose import LastAnswer, compose_region, region_coverage
 from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.features import KEY
 from saccade.pipeline.geometry import Box
@@ -20,6 +20,7 @@ from saccade.pipeline.image_plan import (
     STATUS_DEGRADED,
     STATUS_DONE,
     STATUS_FAILED,
+    STATUS_NODATA,
     STATUS_NONE,
     ImagePlan,
 )
@@ -28,11 +29,11 @@ from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.pyramid import write_lower_levels
 from saccade.pipeline.scores import quantise
 from saccade.pipeline.store import ImageStore, Written
-from saccade.pipeline.store_layout import feature_box, pass_path
+from saccade.pipeline.store_layout import NODATA, feature_box, pass_path
 from saccade.pipeline.store_shards import ChunkMemo
 from saccade.pipeline.uniform import held_nbytes, uniform
 from saccade.workers.answer import Said
-from saccade.workers.reading import WindowPixels, tiles_lost
+from saccade.workers.reading import WindowPixels, scores_without_data, tiles_lost
 
 Slices = tuple[slice, slice]
 
@@ -53,6 +54,9 @@ class SweepJob:
     """``(h, w)`` uint8: saliency and confidence, where the pass stores them."""
     features: np.ndarray | None = field(init=False)
     """``(F, h, w)`` float16 of the unit's ground, where the pass stores them."""
+    nodata: np.ndarray | None = field(init=False)
+    """``(h, w)`` uint8 of the unit's region, where the image may lack data: 1 where a score has no
+    valid pixel below it, in tiles that have some."""
     status: np.ndarray = field(init=False)
     """``(tile rows, tile columns)`` of the unit's region."""
     errors: list[str] = field(default_factory=list)
@@ -71,6 +75,7 @@ class SweepJob:
         self.scores = self._room(blank, region)
         blank_plane = np.zeros((1, 1), np.uint8)
         self.planes = {name: self._room(blank_plane, region) for name in self.layout.planes}
+        self.nodata = self._room(blank_plane, region) if self.layout.holes else None
         self.features = self._room_for_features()
         self.status = np.full(self.cells.shape, STATUS_NONE, np.uint8)
         self._blend = Blend(len(self.layout.classes), region) if self._blends else None
@@ -112,21 +117,35 @@ class SweepJob:
     @property
     def nbytes(self) -> int:
         """Host memory held."""
-        arrays = (self.scores, self.features, *self.planes.values())
+        arrays = (self.scores, self.features, self.nodata, *self.planes.values())
         return sum(held_nbytes(array) for array in arrays if array is not None)
 
-    def place(self, window: Window, read: WindowPixels, said: Said) -> None:
+    def wants(self, window: Window, read: WindowPixels) -> bool:
+        """Whether a window is to be answered: some pixel that it answers for has data."""
+        inside, _ = self._crop(window)
+        holes = scores_without_data(self.layout, read)
+        return holes is None or not holes[inside].all()
+
+    def place(self, window: Window, read: WindowPixels, said: Said | None) -> None:
         """Take one window's answer: crop its halo, or blend it; leave out what could not be read.
 
         Args:
             window: which window.
-            read: its pixels, for what was lost of them.
-            said: what the model said of it.
+            read: its pixels, for what was lost of them and where there is no data.
+            said: what the model said of it; None where it was not asked.
         """
         failed, degraded = tiles_lost(self.layout, window, read)
         self.errors.extend(read.reasons)
-        self.pixels_read += window.read.area
         self.nbytes_read += read.pixels.nbytes
+        if said is not None:
+            self.pixels_read += window.read.area
+            self._take(window, said, failed)
+        self._mark(window, failed, degraded)
+        holes = scores_without_data(self.layout, read)
+        if holes is not None and self.nodata is not None:
+            self._mark_holes(self.nodata, window, holes)
+
+    def _take(self, window: Window, said: Said, failed: set[int]) -> None:
         if self._blend is not None:
             # Blending would carry the answer of a tile that can't be read into its neighbours.
             if not failed:
@@ -138,7 +157,6 @@ class SweepJob:
             plane[place] = quantise(said.planes[name][inside], "uint8")
         if self.features is not None and said.features is not None:
             self._keep_features(self.features, window, said.features)
-        self._mark(window, failed, degraded)
 
     def _crop(self, window: Window) -> tuple[Slices, Slices]:
         """Where a window's core lies in what the model saw, and in the unit's region."""
@@ -177,6 +195,26 @@ class SweepJob:
                     STATUS_FAILED if index in failed else state
                 )
 
+    def _mark_holes(self, nodata: np.ndarray, window: Window, holes: np.ndarray) -> None:
+        """Where there is no data: by tile where a tile has none at all, else by score."""
+        inside, place = self._crop(window)
+        nodata[place] = holes[inside]
+        for index in self.layout.tiles.indices(self.layout.tiles.cells_touching(window.core)):
+            row, column = self.layout.tiles.cell(index)
+            cell = Box(row, column, row + 1, column + 1)
+            if not self.cells.contains(cell):
+                continue
+            here = self._scores_of_cell(cell)
+            if nodata[here].all():
+                nodata[here] = 0
+                state = self.status[cell.relative_to(self.cells).slices]
+                state[state != STATUS_FAILED] = STATUS_NODATA
+
+    def _scores_of_cell(self, cell: Box) -> Slices:
+        """Where the scores of tiles (rows, columns) lie in the unit's region."""
+        scores = self.layout.scores_of(self.layout.tiles.span(cell))
+        return scores.relative_to(self.unit.region).slices
+
     def write(self, store: ImageStore) -> list[Written]:
         """Store everything that this unit owns; returns what was put where."""
         self._settle()
@@ -187,6 +225,8 @@ class SweepJob:
             written += store.write(pass_path(name, plane), region, values)
         if self.features is not None:
             written += store.write(pass_path(name, KEY), self._feature_region, self.features)
+        if self.nodata is not None:
+            written += store.write(pass_path(name, NODATA), region, self.nodata)
         if len(self.plan.passes) > 1:
             written += store.write(pass_path(name, "scores"), region, self.scores, memo)
         if self.layout.index == self.plan.last.index:
@@ -196,21 +236,28 @@ class SweepJob:
         return written
 
     def _settle(self) -> None:
-        """Turn blended sums into scores, and take back what tiles that failed were given."""
-        answered = was_answered(self.status)
+        """Turn blended sums into scores, and take back what is no answer."""
         if self._blend is not None:
             self.scores[...] = quantise(self._blend.result(), self.plan.scores)
-        elif answered.all() or not (self.status == STATUS_FAILED).any():
-            return
         fill = 0 if self.plan.scores == "uint8" else np.nan
-        for row, column in np.argwhere(~answered):
-            cell = Box(row, column, row + 1, column + 1).shift(self.cells.y0, self.cells.x0)
-            place = self.layout.scores_of(self.layout.tiles.span(cell)).relative_to(
-                self.unit.region
-            )
-            self.scores[(slice(None), *place.slices)] = fill
+        if self.unit.batches and self.nodata is not None and self.nodata.any():
+            holes = self.nodata != 0
+            self.scores[:, holes] = fill
             for plane in self.planes.values():
-                plane[place.slices] = 0
+                plane[holes] = 0
+        if self._blend is not None or np.isin(self.status, (STATUS_NODATA, STATUS_FAILED)).any():
+            self._take_back(fill)
+
+    def _take_back(self, fill: float) -> None:
+        """What tiles were given that were not answered."""
+        for row, column in np.argwhere(~was_answered(self.status)):
+            cell = Box(row, column, row + 1, column + 1).shift(self.cells.y0, self.cells.x0)
+            place = self._scores_of_cell(cell)
+            self.scores[(slice(None), *place)] = fill
+            for plane in self.planes.values():
+                plane[place] = 0
+            if self.nodata is not None:
+                self.nodata[place] = 0
             if self.features is not None:
                 taken_back = self._features_of(self.layout.tiles.span(cell))
                 inside = taken_back.relative_to(self._feature_region)
@@ -219,7 +266,8 @@ class SweepJob:
     def _write_fused(self, store: ImageStore, memo: ChunkMemo) -> list[Written]:
         """The fused result of this region, its labels, its lower levels, and who answered."""
         region = self.unit.region
-        fused = compose_region(store, self.plan, region, self.scores, self.status)
+        said = LastAnswer(self.scores, self.status, self.nodata)
+        fused = compose_region(store, self.plan, region, said)
         coverage, status = region_coverage(store, self.plan, region, self.status)
         cells = self.plan.coverage_box(region)
         return [
@@ -236,7 +284,11 @@ class SweepJob:
             "done": int((self.status == STATUS_DONE).sum()),
             "degraded": int((self.status == STATUS_DEGRADED).sum()),
             "failed": int((self.status == STATUS_FAILED).sum()),
-        }
+        } | self._without_data()
+
+    def _without_data(self) -> dict[str, int]:
+        """Only where the image may lack data."""
+        return {"nodata": int((self.status == STATUS_NODATA).sum())} if self.layout.holes else {}
 
 
 def receipt_of(

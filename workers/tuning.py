@@ -15,11 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from saccade.pipeline.capacity import Capacity
 from saccade.pipeline.execution import Calibration, ExecutionSetting, SearchSpace, choose
 from saccade.pipeline.image_plan import ImagePlan
-from saccade.pipeline.layout import Capacity, PassLayout
+from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import ModelForm, PassModel
 from saccade.pipeline.recipe import PassRecipe, Recipe
+from saccade.pipeline.resolve import seen_by
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.workers.calibration import Subject, calibrate
@@ -133,7 +135,7 @@ class Tuner:
 
         before = case.plan.passes[case.layout.index - 1]
         return Subject(
-            plane=Plane(case.source, case.layout.plane),
+            plane=Plane(seen_by(case.layout, case.source), case.layout.plane),
             layout=case.layout,
             models=models,
             device=torch_device(self.spec.device),
@@ -144,6 +146,7 @@ class Tuner:
 
     def _key(self, case: Case) -> str:
         """Hash of all that a choice depends on, but for the pixels and the moment."""
+        seen = seen_by(case.layout, case.source)
         geometry = ("stride", "multiple", "halo_px", "tile_px", "blend", "context", "guidance")
         facts = {
             "model": self.fingerprint(case.one),
@@ -154,7 +157,7 @@ class Tuner:
             "geometry": {name: getattr(case.layout, name) for name in geometry}
             | case.layout.flow.facts,
             "space": asdict(case.space),
-            "samples": [str(case.source.dtype), case.source.channels],
+            "samples": [str(seen.dtype), seen.channels],
         }
         text = json.dumps(facts, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

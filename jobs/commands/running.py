@@ -69,6 +69,10 @@ def run_command(
         bool, typer.Option(help="Start over what was made with other recipe, weights or image.")
     ] = False,
     retry: Annotated[bool, typer.Option(help="Begin images again that were set aside.")] = False,
+    area: Annotated[
+        Path | None,
+        typer.Option(help="Look only here: polygons in GeoJSON or GeoPackage, in any CRS."),
+    ] = None,
     formats: Formats = None,
     asset: Asset = None,
     skip_missing: Annotated[
@@ -106,7 +110,9 @@ def run_command(
         images,
         output=output,
         recipe=tree,
-        options=ListOptions(formats, asset, mpp=mpp, gsd=gsd, skip=skip_missing),
+        options=ListOptions(
+            formats, asset, mpp=mpp, gsd=gsd, area=str(area) if area else None, skip=skip_missing
+        ),
     )
     if listed.problems:
         complaints.print(listed.told(output), markup=False, highlight=False)

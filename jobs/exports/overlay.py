@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from saccade.jobs.pictures.colours import NO_DATA, dimmed, heat, mix, stripes
+from saccade.jobs.pictures.ground import Ground
 from saccade.jobs.pictures.layers import class_scores
 from saccade.jobs.pictures.page import MARGIN_PT, WIDTH_PT, PageLayout, draw_page
 from saccade.jobs.pictures.panels import STRIPE_SHARE, Panel, Row, as_bytes, opacity
@@ -19,7 +20,6 @@ from saccade.pipeline.errors import SourceError
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.result import Result
-from saccade.pipeline.sources.base import PixelSize
 from saccade.pipeline.store import ImageStore
 
 GROUND = 243.0
@@ -43,7 +43,9 @@ def draw_overlays(
     pages = {}
     for name in classes:
         panel = _panel(result.plan, name, ground, scores[result.classes.index(name)])
-        pages[name] = draw_page(_layout(shape), heading(result), (panel,), _pixel(result, shape))
+        pages[name] = draw_page(
+            _layout(shape), heading(result), (panel,), Ground.of(result.plan, shape)
+        )
     return pages
 
 
@@ -63,13 +65,6 @@ def _layout(shape: Shape) -> PageLayout:
     """One panel on a page, its pixels those asked for; words stay readable beside a small one."""
     scale = max(1.0, max(shape) / (WIDTH_PT - 2 * MARGIN_PT))
     return PageLayout(1, (shape[0] / scale, shape[1] / scale), scale)
-
-
-def _pixel(result: Result, shape: Shape) -> PixelSize | None:
-    size, (height, width) = result.plan.pixel_size, result.plan.level_shapes[0]
-    if size is None:
-        return None
-    return PixelSize(size.y * height / shape[0], size.x * width / shape[1], size.unit)
 
 
 def _image(plan: ImagePlan, shape: Shape) -> np.ndarray:

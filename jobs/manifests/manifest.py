@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from saccade.jobs.manifests.areas import Areas
 from saccade.jobs.manifests.files import READERS, rows_of
 from saccade.jobs.manifests.finding import IMAGE_SUFFIXES, Formats, find
 from saccade.jobs.manifests.listing import Listing, entry_from_json, entry_to_json
@@ -28,6 +29,7 @@ from saccade.jobs.manifests.stac import is_item, row_of_item
 from saccade.pipeline.errors import ManifestError, SaccadeError
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import explain
+from saccade.pipeline.sources.identities import MOSAICS
 from saccade.workers.tasks import ImageEntry
 
 __all__ = [
@@ -60,6 +62,8 @@ class ListOptions:
     """Micrometres per pixel of images whose row states no size."""
     gsd: float | None = None
     """Metres per pixel, likewise."""
+    area: str | None = None
+    """File of the area of interest of images whose row states none."""
     skip: bool = False
     """Go on without what can't be used."""
     rename: bool = False
@@ -137,22 +141,26 @@ def read_images(
     """
     options, kept = options or ListOptions(), Listing() if listing is None else listing
     check_pixel_size(options.mpp, options.gsd)
-    unfit = _Fitting(recipe) if recipe else _fits
+    unfit, areas = _Fitting(recipe) if recipe else _fits, Areas()
     claims = (claim for argument in arguments for claim in _claims(argument, options))
     for one in checked(claims):
         if isinstance(one, Problem):
             yield one
             continue
         entry = sized(one.entry, mpp=options.mpp, gsd=options.gsd)
-        wrong = _unnamed(entry, one.where) or unfit(entry)
-        yield wrong or (_renamed if options.rename else _kept)(entry, kept)
+        sealed = areas.sealed(entry, options.area)
+        if isinstance(sealed, Problem):
+            yield sealed
+            continue
+        wrong = _unnamed(sealed, one.where) or unfit(sealed)
+        yield wrong or (_renamed if options.rename else _kept)(sealed, kept)
 
 
 def _claims(argument: str | Path | ImageEntry, options: ListOptions) -> Iterator[Claim | Problem]:
     """What one argument names."""
     if isinstance(argument, ImageEntry):
         yield Claim(argument, argument.uri, seen=True)
-    elif suffix_of(str(argument)) in MANIFEST_SUFFIXES:
+    elif is_manifest(str(argument)):
         yield from _listed_in(resolved(str(argument), "."), str(argument), options)
     else:
         for found in find(str(argument), Formats.of(options.formats)):
@@ -161,6 +169,11 @@ def _claims(argument: str | Path | ImageEntry, options: ListOptions) -> Iterator
             else:
                 entry = ImageEntry(name_of(found.uri), found.uri)
                 yield Claim(entry, found.uri, found.seen)
+
+
+def is_manifest(argument: str) -> bool:
+    """Whether an argument is a list of images, by its suffix; what describes one image is none."""
+    return suffix_of(argument) in MANIFEST_SUFFIXES and not argument.lower().endswith(MOSAICS)
 
 
 def _unnamed(entry: ImageEntry, where: str) -> Problem | None:

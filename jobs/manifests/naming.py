@@ -18,7 +18,7 @@ FIRST_SLOTS = 1 << 10
 
 def name_of(path: Path | str) -> str:
     """A name for an image from its file or URL: the stem, in characters that any disk takes."""
-    return plain(re.sub(r"(\.ome)?(\.[A-Za-z0-9]{1,6})$", "", last_part(str(path))))
+    return plain(re.sub(r"(\.ome|\.mosaic)?(\.[A-Za-z0-9]{1,6})$", "", last_part(str(path))))
 
 
 def plain(text: str) -> str:

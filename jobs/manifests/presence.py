@@ -11,6 +11,7 @@ from itertools import islice
 from saccade.jobs.manifests.finding import ZARR
 from saccade.jobs.manifests.places import is_remote, suffix_of
 from saccade.jobs.manifests.problems import Problem
+from saccade.jobs.manifests.rows import area_file
 from saccade.pipeline.errors import SourceError
 from saccade.pipeline.remote_stores import join
 from saccade.workers.tasks import ImageEntry
@@ -65,8 +66,9 @@ def look(one: Claim | Problem) -> Claim | Problem:
 
 
 def _places(entry: ImageEntry) -> list[str]:
-    mask = entry.overrides.get("mask")
-    return [entry.uri, mask] if isinstance(mask, str) else [entry.uri]
+    mask, area = entry.overrides.get("mask"), entry.overrides.get("area")
+    beside = [mask, area_file(area) if area else None]
+    return [entry.uri, *(place for place in beside if isinstance(place, str))]
 
 
 def missing(place: str) -> str:

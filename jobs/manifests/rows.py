@@ -22,7 +22,7 @@ from saccade.pipeline.errors import ManifestError
 from saccade.pipeline.recipe import ONLY, Recipe
 from saccade.workers.tasks import ImageEntry
 
-COLUMNS = ("image", "name", "mpp", "gsd", "mask", "passes", "classes")
+COLUMNS = ("image", "name", "mpp", "gsd", "mask", "area", "passes", "classes")
 """Columns beside overrides, which are dotted: ``passes.refine.tile``."""
 FACTS = ("format", "width", "height", "levels", "bytes")
 """What a header says; read past, but for the size."""
@@ -140,14 +140,14 @@ def _path_of(key: str, value: Any) -> list[str]:
         return ["output", "classes"]
     if key == "passes" and not isinstance(_value(value), Mapping):
         return [ONLY]
-    if key in FACTS or (key in COLUMNS and key not in ("passes", "mask")):
+    if key in FACTS or (key in COLUMNS and key not in ("passes", "mask", "area")):
         return []
     return key.split(".")
 
 
 def _meaning(path: list[str], value: Any, base: str) -> Any:
-    if path == ["mask"]:
-        return resolved(_text("mask", value), base)
+    if path in (["mask"], ["area"]):
+        return resolved(_text(path[0], value), base)
     if path == [ONLY] or path == ["output", "classes"]:
         return _names(value)
     return _value(value)
@@ -184,10 +184,17 @@ def _value(value: Any) -> Any:
         return value
 
 
+def area_file(stated: Any) -> str:
+    """The file of an area, stated with its digest or without."""
+    return str(stated["file"] if isinstance(stated, Mapping) else stated)
+
+
 def row_of(entry: ImageEntry) -> dict[str, Any]:
     """The row that names an image; ``entry_of`` makes the same image of it."""
     row: dict[str, Any] = {"image": entry.uri, "name": entry.name}
     row |= {key: size for key in ("mpp", "gsd") if (size := getattr(entry, key)) is not None}
     for key, value in entry.overrides.items():
         row[key] = value if key == "mask" else json.dumps(value)
+    if "area" in entry.overrides:
+        row["area"] = area_file(entry.overrides["area"])
     return row

@@ -13,6 +13,7 @@ from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import load_recipe
 from saccade.pipeline.resolve import resolve_image
 from saccade.pipeline.sources import open_source
+from saccade.pipeline.sources.averaged import leaves_pixels_out, note_on
 from saccade.pipeline.sources.base import PixelSize, Source
 from saccade.workers.tasks import ImageEntry
 
@@ -50,6 +51,9 @@ def facts(source: Source, override: PixelSize | None) -> Table:
     }
     for name, value in rows.items():
         table.add_row(name, value)
+    overviews = (note_on(source),) if leaves_pixels_out(source) else ()
+    for note in (*source.notes, *overviews):
+        table.add_row("note", note)
     return table
 
 

@@ -137,7 +137,9 @@ def _layers(
     """Scores, coarse to fine, and ``(h, w)`` bool, where in a panel they count."""
     plan = result.plan
     if result.complete or len(plan.passes) == 1:
-        seen = at_tiles(np.isin(result.coverage, (0, 255), invert=True), plan, plan.last, shape)
+        seen = at_tiles(
+            np.isin(result.coverage, (0, 254, 255), invert=True), plan, plan.last, shape
+        )
         yield _pyramid(plan, result.levels, shape), seen
         return
     for one in result.passes.values():

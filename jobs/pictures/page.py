@@ -1,4 +1,4 @@
-"""The page of a picture: a heading, panels in columns, legends and scale bars, set in points.
+"""The page of a picture: a heading, panels in columns and their legends, set in points.
 
 A page is 830 points wide, the width of a README, and drawn at so many pixels per point. Knows
 pictures and words; not where either comes from.
@@ -6,17 +6,16 @@ pictures and words; not where either comes from.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from saccade.jobs.pictures.colours import FAINT, GREY, INK, PAPER, Colour, stripes
+from saccade.jobs.pictures.ground import Ground, draw_ground
 from saccade.jobs.pictures.panels import Panel, Row
-from saccade.jobs.pictures.words import length_text, round_length
+from saccade.jobs.pictures.pen import Pen
 from saccade.pipeline.geometry import Shape
-from saccade.pipeline.sources.base import PixelSize
 
 WIDTH_PT, MARGIN_PT, GAP_PT = 830.0, 18.0, 16.0
 HEADING_PT, TITLE_PT, ROW_PT = 50.0, 23.0, 14.5
@@ -24,10 +23,6 @@ NAME_SIZE_PT, TITLE_SIZE_PT, TEXT_SIZE_PT = 16.0, 12.5, 10.5
 SWATCH_PT = 14.0
 TALLEST_PT = 420.0
 """A panel is at most this high; a tall image gets a narrow panel."""
-LABEL_SIZE_PT, PLATE_PT = 8.5, 15.0
-SCALE_BAR_SHARE = 0.25
-"""A scale bar is at most this share of a panel's width."""
-ELLIPSIS = "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,63 +62,11 @@ class PageLayout:
         return (WIDTH_PT - 2 * MARGIN_PT - (self.columns - 1) * GAP_PT) / self.columns
 
 
-@functools.cache
-def font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font that Pillow brings along: Aileron, which has ASCII and little more."""
-    return ImageFont.load_default(size_px)
-
-
-class Pen:
-    """Draws on a page in points."""
-
-    def __init__(self, page: Image.Image, scale: float) -> None:
-        self._page, self._draw, self._scale = page, ImageDraw.Draw(page), scale
-
-    def text(
-        self, x: float, y: float, words: str, size: float, colour: Colour, anchor: str = "ls"
-    ) -> None:
-        """Words on the baseline ``y``; anchored left ('ls'), right ('rs') or middle ('ms')."""
-        place = x * self._scale, y * self._scale
-        self._draw.text(place, words, colour, self._font(size), anchor=anchor)
-
-    def width(self, words: str, size: float) -> float:
-        """How wide words are."""
-        return self._font(size).getlength(words) / self._scale
-
-    def fit(self, words: str, size: float, room: float) -> str:
-        """Words cut short until they fit."""
-        if self.width(words, size) <= room:
-            return words
-        kept = len(words)
-        while kept and self.width(words[:kept].rstrip() + ELLIPSIS, size) > room:
-            kept -= 1
-        return words[:kept].rstrip() + ELLIPSIS
-
-    def rectangle(
-        self, x: float, y: float, width: float, height: float, fill: Colour, edge: Colour | None
-    ) -> None:
-        """A filled rectangle, with a hairline where an edge is given."""
-        box = [round(v * self._scale) for v in (x, y, x + width, y + height)]
-        self._draw.rectangle((*box[:2], box[2] - 1, box[3] - 1), fill, edge)
-
-    def paste(self, x: float, y: float, pixels: np.ndarray) -> None:
-        """Pixels as they are, their corner at a point."""
-        corner = round(x * self._scale), round(y * self._scale)
-        self._page.paste(Image.fromarray(np.ascontiguousarray(pixels)), corner)
-
-    def pixels(self, length: float) -> int:
-        """A length in pixels."""
-        return max(1, round(length * self._scale))
-
-    def _font(self, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-        return font(max(4, round(size * self._scale)))
-
-
 def draw_page(
     layout: PageLayout,
     heading: tuple[str, str, str],
     panels: tuple[Panel, ...],
-    pixel: PixelSize | None,
+    ground: Ground,
 ) -> Image.Image:
     """The whole page.
 
@@ -131,7 +74,7 @@ def draw_page(
         layout: where panels stand.
         heading: name, what is beside it on the right, and the line below.
         panels: all of one shape, ``layout.panel_shape``.
-        pixel: size of a panel's pixel; None draws no scale bars.
+        ground: what a panel's pixels are on the ground, or on the slide.
     """
     lines = [panels[i : i + layout.columns] for i in range(0, len(panels), layout.columns)]
     heights = [_line_height(layout, line) for line in lines]
@@ -144,7 +87,7 @@ def draw_page(
     for line, line_height in zip(lines, heights, strict=True):
         for column, panel in enumerate(line):
             x = MARGIN_PT + column * (layout.column + GAP_PT)
-            _draw_panel(pen, layout, panel, pixel, x, y)
+            _draw_panel(pen, layout, panel, ground, x, y)
         y += line_height
     return page
 
@@ -164,15 +107,14 @@ def _draw_heading(pen: Pen, name: str, right: str, below: str) -> None:
 
 
 def _draw_panel(
-    pen: Pen, layout: PageLayout, panel: Panel, pixel: PixelSize | None, x: float, y: float
+    pen: Pen, layout: PageLayout, panel: Panel, ground: Ground, x: float, y: float
 ) -> None:
     height, width = layout.panel
     pen.text(x, y + 14, pen.fit(panel.title, TITLE_SIZE_PT, layout.column), TITLE_SIZE_PT, INK)
     top = y + TITLE_PT
     pen.rectangle(x - 0.6, top - 0.6, width + 1.2, height + 1.2, FAINT, None)
     pen.paste(x, top, panel.pixels)
-    if pixel is not None:
-        _draw_scale_bar(pen, layout, pixel, x, top + height)
+    draw_ground(pen, ground, (x, top), layout.panel, layout.panel_shape[1])
     noted = all(_has_room_for_note(pen, row, layout.column) for row in panel.legend)
     for number, row in enumerate(panel.legend):
         shown = row if noted else replace(row, note="")
@@ -220,21 +162,3 @@ def _draw_bar(pen: Pen, row: Row, bar: np.ndarray, x: float, y: float, room: flo
     length = pen.pixels(x + room - pen.width("1", TEXT_SIZE_PT) - 4 - start)
     colours = bar[np.linspace(0, len(bar) - 1, length).astype(np.int64)]
     pen.paste(start, y + 2, np.repeat(colours[None], pen.pixels(8.5), axis=0))
-
-
-# --------------------------------------------------------------------------------------- scale bars
-
-
-def _draw_scale_bar(
-    pen: Pen, layout: PageLayout, pixel: PixelSize, x: float, bottom: float
-) -> None:
-    """A bar of a round length on a pale plate in the panel's lower left corner."""
-    room_px = layout.panel_shape[1] * SCALE_BAR_SHARE
-    length = round_length(room_px * pixel.x)
-    width, label = length / pixel.x / layout.scale, length_text(length, pixel.unit)
-    plate = max(width, pen.width(label, LABEL_SIZE_PT)) + 8
-    if plate > layout.panel[1] or layout.panel[0] < 2 * PLATE_PT:
-        return
-    pen.rectangle(x, bottom - PLATE_PT, plate, PLATE_PT, PAPER, None)
-    pen.text(x + plate / 2, bottom - 7, label, LABEL_SIZE_PT, INK, "ms")
-    pen.rectangle(x + (plate - width) / 2, bottom - 4.2, width, 1.8, INK, None)

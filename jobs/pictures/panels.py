@@ -27,7 +27,7 @@ from saccade.jobs.pictures.layers import answers, at_tiles, glance_saliency, til
 from saccade.jobs.pictures.words import percent, resolution
 from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.geometry import Shape
-from saccade.pipeline.image_plan import COVERAGE_FAILED, STATUS_FAILED, STATUS_NONE, ImagePlan
+from saccade.pipeline.image_plan import COVERAGE_NODATA, STATUS_FAILED, STATUS_NONE, ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.result import Result
 from saccade.pipeline.signals import BACKGROUND
@@ -107,6 +107,14 @@ class Scene:
         alpha = self.thumbnail[..., 3].astype(np.float32) / 255
         return mix(np.full((*self.shape, 3), NO_DATA, np.float32), self.thumbnail[..., :3], alpha)
 
+    @property
+    def absent(self) -> np.ndarray:
+        """How much of each pixel has no data, ``(h, w)`` float32 in [0, 1]."""
+        known = self.thumbnail[..., 3].astype(np.float32) / 255
+        # of an image that is gone nothing is known, and what was found is shown all the same
+        lacks = self.plan.passes[0].holes and bool(known.any())
+        return 1 - known if lacks else np.zeros_like(known)
+
 
 def panels(scene: Scene) -> tuple[Panel, ...]:
     """The image, what the glance saw, who looked where, the result."""
@@ -140,10 +148,10 @@ def glance_panel(scene: Scene) -> Panel:
 
 
 def _unknown(scene: Scene, where: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Pale hatching where there is no answer yet."""
+    """Pale hatching where there is no answer yet, plain where there is no data."""
     lines = stripes(scene.shape, scene.pitch_px)
     ground = mix(pixels, PAPER, np.where(where, 0.9, 0.0))
-    return mix(ground, NO_DATA, np.where(where & lines, 1.0, 0.0))
+    return mix(mix(ground, NO_DATA, np.where(where & lines, 1.0, 0.0)), NO_DATA, scene.absent)
 
 
 # --------------------------------------------------------------------------------- who looked where
@@ -172,7 +180,7 @@ def finest_answer(scene: Scene) -> np.ndarray:
     Coverage credits whole tiles of the last pass; tiles of an earlier pass that do not nest with
     them are known from that pass's own status, where it was kept.
     """
-    coverage = np.where(scene.result.coverage == COVERAGE_FAILED, 0, scene.result.coverage)
+    coverage = np.where(scene.result.coverage >= COVERAGE_NODATA, 0, scene.result.coverage)
     finest = at_tiles(coverage.astype(np.int64), scene.plan, scene.plan.last, scene.shape)
     for one in scene.result.passes.values():
         here = at_tiles(was_answered(one.status), scene.plan, one.layout, scene.shape)
@@ -223,11 +231,14 @@ def tile_outlines(
 
 
 def _looks_legend(scene: Scene, colours: tuple[Colour, ...]) -> Iterator[Row]:
-    plan, counts = scene.plan, scene.result.summary()["passes"]
+    plan, summary = scene.plan, scene.result.summary()
+    counts = summary["passes"]
     for layout in plan.passes[:MAX_ROWS]:
         yield _pass_row(scene, layout, counts[layout.name], colours[layout.index])
     if len(plan.passes) > MAX_ROWS:
         yield Row(f"and {len(plan.passes) - MAX_ROWS} more passes", quiet=True)
+    if summary.get("nodata"):
+        yield Row("no data", "", f"{percent(summary['nodata'])} of the area", NO_DATA)
     failed = sum(count["failed"] for count in counts.values() if count)
     if failed:
         yield Row("could not be read", "", f"{failed:,} tiles", FAILED, hatched=True)

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from saccade.jobs.pictures.ground import Ground
 from saccade.jobs.pictures.page import PageLayout, draw_page
 from saccade.jobs.pictures.panels import Scene, panels
 from saccade.jobs.pictures.thumbnail import thumbnail
 from saccade.jobs.pictures.words import pixel_text, resolution, size_text
 from saccade.pipeline.errors import SourceError, UsageError
 from saccade.pipeline.geometry import Shape
-from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.result import Result, open_result
-from saccade.pipeline.sources.base import PixelSize
 from saccade.pipeline.store import ImageStore
 from saccade.pipeline.store_shelf import LocalShelf
 from saccade.workers.folder import RunFolder
@@ -75,8 +74,8 @@ def draw_picture(run: RunFolder, image: str, *, panel_px: int = PANEL_PX) -> Pat
         StoreError: its result can't be read.
     """
     scene, layout = open_scene(run.result(image), panel_px)
-    pixel = _panel_pixel(scene.plan, scene.shape)
-    page = draw_page(layout, heading(scene.result), panels(scene), pixel)
+    ground = Ground.of(scene.plan, scene.shape)
+    page = draw_page(layout, heading(scene.result), panels(scene), ground)
     encoded = io.BytesIO()
     page.save(encoded, "PNG", compress_level=6)
     path = run.picture(image)
@@ -107,14 +106,6 @@ def make_scene(result: Result, store: ImageStore, shape: Shape) -> Scene:
         # What was found in an image can be shown even after the image itself is gone.
         blank = np.zeros((*shape, 4), np.uint8)
         return Scene(result, store, blank, "the image can't be opened")
-
-
-def _panel_pixel(plan: ImagePlan, shape: Shape) -> PixelSize | None:
-    """Physical size of a panel's pixel."""
-    if plan.pixel_size is None:
-        return None
-    (height, width), size = plan.level_shapes[0], plan.pixel_size
-    return PixelSize(size.y * height / shape[0], size.x * width / shape[1], size.unit)
 
 
 def heading(result: Result) -> tuple[str, str, str]:

@@ -27,6 +27,8 @@ class ImageDigest:
     """Attempts that failed."""
     reasons: list[str] = field(default_factory=list)
     """Why, the first few."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing of how it is read."""
     step_seconds: float = 0.0
     """Busy with everything that is no sweep: prepare, select, finalise."""
 
@@ -102,7 +104,9 @@ class Digest:
     def _receipt(self, record: Record) -> None:
         seconds = sum(record.get("seconds", {}).values())
         if "pass" not in record:
-            self._image(record).step_seconds += seconds
+            image = self._image(record)
+            image.step_seconds += seconds
+            image.notes = tuple(record.get("notes", image.notes))
             return
         self._draw(record["pass"], record["pixels"], seconds, record.get("at"))
         self.nbytes += record.get("nbytes", 0)

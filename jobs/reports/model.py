@@ -211,7 +211,8 @@ def _remedy(image: ImageTally) -> str:
 
 
 def _notes(image: ImageTally, more: ImageDigest) -> Iterator[str]:
-    """Why attempts failed, where that is not already the reason; then what could not be read."""
+    """How it is read; why attempts failed, unless that is the reason; what could not be read."""
+    yield from more.notes
     yield from (f"failed attempt: {why}" for why in more.reasons if why not in image.reason)
     yield from image.errors[:MOST_ERRORS]
     if len(image.errors) > MOST_ERRORS:

@@ -10,11 +10,12 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from saccade.jobs.pictures.colours import Colour, class_colours
+from saccade.jobs.pictures.ground import Ground, with_ground
 from saccade.jobs.pictures.panels import Panel, Scene, panels, result_panel
 from saccade.jobs.pictures.picture import make_scene
 from saccade.jobs.reports.model import Card
@@ -27,6 +28,8 @@ from saccade.workers.folder import RunFolder
 
 LARGE_PX, SMALL_PX = 400, 112
 """Longer side of a picture, where an image has all four, and where it has one."""
+PX_PER_PT = 1.4
+"""Of scale bars and arrows, on pictures of the larger size."""
 LARGE_QUALITY, SMALL_QUALITY = 62, 55
 """Of WebP, 0 to 100."""
 LEAST_PX = 8
@@ -131,7 +134,11 @@ def see(run: RunFolder, name: str, number: int, px: int) -> Seen:
     result = open_result(path)
     scene = make_scene(result, ImageStore.open(path), fit(result.plan.level_shapes[0], px))
     if px == LARGE_PX:
-        pictures = tuple(encode(panel, LARGE_QUALITY) for panel in panels(scene))
+        ground = Ground.of(scene.plan, scene.shape)
+        drawn = (
+            replace(one, pixels=with_ground(one.pixels, ground, PX_PER_PT)) for one in panels(scene)
+        )
+        pictures = tuple(encode(panel, LARGE_QUALITY) for panel in drawn)
     else:
         pictures = (encode(result_panel(scene), SMALL_QUALITY),)
     return Seen(number, pictures, class_shares(scene))

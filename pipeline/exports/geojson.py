@@ -10,16 +10,15 @@ region is exported again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from uuid import NAMESPACE_URL, UUID, uuid5
 
 from saccade.pipeline.exports.closed_rings import doubled_area, parts
 from saccade.pipeline.exports.frame import Frame
+from saccade.pipeline.exports.labelled_regions import Region, regions
 from saccade.pipeline.exports.labelling import Labelling
-from saccade.pipeline.exports.outlines import Outline, Outliner
-from saccade.pipeline.scores import UINT8_SCALE
+from saccade.pipeline.store_metadata import Colour
 
 ObjectType = Literal["annotation", "detection"]
 
@@ -48,64 +47,48 @@ def feature_collection(
         facts: of the result, plain JSON; kept under 'saccade'.
         style: how regions are told.
     """
+    style = style or FeatureStyle()
+    found = regions(labelling, style.least_px)
+    features = (_feature(region, labelling.colours[region.name], frame, style) for region in found)
+    yield from collection(facts, features)
+
+
+def collection(facts: Mapping[str, Any], features: Iterable[Iterable[str]]) -> Iterator[str]:
+    """The text of a FeatureCollection from that of its features."""
     head = {"type": "FeatureCollection", "saccade": facts}
     yield json.dumps(head, ensure_ascii=False)[:-1] + ', "features": [\n'
     before = ""
-    for name, outline in _regions(labelling):
-        if outline.pixels >= (style or FeatureStyle()).least_px:
-            yield before
-            yield from _feature(name, outline, labelling, frame, style or FeatureStyle())
-            before = ",\n"
+    for feature in features:
+        yield before
+        yield from feature
+        before = ",\n"
     yield "\n]}\n"
 
 
-def _regions(labelling: Labelling) -> Iterator[tuple[str, Outline]]:
-    """Every region with its class, as soon as it is complete."""
-    width = labelling.result.plan.shape[1]
-    outliners = {name: Outliner(width) for name in labelling.classes}
-    for strip in labelling.strips():
-        for name in labelling.classes:
-            found = outliners[name].add(*labelling.part(strip, name))
-            yield from ((name, outline) for outline in found)
-    for name, outliner in outliners.items():
-        yield from ((name, outline) for outline in outliner.finish())
-
-
-def _feature(
-    name: str, outline: Outline, labelling: Labelling, frame: Frame, style: FeatureStyle
-) -> Iterator[str]:
+def _feature(region: Region, colour: Colour, frame: Frame, style: FeatureStyle) -> Iterator[str]:
     """One Feature; its positions last, and a part at a time: there may be millions."""
     properties = {
         "objectType": style.object_type,
-        "classification": {"name": name, "color": list(labelling.colours[name])},
+        "classification": {"name": region.name, "color": list(colour)},
         "isLocked": False,
-        "measurements": _measurements(outline, labelling, frame),
+        "measurements": _measurements(region, frame),
     }
-    identity = str(_identity(labelling.result.plan.name, name, outline))
-    told = {"type": "Feature", "id": identity, "properties": properties}
-    yield _text(told)[:-1] + ',"geometry":{"type":"Polygon","coordinates":'
-    for number, ring in enumerate(outline.rings):
+    told = {"type": "Feature", "id": str(region.identity), "properties": properties}
+    yield text(told)[:-1] + ',"geometry":{"type":"Polygon","coordinates":'
+    for number, ring in enumerate(region.outline.rings):
         yield ",[" if number else "[["
         for part in parts(ring):
-            yield _text(frame.place(part[:-1]).tolist())[1:-1] + ","
+            yield text(frame.place(part[:-1]).tolist())[1:-1] + ","
         # as GeoJSON has it: the first position again at the end
-        yield _text(frame.place(ring[:1]).tolist())[1:-1] + "]"
+        yield text(frame.place(ring[:1]).tolist())[1:-1] + "]"
     yield "]}}"
 
 
-def _text(tree: object) -> str:
+def text(tree: object) -> str:
+    """As small as JSON can be; NaN is refused."""
     return json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _measurements(outline: Outline, labelling: Labelling, frame: Frame) -> dict[str, float]:
-    scale = float(UINT8_SCALE) if labelling.result.plan.scores == "uint8" else 1.0
-    areas = frame.areas(sum(doubled_area(ring, frame.place) for ring in outline.rings))
-    return {**areas, "Mean score": round(outline.score / (outline.pixels * scale), 6)}
-
-
-def _identity(image: str, name: str, outline: Outline) -> UUID:
-    """No other region of this class has the same outer ring's first corner."""
-    outer = outline.rings[0]
-    y = int(outer[:, 1].min())
-    x = int(outer[outer[:, 1] == y, 0].min())
-    return uuid5(NAMESPACE_URL, f"saccade:{image}/{name}/{y}/{x}")
+def _measurements(region: Region, frame: Frame) -> dict[str, float]:
+    areas = frame.areas(sum(doubled_area(ring, frame.place) for ring in region.outline.rings))
+    return {**areas, "Mean score": region.score}

@@ -13,7 +13,7 @@ import numpy as np
 
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.image_plan import LABEL_UNKNOWN
+from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN
 from saccade.pipeline.result import Result
 from saccade.pipeline.scores import dequantise
 from saccade.pipeline.signals import BACKGROUND
@@ -48,7 +48,7 @@ class Strip:
     """A few whole rows of a result, from top to bottom."""
 
     labels: np.ndarray
-    """``(h, width)`` uint8: values of ``Labelling.values``; others, and 255, mean none of them."""
+    """``(h, width)`` uint8: values of ``Labelling.values``; others mean none of them."""
     scores: np.ndarray
     """``(k, h, width)``, as stored: of every pixel the score of its own class; with a threshold
     those of all classes that count."""
@@ -79,21 +79,25 @@ class Labelling:
         return {name: class_colours(self.result.classes)[name] for name in self.classes}
 
     def labels(self, box: Box) -> np.ndarray:
-        """``(h, w)`` uint8, ``LABEL_UNKNOWN`` where no class counts; of a single class 0 and 1."""
+        """``(h, w)`` uint8, ``LABEL_UNKNOWN`` where no class counts; of a single class 0 and 1.
+
+        ``LABEL_NODATA`` stays where the image has no data.
+        """
         if self.threshold is None:
             return self._wanted(self.result.region_labels(box))
         region = self.result.region(box)
         labels, scores = np.asarray(region.labels), np.asarray(region.scores)
         if len(scores) == 1:
-            return np.where(labels == LABEL_UNKNOWN, labels, self._sure(scores[0]))
-        return self._wanted(np.where(self._sure(_own(labels, scores)), labels, LABEL_UNKNOWN))
+            return np.where(labels >= LABEL_NODATA, labels, self._sure(scores[0]))
+        sure = self._sure(_own(labels, scores)) | (labels == LABEL_NODATA)
+        return self._wanted(np.where(sure, labels, LABEL_UNKNOWN))
 
     def part(self, strip: Strip, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Where one class is in a strip, ``(h, width)`` bool, and the scores to tell there."""
         if self.threshold is None:
             return strip.labels == self.values[name], strip.scores[0]
         scores = strip.scores[self.classes.index(name)]
-        return (strip.labels != LABEL_UNKNOWN) & self._sure(scores), scores
+        return (strip.labels < LABEL_NODATA) & self._sure(scores), scores
 
     def _sure(self, scores: np.ndarray) -> np.ndarray:
         """Whether scores, as stored, reach the threshold."""
@@ -110,6 +114,7 @@ class Labelling:
         if len(self.result.classes) == 1:
             return labels
         table = np.full(256, LABEL_UNKNOWN, np.uint8)
+        table[LABEL_NODATA] = LABEL_NODATA
         for value in self.values.values():
             table[value] = value
         chosen: np.ndarray = table[labels]

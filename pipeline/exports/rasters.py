@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.geometry import Box, Shape
-from saccade.pipeline.image_plan import LABEL_UNKNOWN
+from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN
 from saccade.pipeline.resampling import halve_mean, halve_mode
+from saccade.pipeline.scores import dequantise
 from saccade.pipeline.store_metadata import Colour
 
+NODATA = LABEL_UNKNOWN
+"""Of labels in files that have one value for it; no class has this label."""
+NO_ANSWER = (LABEL_NODATA, LABEL_UNKNOWN)
+"""Labels that name no class."""
 Halve = Callable[[np.ndarray], np.ndarray]
 """``(h, w)`` -> ``(ceil(h / 2), ceil(w / 2))``."""
 
@@ -55,11 +60,31 @@ def scores_raster(labelling: Labelling) -> Raster:
 
 
 def labels_raster(labelling: Labelling) -> Raster:
-    """One plane of labels, 255 where no class counts; each level the commonest label."""
+    """One plane of labels, 254 or 255 where no class counts; each level the commonest label."""
     shape, grey = labelling.result.plan.shape, (255, 255, 255)
     return Raster(
         shape, np.dtype(np.uint8), ("labels",), (grey,), lambda _, box: labelling.labels(box), _mode
     )
+
+
+def answers_raster(labelling: Labelling) -> Raster:
+    """One plane of labels, ``NODATA`` wherever a pixel is of no class that counts."""
+    raster = labels_raster(labelling)
+    table = np.arange(256, dtype=np.uint8)
+    table[list(NO_ANSWER)] = NODATA
+    return replace(raster, read=lambda channel, box: table[raster.read(channel, box)])
+
+
+def probabilities_raster(labelling: Labelling) -> Raster:
+    """A plane per class: float32 in [0, 1], NaN where no pass answered; each level the mean."""
+    stored, known = scores_raster(labelling), labelling.result.region_labels
+    unknown = np.isin(np.arange(256), NO_ANSWER)
+
+    def read(channel: int, box: Box) -> np.ndarray:
+        scores = dequantise(stored.read(channel, box))
+        return np.where(unknown[known(box)], np.float32(np.nan), scores)
+
+    return replace(stored, dtype=np.dtype(np.float32), read=read)
 
 
 def _mean(plane: np.ndarray) -> np.ndarray:
@@ -68,4 +93,4 @@ def _mean(plane: np.ndarray) -> np.ndarray:
 
 
 def _mode(plane: np.ndarray) -> np.ndarray:
-    return halve_mode(plane, LABEL_UNKNOWN)
+    return halve_mode(plane, LABEL_NODATA)

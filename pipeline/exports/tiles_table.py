@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.pipeline.answers import answered_pixels
+from saccade.pipeline.answers import known_pixels
 from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.exports.frame import ImagePixels
 from saccade.pipeline.feature_grid import FeatureGrid
@@ -21,6 +21,7 @@ from saccade.pipeline.image_plan import (
     STATUS_DEGRADED,
     STATUS_DONE,
     STATUS_FAILED,
+    STATUS_NODATA,
     STATUS_NONE,
     ImagePlan,
 )
@@ -39,6 +40,7 @@ STATUS_WORDS = {
     STATUS_NONE: "not visited",
     STATUS_DONE: "answered",
     STATUS_DEGRADED: "degraded",
+    STATUS_NODATA: "no data",
     STATUS_FAILED: "failed",
 }
 SEGMENT_VALUES = 2**22
@@ -188,7 +190,7 @@ class _PassTiles:
         layout, tiles = self._layout, self._layout.tiles
         pixels = tiles.span(Box(row, columns.start, row + 1, columns.stop))
         box = layout.scores_of(pixels)
-        known = answered_pixels(self._store, layout, box)
+        known = known_pixels(self._store, layout, box)
         scores = dequantise(self._store.read(self._scores_path, box)).copy()
         scores[:, ~known] = np.nan
         boxes = [layout.scores_of(tiles.box(tiles.index(row, column))) for column in columns]

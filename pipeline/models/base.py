@@ -100,7 +100,8 @@ class Views:
     """What a model sees: one batch of windows of one shape, on the model's device."""
 
     pixels: Tensor
-    """``(N, C, H, W)`` float, samples divided by the declared scale (so [0, 1] for integers)."""
+    """``(N, C, H, W)`` float, samples divided by the declared scale (so [0, 1] for integers), or
+    normalised as the recipe says; where there is no data the band's mean, unless it says 'keep'."""
     valid: Tensor | None = None
     """``(N, 1, H, W)`` bool, False where the image has no data; None when all is valid."""
     guidance: Tensor | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, Protocol
 
 from saccade.pipeline.models.base import Activation, SaliencyChoice
+from saccade.pipeline.normalising import Normalise, standardises
 
 BUILTIN = "builtin:"
 """How a source begins that names a built-in model."""
@@ -21,6 +22,8 @@ OVERRIDES = (
     "context",
 )
 """Fields of a declaration that a recipe may override under the same name; halo comes besides."""
+NEUTRAL = {"mean": (0.0,), "std": (1.0,)}
+"""What takes a model's own normalisation back."""
 
 
 class ModelChoice(Protocol):
@@ -90,10 +93,16 @@ class ModelChoice(Protocol):
     def saliency(self) -> SaliencyChoice | None:
         """Where saliency comes from."""
 
+    @property
+    def normalise(self) -> Normalise | None:
+        """What samples become before they are given to it."""
+
 
 def overrides(choice: ModelChoice) -> dict[str, Any]:
     """The fields of a ``ModelSpec`` that a recipe states; 'auto' states none."""
     stated = {name: getattr(choice, name) for name in OVERRIDES}
     if isinstance(choice.halo, int):
         stated["halo_px"] = choice.halo
+    if standardises(choice.normalise):
+        stated |= NEUTRAL
     return {name: value for name, value in stated.items() if value is not None}

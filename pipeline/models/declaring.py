@@ -10,6 +10,7 @@ from typing import Any
 
 from saccade.pipeline.errors import ModelContract
 from saccade.pipeline.models.base import ModelSpec, PassModel, Prediction, Views
+from saccade.pipeline.models.choice import NEUTRAL
 
 OF_ANY_MODEL = {"classes", "halo_px", "multiple", "scale"}
 """Fields that can be overridden of a model that is no bare torch module."""
@@ -76,7 +77,8 @@ class Redeclared:
 
 def redeclared(model: PassModel, overrides: dict[str, Any]) -> PassModel:
     """A model that is no bare module, with what a recipe may say about such a one."""
-    changes = {k: v for k, v in overrides.items() if v != getattr(model.spec, k)}
+    own = {k: NEUTRAL.get(k) if (v := getattr(model.spec, k)) is None else v for k in overrides}
+    changes = {k: v for k, v in overrides.items() if v != own[k]}
     refused = sorted(set(changes) - OF_ANY_MODEL)
     if refused:
         raise ModelContract(

@@ -51,6 +51,8 @@ def _stated(choice: ModelChoice) -> dict[str, Any]:
     stated = {name: getattr(choice, name) for name in (*OVERRIDES, "halo", "options", "source")}
     if choice.saliency is not None:
         stated["saliency"] = choice.saliency
+    if choice.normalise is not None:
+        stated["normalise"] = choice.normalise.model_dump()
     return stated | ({"version": VERSION} if choice.source.startswith(BUILTIN) else {})
 
 

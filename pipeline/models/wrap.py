@@ -110,9 +110,9 @@ class TorchModel:
 def normalised(pixels: Tensor, spec: ModelSpec) -> Tensor:
     """Pixels minus mean, divided by std, per channel; as they are where neither is declared."""
     if spec.mean is not None:
-        pixels = pixels - _per_channel(spec.mean, pixels)
+        pixels = pixels - per_channel(spec.mean, pixels.device, pixels.dtype)
     if spec.std is not None:
-        pixels = pixels / _per_channel(spec.std, pixels)
+        pixels = pixels / per_channel(spec.std, pixels.device, pixels.dtype)
     return pixels
 
 
@@ -129,12 +129,11 @@ def _pixel_sizes(views: Views, spec: ModelSpec) -> Tensor:
     return views.pixels.new_full((len(views.pixels),), size, dtype=torch.float32)
 
 
-def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return _constant(values, like.dtype, like.device)
-
-
 @lru_cache(64)  # copying from the host would make it wait for the device at every batch
-def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def per_channel(
+    values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """``(1, C, 1, 1)``: one number per channel, on a device."""
     with torch.inference_mode(mode=False):
         return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
 

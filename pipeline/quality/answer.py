@@ -12,7 +12,7 @@ import numpy as np
 
 from saccade.pipeline.errors import TruthError
 from saccade.pipeline.geometry import Box, Shape
-from saccade.pipeline.image_plan import LABEL_UNKNOWN
+from saccade.pipeline.image_plan import LABEL_NODATA
 from saccade.pipeline.resampling import coarse_box_for, upsample
 from saccade.pipeline.result import Result
 from saccade.pipeline.scores import dequantise, label, quantise
@@ -75,7 +75,7 @@ class Answer:
 
     def _stored(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         region = self._result.region(box)
-        return region.scores, region.labels != LABEL_UNKNOWN
+        return region.scores, region.labels < LABEL_NODATA
 
     def label(self, scores: np.ndarray) -> np.ndarray:
         """The class of every pixel, as the run labels them: ``(h, w)`` uint8."""

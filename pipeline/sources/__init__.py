@@ -6,6 +6,7 @@ needs is imported only when such a file is opened.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,21 +15,24 @@ import numpy as np
 from saccade.pipeline.errors import BrokenImage, SourceError, UnsupportedImage
 from saccade.pipeline.remote_stores import is_remote
 from saccade.pipeline.sources.base import Source
+from saccade.pipeline.sources.rasterio_crs import EXTRA
 
 if TYPE_CHECKING:
     from saccade.pipeline.sources.tiff import TiffSource
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+VRT = b"<VRTData"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAGIC_NBYTES = 8
 GENERIC_VENDORS = frozenset({None, "generic-tiff"})
 SUFFIXES = frozenset(
     {".svs", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".czi", ".dcm"}
-    | {".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg"}
+    | {".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".vrt"}
 )
 KNOWN = (
     "whole-slide formats (SVS, NDPI, MRXS, SCN, VMS, BIF, CZI, DICOM), TIFF, BigTIFF, OME-TIFF, "
-    "GeoTIFF, OME-Zarr 0.4 and 0.5, zarr arrays, PNG, JPEG"
+    "GeoTIFF, JPEG 2000, VRT, *.mosaic.yaml, OME-Zarr 0.4 and 0.5, zarr arrays, PNG, JPEG"
 )
 
 __all__ = ["open_source"]
@@ -78,6 +82,9 @@ def _magic(path: Path) -> bytes:
 
 
 def _open_file(path: Path, magic: bytes) -> Source:
+    described = _open_description(path)
+    if described is not None:
+        return described
     # an MRXS slide is entered through a JPEG
     if magic.startswith((PNG, JPEG)) and path.suffix.lower() != ".mrxs":
         from saccade.pipeline.sources.photo import PhotoSource
@@ -89,10 +96,54 @@ def _open_file(path: Path, magic: bytes) -> Source:
     if vendor not in GENERIC_VENDORS:
         return _open_slide(path)
     if magic.startswith(TIFFS):
-        from saccade.pipeline.sources.tiff import TiffSource
-
-        return TiffSource(path)
+        return _open_tiff(path)
+    if magic.startswith((*JPEG_2000, VRT)):
+        return _open_raster(path)
     raise _unknown(path, magic)
+
+
+def _open_tiff(path: Path) -> Source:
+    """Read its tiles directly, or through GDAL what only GDAL reads.
+
+    That is a mask in a file beside it, a rare compression, strips too large to decode one by one.
+    """
+    from saccade.pipeline.sources.reader import OtherReaderNeeded
+    from saccade.pipeline.sources.tiff import TiffSource
+
+    if path.with_name(f"{path.name}.msk").exists():
+        return _open_raster(path)
+    try:
+        return TiffSource(path)
+    except OtherReaderNeeded as error:
+        if not _has_rasterio():
+            raise UnsupportedImage(f"{error}; or read it with GDAL: {EXTRA}") from error
+    return _open_raster(path)
+
+
+def _open_raster(path: Path) -> Source:
+    from saccade.pipeline.sources.rasterio_file import RasterioSource
+
+    return RasterioSource(path)
+
+
+def _has_rasterio() -> bool:
+    return find_spec("rasterio") is not None
+
+
+def _open_description(path: Path) -> Source | None:
+    """Of a file that names others: the image that they make together."""
+    from saccade.pipeline.sources.identities import MOSAICS, VRT
+
+    name = path.name.lower()
+    if name.endswith(MOSAICS):
+        from saccade.pipeline.sources.mosaic_file import open_mosaic
+
+        return open_mosaic(path, open_source)
+    if name.endswith(VRT):
+        from saccade.pipeline.sources.mosaic_vrt import open_plain_vrt
+
+        return open_plain_vrt(path, open_source)
+    return None
 
 
 def _vendor(path: Path) -> str | None:

@@ -7,6 +7,7 @@ reads any box of any level from any thread. It knows no recipe, model or resolut
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -15,6 +16,7 @@ import numpy as np
 
 from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.georeference import Georeference
+from saccade.pipeline.sources.bands import Band, Palette, Samples
 
 QUICK_HASH_BYTES = 65536
 
@@ -98,12 +100,30 @@ class Source(Protocol):
     pixel_size: PixelSize | None
     """Of level 0, where the file states it."""
     nodata: float | None
-    """The sample value that means 'no data here', where the file states one; NaN is a value."""
+    """The sample value that means 'no data here' in every band, where the file states one; NaN is
+    a value. Which pixels hold data is what ``read_valid`` says."""
     georeference: Georeference | None
     """Where the pixels of level 0 lie on the ground, where the file says so."""
 
+    palette: Palette | None
+    """Colours of the samples, where they are indices into a table."""
+    is_raster: bool
+    """Whether its levels may have been made by leaving pixels out, as overviews of rasters are."""
+    notes: tuple[str, ...]
+    """What a person should know of how the image is read; one sentence each."""
+
     cache_nbytes: int
     """Host memory that decoded tiles are kept in, at most."""
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """What is known of each channel."""
+        ...
+
+    @property
+    def lacks_data(self) -> bool:
+        """Whether there may be samples without data; no box has any where this is False."""
+        ...
 
     def read(self, level: int, box: Box) -> np.ndarray:
         """Pixels of one box of one level.
@@ -117,6 +137,23 @@ class Source(Protocol):
 
         Raises:
             ReadError: the region can't be decoded; the message names image, level and box.
+        """
+        ...
+
+    def read_valid(self, level: int, box: Box, channels: Sequence[int] | None = None) -> Samples:
+        """Pixels of one box of one level, and which of them hold data.
+
+        A sample holds none where the file says so in any of five ways: it has the band's nodata
+        value, or is NaN; its pixel is wholly transparent in a band that the file calls alpha; or
+        is masked out by a mask that lies in the file.
+
+        Args:
+            level: index into ``levels``.
+            box: in that level's pixels, wholly inside it.
+            channels: those that are wanted, in this order; by default all.
+
+        Raises:
+            ReadError: as of ``read``.
         """
         ...
 

@@ -6,8 +6,9 @@ that wants a file, or that only a look at the whole file can tell from such, is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from saccade.pipeline.errors import (
 )
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.remote_stores import file_name
+from saccade.pipeline.sources.bands import Samples
 from saccade.pipeline.sources.base import Identity, Source
 from saccade.pipeline.sources.byte_source import RemoteBytes
 from saccade.pipeline.sources.file_cache import Held, hold
@@ -30,6 +32,7 @@ TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 IN_SEVERAL_FILES = frozenset({".dcm", ".vms", ".vmu"})
 """Slides whose files don't say where the others are but by lying in one folder."""
 OpenPath = Callable[[Path], Source]
+Got = TypeVar("Got")
 
 
 def open_behind_uri(uri: str, open_path: OpenPath) -> Source:
@@ -102,12 +105,20 @@ class CopiedSource(Reader):
             copy.channel_names,
         )
         self.dtype, self.pixel_size, self.nodata = copy.dtype, copy.pixel_size, copy.nodata
-        self.cache_nbytes = copy.cache_nbytes
+        self.georeference, self.palette, self._bands = copy.georeference, copy.palette, copy.bands
+        self.is_raster, self.notes = copy.is_raster, copy.notes
+        self._masked, self.cache_nbytes = copy.lacks_data, copy.cache_nbytes
         self._data, self._held, self._copy = data, held, copy
 
     def _decode(self, level: int, box: Box) -> np.ndarray:
+        return self._renaming(lambda: self._copy.read(level, box))
+
+    def _decode_valid(self, level: int, box: Box, channels: Sequence[int] | None) -> Samples:
+        return self._renaming(lambda: self._copy.read_valid(level, box, channels))
+
+    def _renaming(self, read: Callable[[], Got]) -> Got:
         try:
-            return self._copy.read(level, box)
+            return read()
         except ReadError as error:
             raise ReadError(_renamed(error, self._held, self.uri)) from error
 

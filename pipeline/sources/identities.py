@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from saccade.pipeline import remote
-from saccade.pipeline.errors import AccessDenied, NoSuchObject
+from saccade.pipeline.errors import AccessDenied, NoSuchObject, SourceError
 from saccade.pipeline.remote import RemoteFacts
 from saccade.pipeline.sources.base import QUICK_HASH_BYTES, Identity
 
+MOSAICS, VRT = (".mosaic.yaml", ".mosaic.yml", ".mosaic.json"), ".vrt"
+"""Names of files that name others."""
 ZARR_DOCUMENTS = ("zarr.json", ".zgroup", ".zarray")
 """One of them lies at the root of every zarr array and group."""
 
@@ -64,12 +66,34 @@ def moved_on(then: Identity, uri: str) -> str:
     if path.is_dir():
         return ""
     try:
-        stat = path.stat()
+        stats = [one.stat() for one in (path, *described_files(path))]
     except OSError as error:
-        return f"{uri} can't be read ({error.strerror})"
-    if stat.st_size != then.nbytes:
-        return f"{uri} was {then.nbytes} bytes, is {stat.st_size}"
-    return "" if stat.st_mtime_ns == then.modified_ns else f"{uri} was modified since"
+        return f"{error.filename or uri} can't be read ({error.strerror})"
+    except SourceError as error:
+        return str(error)
+    nbytes = sum(stat.st_size for stat in stats)
+    if nbytes != then.nbytes:
+        return f"{uri} was {then.nbytes} bytes, is {nbytes}"
+    newest = max(stat.st_mtime_ns for stat in stats)
+    return "" if newest == then.modified_ns else f"{uri} was modified since"
+
+
+def described_files(path: Path) -> list[Path]:
+    """Files on this disk that an image is made of beside its own, where it is a mosaic of them.
+
+    Raises:
+        SourceError: the description can't be understood.
+    """
+    name = path.name.lower()
+    if name.endswith(MOSAICS):
+        from saccade.pipeline.sources.mosaic_file import local_files
+
+        return local_files(path)
+    if name.endswith(VRT):
+        from saccade.pipeline.sources import mosaic_vrt
+
+        return mosaic_vrt.local_files(path)
+    return []
 
 
 def _object_moved_on(then: Identity, uri: str) -> str:

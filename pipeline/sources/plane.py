@@ -15,8 +15,9 @@ import numpy as np
 
 from saccade.pipeline.errors import MissingPixelSize, ResolutionUnavailable
 from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.sources.bands import Samples, fills_of
 from saccade.pipeline.sources.base import PixelSize, Source
-from saccade.pipeline.sources.reduce import reduce_area, source_span
+from saccade.pipeline.sources.reduce import reduce_valid, source_span
 
 MAX_READ_NBYTES = 64 << 20
 WHOLE_TOLERANCE = 1e-3
@@ -172,15 +173,22 @@ class Plane:
         return self.spec.shape
 
     def read(self, box: Box) -> np.ndarray:
-        """Pixels of one box of the plane.
+        """Pixels of one box of the plane, as ``read_valid`` has them."""
+        if self.spec.factor == 1 and Box.of(self.shape).contains(box):
+            return self.source.read(self.spec.level, box)
+        return self.read_valid(box).pixels
 
-        A pixel is the mean of the area it covers, by exact area; samples without data (``nodata``,
-        NaN) don't count, and where there are no others the pixel has none. Integers are rounded
-        half to even. At most 64 MiB of the level is held at a time.
+    def read_valid(self, box: Box) -> Samples:
+        """Pixels of one box of the plane, and which of them hold data.
+
+        A pixel is the mean of the area it covers, by exact area; samples without data don't count,
+        and where there are no others the pixel has none: it is set to the band's nodata value, or
+        where that is not stated to NaN or 0. Integers are rounded half to even. At most 64 MiB of
+        the level is held at a time.
 
         Returns:
             A C-contiguous ``(height, width, channels)`` array of the source's dtype, owned by the
-            caller.
+            caller; and of the same shape, or with one channel for all, whether it is data.
 
         Raises:
             ReadError: a part of the region can't be decoded.
@@ -189,16 +197,22 @@ class Plane:
         if not Box.of(self.shape).contains(box):
             raise ValueError(f"{self.source.uri}: {box} is not inside a plane of {self.shape}")
         if self.spec.factor == 1:
-            return self.source.read(self.spec.level, box)
+            return self.source.read_valid(self.spec.level, box)
         out = np.empty((*box.shape, self.source.channels), self.source.dtype)
+        valid: np.ndarray | None = None
         for part in self._parts(box):
-            out[part.relative_to(box).slices] = self._reduced(part)
-        return out
+            where = part.relative_to(box).slices
+            out[where], known = self._reduced(part)
+            if known is not None:
+                valid = np.ones(out.shape, bool) if valid is None else valid
+                valid[where] = known
+        return Samples(out, valid)
 
-    def _reduced(self, box: Box) -> np.ndarray:
-        pixels = self.source.read(self.spec.level, self._covered(box))
+    def _reduced(self, box: Box) -> Samples:
+        samples = self.source.read_valid(self.spec.level, self._covered(box))
         lengths = self.source.levels[self.spec.level].shape
-        return reduce_area(pixels, box, self.spec.factor, lengths, self.source.nodata)
+        fills = fills_of(self.source.bands, self.source.dtype)
+        return reduce_valid(samples, box, self.spec.factor, lengths, fills)
 
     def _covered(self, box: Box) -> Box:
         """The box of the level that a box of the plane averages."""

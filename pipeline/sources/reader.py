@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,14 @@ import numpy as np
 from saccade.pipeline.errors import BrokenImage, ReadError, SaccadeError, UnsupportedImage
 from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.georeference import Georeference
+from saccade.pipeline.sources.bands import (
+    Band,
+    Palette,
+    Samples,
+    alpha_of,
+    both,
+    holding_data,
+)
 from saccade.pipeline.sources.base import (
     Identity,
     Level,
@@ -28,6 +36,14 @@ COLOURS = {
     3: ("red", "green", "blue"),
     4: ("red", "green", "blue", "alpha"),
 }
+RPC_NOTE = (
+    "its place on the ground is stated by RPCs only, which need a terrain model: results have "
+    "pixel coordinates; warp it first (`gdalwarp -rpc`) for results that lie on a map"
+)
+
+
+class OtherReaderNeeded(UnsupportedImage):
+    """The file is what it says, but not one that this reader decodes."""
 
 
 class Reader(ABC):
@@ -42,21 +58,72 @@ class Reader(ABC):
     pixel_size: PixelSize | None = None
     nodata: float | None = None
     georeference: Georeference | None = None
+    palette: Palette | None = None
+    is_raster: bool = False
+    notes: tuple[str, ...] = ()
     cache_nbytes: int = 0
+    _bands: tuple[Band, ...] = ()
+    _masked = False
     _closed = False
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """What is known of each channel; a name and nodata, where the format says no more."""
+        return self._bands or tuple(Band(name, self.nodata) for name in self.channel_names)
+
+    @property
+    def lacks_data(self) -> bool:
+        """Whether there may be samples without data: by value, alpha or mask."""
+        by_value = self.dtype.kind == "f" or any(band.nodata is not None for band in self.bands)
+        return by_value or self._masked or alpha_of(self._bands) is not None
 
     def read(self, level: int, box: Box) -> np.ndarray:
         """Pixels of one box of one level, as ``Source.read`` promises."""
+        return self._guarded(level, box, lambda: Samples(self._decode(level, box), None)).pixels
+
+    def read_valid(self, level: int, box: Box, channels: Sequence[int] | None = None) -> Samples:
+        """Pixels and which of them hold data, as ``Source.read_valid`` promises."""
+        return self._guarded(level, box, lambda: self._decode_valid(level, box, channels))
+
+    def _guarded(self, level: int, box: Box, decode: Callable[[], Samples]) -> Samples:
         if self._closed:
             raise ValueError(f"{self.uri}: read after close")
         check_read(self, level, box)
+        if not box.area:
+            return Samples(self._blank(box), None)
         try:
-            pixels = self._decode(level, box) if box.area else self._blank(box)
+            pixels, valid = decode()
         except (SaccadeError, MemoryError):
             raise
         except Exception as error:  # each decoder has its own tree, all rooted here
             raise self._unreadable(level, box, error) from error
-        return np.require(pixels, self.dtype, ["C", "W", "O"])
+        return Samples(np.require(pixels, self.dtype, ["C", "W", "O"]), valid)
+
+    def _decode_valid(self, level: int, box: Box, channels: Sequence[int] | None) -> Samples:
+        """Of a box of some area inside the level; the alpha is read along where there is one."""
+        alpha = alpha_of(self._bands)
+        needed = None if channels is None else list(channels)
+        if needed is not None and alpha is not None and alpha not in needed:
+            needed.append(alpha)
+        pixels = self._decode(level, box) if needed is None else self._take(level, box, needed)
+        valid = both(self._valid_of(pixels, needed), self._unmasked(level, box))
+        samples = Samples(pixels, valid)
+        return samples if channels is None else samples.taking(range(len(channels)))
+
+    def _valid_of(self, pixels: np.ndarray, channels: Sequence[int] | None) -> np.ndarray | None:
+        """Which samples hold data by their values; None where all do."""
+        if self.nodata is None and not self._bands and self.dtype.kind != "f":
+            return None
+        known = self.bands
+        return holding_data(pixels, known if channels is None else [known[i] for i in channels])
+
+    def _take(self, level: int, box: Box, channels: Sequence[int]) -> np.ndarray:
+        """Some channels of a box, in this order."""
+        return self._decode(level, box)[..., list(channels)]
+
+    def _unmasked(self, level: int, box: Box) -> np.ndarray | None:
+        """``(h, w, 1)`` bool: what a mask beside the pixels leaves; None where there is none."""
+        return None
 
     def identity(self) -> Identity:
         """Size, modification time and quick hash of the file."""

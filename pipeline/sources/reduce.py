@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.sources.bands import Samples
 
 SLACK = 1e-9
 """Overlaps below this share of an input pixel are rounding, not area."""
@@ -35,45 +36,65 @@ def source_span(start: int, stop: int, factor: float, length: int) -> tuple[int,
     return (min(first, length - 1), min(last, length))
 
 
-def reduce_area(
-    pixels: np.ndarray, box: Box, factor: float, shape: Shape, nodata: float | None
-) -> np.ndarray:
-    """Average input pixels into a box of the output.
+def reduce_area(pixels: np.ndarray, box: Box, factor: float, shape: Shape) -> np.ndarray:
+    """Average input pixels, all of which hold data, into a box of the output.
 
     Args:
         pixels: ``(h, w, channels)``: the ``source_span`` of the box along each axis.
         box: in output pixels.
         factor: input pixels per output pixel, above 1.
         shape: height and width of the whole input.
-        nodata: sample value that doesn't count; NaN never does.
 
     Returns:
         ``(height, width, channels)`` of the dtype of ``pixels``; integers rounded half to even.
     """
+    return reduce_valid(Samples(pixels, None), box, factor, shape, np.zeros(1)).pixels
+
+
+def reduce_valid(
+    samples: Samples, box: Box, factor: float, shape: Shape, fills: np.ndarray
+) -> Samples:
+    """Average those input samples that hold data into a box of the output.
+
+    Args:
+        samples: of the ``source_span`` of the box along each axis.
+        box: in output pixels.
+        factor: input pixels per output pixel, above 1.
+        shape: height and width of the whole input.
+        fills: per channel, what a pixel that covers no data is set to.
+
+    Returns:
+        ``(height, width, channels)`` of the dtype of the input; integers rounded half to even. A
+        pixel holds data where any sample that it covers does.
+    """
+    pixels, known = samples
     out = np.empty((*box.shape, pixels.shape[2]), pixels.dtype)
+    valid = None if known is None else np.ones((*box.shape, known.shape[2]), bool)
     columns = _Axis(box.x0, box.x1, factor, shape[1])
     top = source_span(box.y0, box.y1, factor, shape[0])[0]
     step = max(1, int(BAND_SAMPLES / (pixels[0].size * factor)))
     for y0 in range(box.y0, box.y1, step):
         rows = _Axis(y0, min(y0 + step, box.y1), factor, shape[0])
-        band = pixels[rows.span[0] - top : rows.span[1] - top]
-        out[y0 - box.y0 : rows.stop - box.y0] = _reduce_band(band, rows, columns, nodata)
-    return out
+        source = slice(rows.span[0] - top, rows.span[1] - top)
+        part = slice(y0 - box.y0, rows.stop - box.y0)
+        band = pixels[source]
+        if known is None or valid is None or known[source].all():
+            out[part] = _mean_of_all(_sum(band, rows, columns), rows, columns, pixels.dtype)
+        else:
+            out[part], valid[part] = _mean_of_some(band, known[source], rows, columns, fills)
+    return Samples(out, valid)
 
 
-def _reduce_band(
-    pixels: np.ndarray, rows: _Axis, columns: _Axis, nodata: float | None
-) -> np.ndarray:
-    valid = _valid(pixels, nodata)
-    if valid is None:
-        return _mean_of_all(_sum(pixels, rows, columns), rows, columns, pixels.dtype)
+def _mean_of_some(
+    pixels: np.ndarray, valid: np.ndarray, rows: _Axis, columns: _Axis, fills: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     total = _sum(np.where(valid, pixels, np.zeros((), pixels.dtype)), rows, columns)
     area = _sum(valid, rows, columns).astype(np.float64)
     empty = area <= MIN_VALID_SHARE * rows.factor**2
     area[empty] = 1.0
     mean = _rounded(total / area, pixels.dtype)
-    mean[empty] = math.nan if nodata is None else nodata
-    return mean
+    np.copyto(mean, fills.astype(pixels.dtype), where=empty)
+    return mean, ~empty
 
 
 @dataclass(frozen=True)
@@ -116,15 +137,6 @@ class _Axis:
             weight = np.where((weight > SLACK) & (pixel < last), weight, 0.0)
             taps.append((np.minimum(pixel, last - 1) - first, weight))
         return taps
-
-
-def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
-    """Which samples hold data; None when all do."""
-    invalid = np.isnan(pixels) if pixels.dtype.kind == "f" else None
-    if nodata is not None and not math.isnan(nodata):
-        missing = pixels == pixels.dtype.type(nodata)
-        invalid = missing if invalid is None else invalid | missing
-    return ~invalid if invalid is not None and invalid.any() else None
 
 
 def _sum(pixels: np.ndarray, rows: _Axis, columns: _Axis) -> np.ndarray:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.sources import tiff_geo, tiff_tags, tiff_vendors
+from saccade.pipeline.sources import (
+    tiff_bands,
+    tiff_crs,
+    tiff_geo,
+    tiff_masks,
+    tiff_tags,
+    tiff_vendors,
+)
 from saccade.pipeline.sources.base import Identity, Level
 from saccade.pipeline.sources.byte_source import ByteSource, LocalBytes
+from saccade.pipeline.sources.ground_size import projected_size
 from saccade.pipeline.sources.ome import OmeXml
 from saccade.pipeline.sources.reader import (
+    RPC_NOTE,
     Reader,
     colour_names,
     distinct,
@@ -25,6 +35,7 @@ from saccade.pipeline.sources.tiff_levels import Planes, find_levels
 from saccade.pipeline.sources.tiff_segments import Segments
 from saccade.pipeline.sources.tile_cache import TileCache, cache_limit
 
+GDAL_TAGS = (tiff_bands.GDAL_METADATA, tiff_bands.GDAL_NODATA)
 DIRECT_CODECS = frozenset({"JPEG", "APERIO_JP2000_RGB"})
 """Compressions of Aperio tiles that decode to the same bytes with and without OpenSlide."""
 
@@ -36,7 +47,8 @@ class TiffSource(Reader):
 
     Samples are handed out as stored: a palette as its index, orientation tags not applied, min-is-
     white not inverted. JPEG's YCbCr becomes RGB. Tiles that the file leaves out hold ``nodata``,
-    or 0 where it states none.
+    or 0 where it states none. A fourth channel is an alpha only where ExtraSamples says so. A
+    level without a mask of its own has that of level 0.
 
     Raises:
         BrokenImage: the directories are damaged.
@@ -59,27 +71,43 @@ class TiffSource(Reader):
         planes = find_levels(tif, self.uri, ome)
         first = planes[0][0]
         self.format = _format(tif)
+        self.is_raster = tif.is_geotiff or any(one in first.tags for one in GDAL_TAGS)
         self._read_tags(first, planes[0], ome)
         self._segments = [tuple(self._open_page(page) for page in level) for level in planes]
+        self._masks = tiff_masks.Masks.of(tif, planes, self._file)
+        self._masked = self._masks is not None
         largest = max(s.cached_nbytes for level in self._segments for s in level)
         self.cache_nbytes = cache_limit(largest)
         self._cache = TileCache(self.cache_nbytes)
-        resampling = tiff_tags.overview_resampling(first)
-        self.levels = _levels([level[0] for level in self._segments], resampling)
+        self.levels = _levels([level[0] for level in self._segments], _resamplings(planes))
         self.vendor = tiff_vendors.vendor(tif)
         shapes, sized = [one.shape for one in self.levels], self.pixel_size is not None
         self._drawn_alike = tiff_vendors.drawn_alike(tif, shapes, sized=sized)
 
     def _read_tags(self, first: TiffPage, planes: Planes, ome: OmeXml | None) -> None:
         self.dtype = native(np.dtype(first.dtype), self.uri)
-        self.nodata = tiff_tags.nodata(first, self.dtype)
+        self.nodata = tiff_bands.nodata(first, self.dtype)
         self.channels = sum(int(page.samplesperpixel) for page in planes)
-        self.channel_names = tiff_tags.channel_names(first, self.channels)
+        self._bands = tiff_bands.bands(first, self.channels, self.dtype)
+        self.palette = tiff_bands.palette(first)
+        self.channel_names = tuple(band.name for band in self._bands)
         self.pixel_size = tiff_tags.pixel_size(first)
-        self.georeference = tiff_geo.georeference(first)
+        self._read_place(first)
         if ome is not None:
             self.pixel_size = ome.pixel_size or self.pixel_size
             self.channel_names = _ome_names(ome, self.channels, self.channel_names)
+            named = zip(self._bands, self.channel_names, strict=True)
+            self._bands = tuple(replace(band, name=name) for band, name in named)
+
+    def _read_place(self, first: TiffPage) -> None:
+        self.georeference = place = tiff_geo.georeference(first)
+        if place is not None and tiff_geo.defines_own_crs(first):
+            crs = tiff_crs.own_crs(first, self.uri)
+            self.georeference = replace(place, crs=crs)
+            if crs is not None and place.affine is not None and not crs.geographic:
+                self.pixel_size = projected_size(place.affine, crs.unit_m)
+        if tiff_geo.has_only_rpcs(first):
+            self.notes = (RPC_NOTE,)
 
     def _open_page(self, page: TiffPage) -> Segments:
         return Segments(page, self._file, self.dtype, self.nodata or 0)
@@ -92,6 +120,17 @@ class TiffSource(Reader):
             segments.read_into(part, box, self._cache)
             channel += segments.samples
         return out
+
+    def _take(self, level: int, box: Box, channels: Sequence[int]) -> np.ndarray:
+        segments = self._segments[level]
+        if len(segments) > 1 or not segments[0].separate:
+            return super()._take(level, box, channels)
+        out = np.empty((*box.shape, len(channels)), self.dtype)
+        segments[0].read_into(out, box, self._cache, channels)
+        return out
+
+    def _unmasked(self, level: int, box: Box) -> np.ndarray | None:
+        return None if self._masks is None else self._masks.read(level, box, self._cache)
 
     @property
     def has_holes(self) -> bool:
@@ -122,9 +161,15 @@ def _format(tif: TiffFile) -> str:
     return named[0] if named else ("BigTIFF" if tif.is_bigtiff else "TIFF")
 
 
-def _levels(segments: Sequence[Segments], resampling: str | None) -> tuple[Level, ...]:
+def _resamplings(levels: Sequence[Planes]) -> list[str | None]:
+    of_file = tiff_bands.items(levels[0][0])
+    return [tiff_bands.level_resampling(level[0], of_file) for level in levels]
+
+
+def _levels(segments: Sequence[Segments], resamplings: Sequence[str | None]) -> tuple[Level, ...]:
     full = segments[0].shape
-    return tuple(level_of(full, s.shape, s.tile, s.codec, resampling) for s in segments)
+    both = zip(segments, resamplings, strict=True)
+    return tuple(level_of(full, s.shape, s.tile, s.codec, how) for s, how in both)
 
 
 def _ome_names(ome: OmeXml, channels: int, otherwise: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from tifffile import TiffPage
 
 from saccade.pipeline.errors import UnsupportedImage
+from saccade.pipeline.sources.reader import OtherReaderNeeded
 
 JPEG = 7
 JPEG_COMPRESSIONS = frozenset({6, JPEG, 33007, 34892})
@@ -104,7 +105,7 @@ def _tifffile_decode(page: TiffPage) -> Callable[[bytes, int], np.ndarray]:
     try:
         page.decode(None, 0)
     except (ValueError, NotImplementedError, ImportError) as error:
-        raise UnsupportedImage(f"{name}: no decoder for this TIFF: {error}") from error
+        raise OtherReaderNeeded(f"{name}: no decoder for this TIFF: {error}") from error
     decode = page.decode
     return lambda data, index: decode(data, index, **options)[0][0]
 

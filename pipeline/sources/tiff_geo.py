@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from tifffile import TiffPage
 
 from saccade.pipeline.georeference import Affine, ControlPoint, Crs, Georeference
 from saccade.pipeline.sources.base import PixelSize
+from saccade.pipeline.sources.ground_size import geographic_size, sides_of, size_or_none
 
 MODEL_PIXEL_SCALE, MODEL_TIEPOINT, MODEL_TRANSFORMATION, GEO_KEYS = 33550, 33922, 34264, 34735
 KEY_MODEL_TYPE, KEY_RASTER_TYPE = 1024, 1025
@@ -20,16 +20,14 @@ GEOGRAPHIC, PIXEL_IS_POINT = 2, 2
 UNKNOWN, USER_DEFINED = 0, 32767
 M_PER_LINEAR_UNIT = {9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}
 DEGREES_PER_ANGULAR_UNIT = {9101: 180 / math.pi, 9102: 1.0}
-M_PER_DEGREE = 111320.0
+RPC_COEFFICIENTS = 50844
 
 
 def georeference(page: TiffPage) -> Georeference | None:
     """Affine or control points, and the CRS where it has a number; None where nothing is stated."""
-    if GEO_KEYS not in page.tags:
-        return None
     keys = _geo_keys(page)
     affine = _affine(page, keys)
-    points = () if affine is not None else _control_points(page)
+    points = () if affine is not None else _control_points(page, keys)
     if affine is None and not points:
         return None
     return Georeference(_crs(keys), affine, points)
@@ -44,24 +42,27 @@ def ground_size(page: TiffPage) -> PixelSize | None:
         return None
     keys = _geo_keys(page)
     affine = _affine(page, keys)
-    if keys.get(KEY_MODEL_TYPE) == GEOGRAPHIC:
+    if _is_geographic(keys):
         degrees = DEGREES_PER_ANGULAR_UNIT.get(keys.get(KEY_ANGULAR_UNIT, 9102))
-        return None if affine is None or degrees is None else _degrees_size(page, affine, degrees)
+        shape = int(page.imagelength), int(page.imagewidth)
+        if affine is None or degrees is None:
+            return None
+        return geographic_size(affine, shape, degrees)
     unit_m = M_PER_LINEAR_UNIT.get(keys.get(KEY_LINEAR_UNIT, 9001))
-    sides = _sides(affine) if affine else _stated_sides(page)
-    return None if unit_m is None or sides is None else _size(sides[0] * unit_m, sides[1] * unit_m)
+    sides = sides_of(affine) if affine else _stated_sides(page)
+    if unit_m is None or sides is None:
+        return None
+    return size_or_none(sides[0] * unit_m, sides[1] * unit_m)
 
 
-def _degrees_size(page: TiffPage, affine: Affine, degrees: float) -> PixelSize | None:
-    middle = float(page.imagewidth) / 2, float(page.imagelength) / 2
-    latitude = math.radians(float(affine.place(np.array([middle]))[0, 1]) * degrees)
-    y, x = (side * degrees * M_PER_DEGREE for side in _sides(affine))
-    return _size(y, x * math.cos(latitude))
+def defines_own_crs(page: TiffPage) -> bool:
+    """Whether its coordinates are of a system without a number, which its keys define."""
+    return GEO_KEYS in page.tags and _crs_number(_geo_keys(page)) == USER_DEFINED
 
 
-def _sides(affine: Affine) -> tuple[float, float]:
-    """Height and width of a pixel."""
-    return math.hypot(affine.b, affine.e), math.hypot(affine.a, affine.d)
+def has_only_rpcs(page: TiffPage) -> bool:
+    """Whether its place is stated by rational polynomials over a terrain, and by nothing else."""
+    return RPC_COEFFICIENTS in page.tags and georeference(page) is None
 
 
 def _stated_sides(page: TiffPage) -> tuple[float, float] | None:
@@ -72,12 +73,22 @@ def _stated_sides(page: TiffPage) -> tuple[float, float] | None:
 
 def _crs(keys: dict[int, int]) -> Crs | None:
     """By its number; None where the file defines its own, or none."""
-    geographic = keys.get(KEY_MODEL_TYPE) == GEOGRAPHIC
-    number = keys.get(KEY_GEODETIC_CRS if geographic else KEY_PROJECTED_CRS, UNKNOWN)
+    geographic, number = _is_geographic(keys), _crs_number(keys)
     if number in (UNKNOWN, USER_DEFINED):
         return None
     unit_m = M_PER_LINEAR_UNIT.get(keys.get(KEY_LINEAR_UNIT, 9001), 1.0)
     return Crs(number, None, geographic, 1.0 if geographic else unit_m)
+
+
+def _is_geographic(keys: dict[int, int]) -> bool:
+    if KEY_MODEL_TYPE in keys:
+        return keys[KEY_MODEL_TYPE] == GEOGRAPHIC
+    return KEY_GEODETIC_CRS in keys and KEY_PROJECTED_CRS not in keys
+
+
+def _crs_number(keys: dict[int, int]) -> int:
+    key = KEY_GEODETIC_CRS if _is_geographic(keys) else KEY_PROJECTED_CRS
+    return keys.get(key, UNKNOWN)
 
 
 def _affine(page: TiffPage, keys: dict[int, int]) -> Affine | None:
@@ -101,28 +112,29 @@ def _stated_affine(page: TiffPage) -> tuple[float, float, float, float, float, f
     scale, tie = _value(page, MODEL_PIXEL_SCALE), _value(page, MODEL_TIEPOINT)
     if scale is None or tie is None or len(scale) < 2 or len(tie) < 6:
         return None
-    width, height = float(scale[0]), float(scale[1])
+    # GDAL writes south-up images as matrices, and takes a negative height for a positive one
+    width, height = float(scale[0]), abs(float(scale[1]))
     column, row, _, x, y, _ = (float(v) for v in tie[:6])
     return width, 0.0, x - column * width, 0.0, -height, y + row * height
 
 
-def _control_points(page: TiffPage) -> tuple[ControlPoint, ...]:
+def _control_points(page: TiffPage, keys: dict[int, int]) -> tuple[ControlPoint, ...]:
+    """Places that count from corners of pixels; half a pixel is added where they are centres."""
     stated = _value(page, MODEL_TIEPOINT)
     ties = [] if stated is None else [float(v) for v in stated]
     found = [ties[at : at + 6] for at in range(0, len(ties) - 5, 6)]
-    return tuple(ControlPoint(column, row, x, y, z) for column, row, _, x, y, z in found)
+    half = 0.5 if keys.get(KEY_RASTER_TYPE) == PIXEL_IS_POINT else 0.0
+    return tuple(
+        ControlPoint(column + half, row + half, x, y, z) for column, row, _, x, y, z in found
+    )
 
 
 def _geo_keys(page: TiffPage) -> dict[int, int]:
     """Keys whose value stands in the directory itself."""
-    directory: Sequence[int] = _value(page, GEO_KEYS)
+    directory: Sequence[int] = _value(page, GEO_KEYS) or ()
     entries = [tuple(directory[i : i + 4]) for i in range(4, len(directory) - 3, 4)]
     return {key: value for key, location, _, value in entries if location == 0}
 
 
 def _value(page: TiffPage, code: int) -> Any:
     return page.tags[code].value if code in page.tags else None
-
-
-def _size(y: float, x: float) -> PixelSize | None:
-    return PixelSize(y, x, "m") if y > 1e-9 and x > 1e-9 else None

@@ -60,6 +60,15 @@ def find_levels(tif: TiffFile, uri: str, ome: OmeXml | None) -> tuple[Planes, ..
     return (full, *_strictly_coarser(full, reduced))
 
 
+def find_masks(tif: TiffFile) -> dict[tuple[int, int], TiffPage]:
+    """The directories that say which pixels hold data, by height and width."""
+    masks: dict[tuple[int, int], TiffPage] = {}
+    for page in tif.pages:
+        if isinstance(page, TiffPage) and _flags(page) & MASK and page.samplesperpixel == 1:
+            masks.setdefault(shape_of(page), page)
+    return masks
+
+
 def _check_chain(tif: TiffFile, pages: Sequence[TiffPage]) -> None:
     """Refuse a file cut short before its last directory, which would just lack levels."""
     if not pages:

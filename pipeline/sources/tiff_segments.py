@@ -7,16 +7,16 @@ end of the process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from tifffile import TiffPage
 
-from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.remote import Range
 from saccade.pipeline.sources.byte_source import ByteSource, Read
+from saccade.pipeline.sources.reader import OtherReaderNeeded
 from saccade.pipeline.sources.tiff_decoder import TileDecoder
 from saccade.pipeline.sources.tile_cache import TileCache
 
@@ -31,8 +31,8 @@ GATHERED_NBYTES = 32 << 20
 class Place(NamedTuple):
     """One tile or strip."""
 
-    plane: int
-    """Which sample, where each has tiles of its own; else 0."""
+    channel: int
+    """Where its sample goes in what is read, where each sample has tiles of its own; else 0."""
     number: int
     """In the directory."""
     row: int
@@ -55,7 +55,7 @@ class Segments:
         self.samples = int(page.samplesperpixel)
         self.tile = _tile(page)
         self.codec = _codec(page)
-        self._separate = int(page.planarconfig or 1) == 2 and self.samples > 1
+        self.separate: bool = int(page.planarconfig or 1) == 2 and self.samples > 1
         self._tiled = bool(page.is_tiled)
         self._columns = -(-self.shape[1] // self.tile[1])
         self._rows = -(-self.shape[0] // self.tile[0])
@@ -73,11 +73,11 @@ class Segments:
         self._check()
 
     def _check(self) -> None:
-        expected = self._rows * self._columns * (self.samples if self._separate else 1)
+        expected = self._rows * self._columns * (self.samples if self.separate else 1)
         if min(len(self._offsets), len(self._nbytes)) < expected:
             raise ValueError(f"{expected} tiles or strips expected, found {len(self._offsets)}")
         if self.tile_nbytes > MAX_SEGMENT_BYTES and not self._raw_rows:
-            raise UnsupportedImage(
+            raise OtherReaderNeeded(
                 f"{self._file.name}: tiles or strips up to {MAX_SEGMENT_BYTES} bytes expected, "
                 f"found {self.tile_nbytes}; write it again in smaller tiles"
             )
@@ -85,7 +85,7 @@ class Segments:
     @property
     def tile_nbytes(self) -> int:
         """Size of one decoded tile or strip."""
-        samples = 1 if self._separate else self.samples
+        samples = 1 if self.separate else self.samples
         return self.tile[0] * self.tile[1] * samples * self._dtype.itemsize
 
     @property
@@ -98,23 +98,29 @@ class Segments:
         """Whether the file leaves out some tile or strip."""
         return not self._nbytes.all()
 
-    def read_into(self, out: np.ndarray, box: Box, cache: TileCache) -> None:
-        """Fill ``(height, width, samples)`` with the pixels of a box inside the directory."""
+    def read_into(
+        self, out: np.ndarray, box: Box, cache: TileCache, samples: Sequence[int] | None = None
+    ) -> None:
+        """Fill ``(height, width, samples)`` with the pixels of a box inside the directory.
+
+        ``samples`` are those that are wanted, in this order, where each has tiles of its own.
+        """
+        wanted = range(self.samples if self.separate else 1) if samples is None else samples
         if not self._file.gathers:
-            for place in self._touched(box):
+            for place in self._touched(box, wanted):
                 self._paste(out, box, place, cache, self._file.read)
             return
-        for places, ranges in self._gatherings(self._touched(box), box, cache):
+        for places, ranges in self._gatherings(self._touched(box, wanted), box, cache):
             read = self._file.gather(ranges)
             for place in places:
                 self._paste(out, box, place, cache, read)
 
-    def _touched(self, box: Box) -> Iterator[Place]:
+    def _touched(self, box: Box, samples: Sequence[int]) -> Iterator[Place]:
         (rows, columns), (tile_height, tile_width) = (self._rows, self._columns), self.tile
-        for plane in range(self.samples if self._separate else 1):
+        for channel, sample in enumerate(samples):
             for row in range(box.y0 // tile_height, -(-box.y1 // tile_height)):
                 for column in range(box.x0 // tile_width, -(-box.x1 // tile_width)):
-                    yield Place(plane, (plane * rows + row) * columns + column, row, column)
+                    yield Place(channel, (sample * rows + row) * columns + column, row, column)
 
     def _gatherings(
         self, places: Iterable[Place], box: Box, cache: TileCache
@@ -145,9 +151,9 @@ class Segments:
 
     def _paste(self, out: np.ndarray, box: Box, place: Place, cache: TileCache, read: Read) -> None:
         # plain numbers: boxes would cost as much as the rest of this
-        plane, index, row, column = place
-        if self._separate:
-            out = out[:, :, plane : plane + 1]
+        channel, index, row, column = place
+        if self.separate:
+            out = out[:, :, channel : channel + 1]
         top, left = row * self.tile[0], column * self.tile[1]
         y0, y1 = max(top, box.y0), min(top + self.tile[0], box.y1)
         x0, x1 = max(left, box.x0), min(left + self.tile[1], box.x1)
@@ -165,7 +171,7 @@ class Segments:
     @property
     def _row_nbytes(self) -> int:
         """Of a row of an uncompressed strip, which may be as large as the image."""
-        samples = 1 if self._separate else self.samples
+        samples = 1 if self.separate else self.samples
         return self.shape[1] * samples * self._stored.itemsize
 
     def _tile_of(self, index: int, row: int, cache: TileCache, read: Read) -> np.ndarray:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from saccade.pipeline.geometry import Box, round_up
 from saccade.pipeline.layout import PassLayout
+from saccade.workers.device import Predictor
 
 SEAM_TOLERANCE = 1e-6
 in_one_lab = settings(
@@ -306,14 +307,33 @@ def test_a_grey_image_without_channel_axis_is_one_channel(lab: Lab) -> None:
     np.testing.assert_array_equal(fused[0], image[..., 0] / np.float32(255))
 
 
-def test_a_model_is_told_where_the_image_has_no_data(lab: Lab) -> None:
+def test_a_model_is_told_where_the_image_has_no_data(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = np.maximum(noise(61, 79), 1)
     image[10:30, 20:47] = 0
     image[50, 50, 0] = 0  # one channel only: still data
-    fused = lab.fused(one_pass("echo_valid", tile=16), FakeSource(image, nodata=0))
+    told: list[int] = []
+    answer = Predictor._answer
+
+    def listening(predictor: Predictor, views: Any) -> Any:
+        told.append(0 if views.valid is None else int((~views.valid).sum()))
+        return answer(predictor, views)
+
+    monkeypatch.setattr(Predictor, "_answer", listening)
+    details = {"tile": 16, "window": 16, "blend": "crop"}
+    fused = lab.fused(one_pass("echo_valid", **details), FakeSource(image, nodata=0))
     expected = np.ones((61, 79), np.float32)
-    expected[10:30, 20:47] = 0
+    expected[10:30, 20:47] = np.nan
     np.testing.assert_array_equal(fused[0], expected)
+    assert sum(told) == 20 * 27 - _in_whole_tiles(np.isnan(expected), 16)
+
+
+def _in_whole_tiles(absent: np.ndarray, tile: int) -> int:
+    """Pixels of tiles that are absent altogether, which no model is asked about."""
+    rows, columns = absent.shape[0] // tile, absent.shape[1] // tile
+    cut = absent[: rows * tile, : columns * tile].reshape(rows, tile, columns, tile)
+    return int(cut.all(axis=(1, 3)).sum()) * tile * tile
 
 
 @pytest.mark.parametrize("nodata", [None, float("nan"), -9999.0])
@@ -324,9 +344,9 @@ def test_not_a_number_is_no_data_and_spoils_no_score(
     image = noise(61, 79, 3, "float32")
     image[10:30, 20:47] = np.nan
     source = FakeSource(image, nodata=nodata)
-    valid = lab.fused(one_pass("echo_valid", tile=16), source)
-    np.testing.assert_array_equal(valid[0], ~np.isnan(image[..., 0]))
-    assert np.isfinite(lab.fused(one_pass("ConvNet", weights=weights, tile=16), source)).all()
+    known = ~np.isnan(image[..., 0])
+    for recipe in (one_pass("echo_valid", tile=16), one_pass("ConvNet", weights=weights, tile=16)):
+        np.testing.assert_array_equal(np.isfinite(lab.fused(recipe, source)[0]), known)
 
 
 def test_a_model_s_own_saliency_is_stored_and_selected_by(lab: Lab) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saccade.pipeline.compose import compose_region, region_coverage
+from saccade.pipeline.compose import LastAnswer, compose_region, region_coverage
 from saccade.pipeline.fusion import quantise
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import STATUS_DONE, ImagePlan
@@ -110,7 +110,7 @@ def write_pass(
 def _write_fused(
     store: ImageStore, plan: ImagePlan, region: Box, part: np.ndarray, state: np.ndarray
 ) -> None:
-    fused = compose_region(store, plan, region, part, state)
+    fused = compose_region(store, plan, region, LastAnswer(part, state))
     coverage, status = region_coverage(store, plan, region, state)
     store.write("0", region, fused.scores)
     store.write("labels/classes/0", region, fused.labels)

@@ -7,10 +7,10 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from saccade.pipeline.compose import compose_region
+from saccade.pipeline.compose import LastAnswer, compose_region
 from saccade.pipeline.fusion import dequantise, fuse, label, map_classes, quantise, upsample
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.image_plan import LABEL_UNKNOWN, ImagePlan
+from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN, ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.recipe import Fuse
 from saccade.pipeline.store import ImageStore
@@ -122,7 +122,7 @@ def test_what_the_writer_holds_counts_as_if_it_were_stored(
     expected = compose_region(whole, plan, region)
     whole.drop("passes/stare")
     part, state = scores[(slice(None), *region.slices)], status[plan.coverage_box(region).slices]
-    found = compose_region(whole, plan, region, part, state)
+    found = compose_region(whole, plan, region, LastAnswer(part, state))
     np.testing.assert_array_equal(found.scores, expected.scores)
     np.testing.assert_array_equal(found.labels, expected.labels)
 
@@ -179,3 +179,80 @@ def test_a_flat_region_comes_out_as_any_other(
     np.testing.assert_array_equal(fused.scores, expected)
     np.testing.assert_array_equal(fused.labels, labels)
     assert (fused.scores == value).all()
+
+
+def with_holes(
+    plan: ImagePlan, answers: list[tuple[np.ndarray, np.ndarray]]
+) -> tuple[ImagePlan, list[np.ndarray]]:
+    """A plan whose image may lack data, and random holes in what its passes stored."""
+    plan = replace(plan, passes=tuple(replace(one, holes=True) for one in plan.passes))
+    random, holes = np.random.default_rng(59), []
+    for layout, (scores, status) in zip(plan.passes, answers, strict=True):
+        nodata = random.random(layout.score_shape) < 0.1
+        nodata[: layout.score_shape[0] // 3] |= True
+        nodata &= answered_scores(layout, status)
+        scores[:, nodata | (tiles_as_scores(layout, status) == LABEL_NODATA)] = (
+            0 if scores.dtype == np.uint8 else np.nan
+        )
+        holes.append(nodata)
+    return plan, holes
+
+
+def tiles_as_scores(layout: PassLayout, values: np.ndarray) -> np.ndarray:
+    """``(h, w)``: of every score the value of its tile."""
+    spread = np.zeros(layout.score_shape, values.dtype)
+    for index, tile in enumerate(layout.tiles):
+        spread[layout.scores_of(tile).slices] = values[layout.tiles.cell(index)]
+    return spread
+
+
+def whole_image_with_holes(
+    plan: ImagePlan, answers: list[tuple[np.ndarray, np.ndarray]], holes: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """As ``whole_image``: no data is what the finest pass that looked says it is."""
+    fused = np.full((len(plan.classes), *plan.shape), np.nan, np.float32)
+    lacking, whole = np.zeros(plan.shape, bool), Box.of(plan.shape)
+    for layout, (stored, status), nodata in zip(plan.passes, answers, holes, strict=True):
+        ratio = layout.score_downsample / plan.last.score_downsample
+
+        def nearest(flags: np.ndarray, ratio: float = ratio, one: PassLayout = layout) -> Any:
+            plane = flags[None].astype(np.float32)
+            return upsample(plane, (0, 0), ratio, whole, one.score_shape, "nearest")[0] > 0
+
+        answered = answered_scores(layout, status)
+        empty = tiles_as_scores(layout, status) == LABEL_NODATA
+        scores = map_classes(dequantise(stored), layout.classes, plan.classes)
+        scores = np.where(answered & ~nodata, scores, np.float32(np.nan))
+        fine = upsample(scores, (0, 0), ratio, whole, layout.score_shape)
+        fused = fuse(plan.fuse, fused, fine, nearest(answered))
+        lacking = np.where(nearest(answered | empty), nearest(nodata | empty), lacking)
+    fused[:, lacking] = np.nan
+    labels = label(quantise(fused, plan.scores), plan.label_threshold)
+    labels[np.isnan(fused).any(axis=0)] = LABEL_UNKNOWN
+    labels[lacking] = LABEL_NODATA
+    return quantise(fused, plan.scores), labels
+
+
+@pytest.mark.parametrize("states", [(0, 1, 2, 254, 255), (1, 254), (1,), (0, 254)])
+@pytest.mark.parametrize("scores", ["uint8", "float32"])
+@pytest.mark.parametrize("name", get_args(Fuse))
+def test_no_data_is_what_the_finest_pass_that_looked_says(
+    make_store: Make,
+    three_passes: ImagePlan,
+    results: Any,
+    name: Fuse,
+    scores: Any,
+    states: tuple[int, ...],
+) -> None:
+    plan = replace(three_passes, fuse=name, scores=scores)
+    answers = results.random_answers(plan, 17, states)
+    plan, holes = with_holes(plan, answers)
+    store = stored(make_store, plan, answers)
+    for layout, nodata in zip(plan.passes, holes, strict=True):
+        whole = Box.of(layout.score_shape)
+        store.write(f"passes/{layout.name}/nodata", whole, nodata.astype(np.uint8))
+    expected, labels = whole_image_with_holes(plan, answers, holes)
+    for region in [Box.of(plan.shape), Box(31, 32, 77, 101), *list(plan.last.shards)[::7]]:
+        fused = compose_region(store, plan, region)
+        np.testing.assert_array_equal(fused.scores, expected[(slice(None), *region.slices)])
+        np.testing.assert_array_equal(fused.labels, labels[region.slices])

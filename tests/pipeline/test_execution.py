@@ -11,6 +11,7 @@ from fakes import plane_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.pipeline.capacity import Capacity
 from saccade.pipeline.execution import (
     BATCH_MOST_PX,
     WINDOW_MOST_PX,
@@ -22,7 +23,7 @@ from saccade.pipeline.execution import (
     choose,
     search,
 )
-from saccade.pipeline.layout import Capacity, PassLayout, lay_out
+from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.recipe import Output, PassRecipe, Tolerance
 

@@ -13,10 +13,11 @@ import tifffile
 import zarr
 
 from saccade.pipeline.exports.labelling import Labelling
-from saccade.pipeline.exports.ome_tiff import level_shapes, write_ome_tiff
+from saccade.pipeline.exports.ome_tiff import write_ome_tiff
 from saccade.pipeline.exports.ome_xml import NAMESPACE, ome_xml
 from saccade.pipeline.exports.ome_zarr_v2 import write_ome_zarr
 from saccade.pipeline.exports.rasters import Raster, labels_raster, scores_raster
+from saccade.pipeline.exports.tiled_pyramid import level_shapes
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.resampling import halve_mean, halve_mode
 from saccade.pipeline.result import Result, open_result

@@ -10,13 +10,13 @@ from fakes import plane_spec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from saccade.pipeline.capacity import WHOLE_PASS_PX
 from saccade.pipeline.errors import PlanError
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import (
     REGION_PX,
     UNIT_BYTES,
     UNITS_PER_PASS,
-    WHOLE_PASS_PX,
     PassLayout,
     lay_out,
 )

@@ -20,6 +20,7 @@ from saccade.pipeline.models.base import Activation, ModelSpec, SaliencyChoice, 
 from saccade.pipeline.models.loading import fingerprint, load_model
 from saccade.pipeline.models.tissue import Tissue
 from saccade.pipeline.models.wrap import TorchModel
+from saccade.pipeline.normalising import ByDeviation, Normalise
 from saccade.pipeline.recipe import ModelRecipe
 
 
@@ -40,6 +41,7 @@ class Choice:
     guidance: bool | None = None
     context: tuple[float, ...] | None = None
     saliency: SaliencyChoice | None = None
+    normalise: Normalise | None = None
 
 
 MODELS = """
@@ -384,3 +386,10 @@ def test_a_field_is_measured_once_per_module(monkeypatch: pytest.MonkeyPatch) ->
     specs = [adopting.adopt(module, {}, {}, None, "cpu").spec for _ in range(2)]
     assert specs[0] == specs[1] == ModelSpec(("0", "1"), halo_px=2)
     assert len(calls) == 1
+
+
+def test_a_standard_normalisation_takes_the_models_own_back(folder: Path) -> None:
+    own = load_model(zoo("bare", mean=(0.5,), std=(0.25,)), base_folder=folder).spec
+    assert (own.mean, own.std) == ((0.5,), (0.25,))
+    found = load_model(zoo("bare", normalise=ByDeviation()), base_folder=folder).spec
+    assert (found.mean, found.std) == ((0.0,), (1.0,))

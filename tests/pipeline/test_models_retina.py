@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 
 def choice(**options: Any) -> ModelChoice:
-    nothing = dict.fromkeys((*OVERRIDES, "halo", "weights", "saliency"))
+    nothing = dict.fromkeys((*OVERRIDES, "halo", "weights", "saliency", "normalise"))
     made = SimpleNamespace(source="builtin:retina-lesions", options=options, **nothing)
     return cast(ModelChoice, made)
 

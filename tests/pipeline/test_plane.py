@@ -16,6 +16,7 @@ from saccade.pipeline.geometry import Box
 from saccade.pipeline.sources import plane as plane_module
 from saccade.pipeline.sources import reduce as reduce_module
 from saccade.pipeline.sources.array import ArraySource
+from saccade.pipeline.sources.bands import Samples
 from saccade.pipeline.sources.base import Level, PixelSize
 from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
 
@@ -174,13 +175,13 @@ def test_reading_in_pieces_changes_nothing_and_bounds_what_is_held(
 ) -> None:
     pixels = noise((211, 173, 3))
     expected = whole(plane_of(pixels, factor))
-    plane, read, seen = plane_of(pixels, factor), ArraySource.read, []
+    plane, read, seen = plane_of(pixels, factor), ArraySource.read_valid, []
 
-    def watched(source: ArraySource, level: int, box: Box) -> np.ndarray:
+    def watched(source: ArraySource, level: int, box: Box) -> Samples:
         seen.append(box.area * 3)
         return read(source, level, box)
 
-    monkeypatch.setattr(ArraySource, "read", watched)
+    monkeypatch.setattr(ArraySource, "read_valid", watched)
     monkeypatch.setattr(plane_module, "MAX_READ_NBYTES", 4001)
     monkeypatch.setattr(reduce_module, "BAND_SAMPLES", 307)
     assert np.array_equal(whole(plane), expected)

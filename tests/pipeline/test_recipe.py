@@ -86,7 +86,7 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known_key(
 
 
 def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match=r"recipe:22: zzz: .*known keys: fuse, mask, max_"):
+    with pytest.raises(RecipeError, match=r"recipe:22: zzz: .*known keys: area, fuse, mask, max_"):
         parse_recipe(RECIPE + "zzz: 1\n")
 
 

@@ -81,7 +81,7 @@ def test_guidance_for_a_model_that_takes_none_is_refused() -> None:
 
 def test_more_classes_than_labels_are_refused_before_anything_runs() -> None:
     many = ModelSpec(tuple(map(str, range(256))))
-    with pytest.raises(RecipeError, match=r"at most 255 classes.*256.*output\.classes"):
+    with pytest.raises(RecipeError, match=r"at most 254 classes.*256.*output\.classes"):
         resolved(at(1), specs=(many,))
     assert len(resolved(at(1), specs=(many,), output={"classes": ["3", "5"]}).classes) == 2
 

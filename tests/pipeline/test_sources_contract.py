@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from mosaics import cut_up
 from PIL import Image
 
 from saccade.pipeline.errors import SaccadeError
@@ -261,11 +262,17 @@ def ome_zarr_v05(folder: Path) -> Made:
     return ome_zarr(folder, "0.5", "cyx")
 
 
+def mosaic(folder: Path) -> Made:
+    levels = cut_up(folder, rows=3, columns=2, overlap_px=16, holes={(1, 1)}, shape=SHAPE)
+    (folder / "a.mosaic.yaml").write_text('mosaic: {files: "tile-*.tif"}')
+    return folder / "a.mosaic.yaml", levels
+
+
 MAKERS: tuple[Callable[[Path], Made], ...] = (
     numpy_grey, numpy_colour, png_colour, png_deep, png_palette, jpeg, tiled, tiled_raw,
     tiled_jpeg, stripped, one_raw_strip, planar_tiles, planar_strips, deep_big_endian, floating,
     five_channels, bigtiff, bilevel, sparse, loose_pyramid, ome_pyramid, cog, zarr_v2, zarr_v3,
-    zarr_named_axes, ome_zarr_v04, ome_zarr_v05,
+    zarr_named_axes, ome_zarr_v04, ome_zarr_v05, mosaic,
 )  # fmt: skip
 
 

@@ -130,6 +130,7 @@ def test_the_legend_names_every_label_that_can_occur() -> None:
     assert [name for name, _, _ in label_legend(("tumour",)).values()] == [
         "not tumour",
         "tumour",
+        "no data",
         "not answered",
     ]
     assert list(label_legend(("background", "a", "b"))) == [0, 1, 2, 255]

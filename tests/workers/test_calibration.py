@@ -13,9 +13,10 @@ import torch
 from fakes import FakeSource, noise
 from torch import Tensor, nn
 
+from saccade.pipeline.capacity import Capacity
 from saccade.pipeline.execution import ExecutionSetting, SearchSpace, Trial, choose
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.layout import Capacity, PassLayout, lay_out
+from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelForm, ModelSpec, PassModel, Prediction, Views
 from saccade.pipeline.models.casting import in_form
 from saccade.pipeline.models.wrap import TorchModel

@@ -250,6 +250,11 @@ class TrainRecipe(Node):
         alone = [one.name for one in self.passes if one.model is None]
         if alone and self.model is None:
             raise ValueError(f"no model for {', '.join(alone)}; state 'model', or one per pass")
+        if any(one and one.normalise for one in (self.model, *(p.model for p in self.passes))):
+            raise ValueError(
+                "training sees samples divided by scale; found 'normalise': state the model's "
+                "'scale', 'mean' and 'std' instead, and the same when it runs"
+            )
         unknown = sorted({name for stage in self.schedule for name in stage.train} - set(names))
         if unknown:
             raise ValueError(f"schedule names passes of {names}; found {', '.join(unknown)}")

@@ -14,13 +14,15 @@ import numpy as np
 
 from saccade.pipeline.closing import Closing
 from saccade.pipeline.geometry import Box
+from saccade.pipeline.inputs import without_nan
 from saccade.pipeline.recipe import Resolution
 from saccade.pipeline.resolve import locate_resolution
 from saccade.pipeline.sources import open_source
+from saccade.pipeline.sources.bands import Samples
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
 from saccade.pipeline.truth import TruthRecipe, open_truth
-from saccade.workers.reading import centred, context_spec, pad_to, without_nan
+from saccade.workers.reading import centred, context_spec, pad_to, padded
 from saccade.workers.tasks import ImageEntry
 from saccade.workers.training.groups import (
     Crop,
@@ -99,7 +101,7 @@ class TrainingImage(Closing):
             names = tuple(sight.name for sight in sights)
             check_nested(shape, tuple(_extents(sights, self.planes)), names)
             self._opened = opened.pop_all()
-        self._whole: dict[int, np.ndarray] = {}
+        self._whole: dict[int, Samples] = {}
         self._whole_truth: dict[int, np.ndarray] = {}
 
     def close(self) -> None:
@@ -110,7 +112,7 @@ class TrainingImage(Closing):
         """Read planes once and whole, where so many crops would read more than that."""
         for index, (sight, plane) in enumerate(zip(self.sights, self.planes, strict=True)):
             if plane.shape[0] * plane.shape[1] <= crops * sight.crop_px**2:
-                self._whole[index] = Plane(self.source, plane).read(Box.of(plane.shape))
+                self._whole[index] = Plane(self.source, plane).read_valid(Box.of(plane.shape))
                 scores = self._place(index, (0.0, 0.0)).scores
                 self._whole_truth[index] = self._pooled(index, scores, Box.of(scores.shape))
 
@@ -122,8 +124,8 @@ class TrainingImage(Closing):
         """The crop of one pass."""
         sight, place = self.sights[index], self._place(index, draw.centre)
         inside = place.box.clip(place.plane.shape)
-        raw = pad_to(self._pixels(index, inside), inside, place.box)
-        valid = _valid(raw, self.source.nodata)
+        samples = padded(self._samples(index, inside), inside, place.box)
+        valid = samples.where_any()
         scored = place.score_box.clip(place.scores.shape)
         teacher = None
         if self._teacher is not None:
@@ -131,7 +133,7 @@ class TrainingImage(Closing):
             teacher = _filled(soft, scored, place.score_box)
         return Crop(
             place=place,
-            pixels=without_nan(raw),
+            pixels=without_nan(samples.pixels),
             valid=valid,
             context=tuple(self._context(index, place, factor) for factor in sight.context),
             truth=_filled(self._marked(index, place, scored), scored, place.score_box),
@@ -143,10 +145,11 @@ class TrainingImage(Closing):
         sight, plane, asked = self.sights[index], self.planes[index], self.asked[index]
         return place_crop(plane, centre, sight.crop_px, sight.multiple, sight.stride, asked)
 
-    def _pixels(self, index: int, box: Box) -> np.ndarray:
-        if index in self._whole:
-            return self._whole[index][box.slices]
-        return Plane(self.source, self.planes[index]).read(box)
+    def _samples(self, index: int, box: Box) -> Samples:
+        if index not in self._whole:
+            return Plane(self.source, self.planes[index]).read_valid(box)
+        pixels, valid = self._whole[index]
+        return Samples(pixels[box.slices], None if valid is None else valid[box.slices])
 
     def _marked(self, index: int, place: CropPlace, scored: Box) -> np.ndarray:
         if index in self._whole_truth:
@@ -186,19 +189,6 @@ def read_visit(image: TrainingImage, visit: Visit, passes: Sequence[int]) -> Ite
     for draw, count in zip(visit.draws, passes, strict=True):
         if count:
             yield image.group(draw, count)
-
-
-def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray | None:
-    """Where any channel holds data; None when that is everywhere."""
-    if nodata is None and pixels.dtype.kind != "f":
-        return None
-    absent: np.ndarray = np.zeros(pixels.shape, bool)
-    if nodata is not None:
-        absent = np.asarray(pixels == nodata)
-    if pixels.dtype.kind == "f":
-        absent = np.logical_or(absent, np.isnan(pixels))
-    valid: np.ndarray = np.logical_not(absent.all(axis=-1))
-    return None if valid.all() else valid
 
 
 def _extents(sights: Sequence[PassSight], planes: Sequence[PlaneSpec]) -> Iterator[float]:

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from saccade.jobs.cli import app
 from saccade.jobs.driver import run
-from saccade.jobs.exports.exporting import FORMATS, ExportOptions, export
+from saccade.jobs.exports.exporting import export
+from saccade.jobs.exports.options import ExportOptions
 from saccade.jobs.exports.overlay import draw_overlays
 from saccade.jobs.options import RunOptions
 from saccade.jobs.pictures.colours import heat_table
@@ -66,7 +67,7 @@ def files(run: Path, to: str, folder: Path, *images: str, **options: Any) -> lis
     return list(export(run, ExportOptions(to, **options), images, folder))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", FILES)
 def test_every_image_is_exported_in_every_format_and_nothing_else_is_left(
     finished: Path, tmp_path: Path, to: str
 ) -> None:
@@ -76,7 +77,7 @@ def test_every_image_is_exported_in_every_format_and_nothing_else_is_left(
     assert sorted(tmp_path.iterdir()) == sorted(expected)
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", FILES)
 def test_exporting_again_replaces_by_the_same(finished: Path, tmp_path: Path, to: str) -> None:
     def contents() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -133,7 +134,7 @@ def test_a_full_disk_ends_it_and_keeps_what_was_there(
     def full(*_: object) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("saccade.jobs.exports.exporting.feature_collection", full)
+    monkeypatch.setattr("saccade.jobs.exports.one_image.feature_collection", full)
     with pytest.raises(StorageFull, match="No space left on device"):
         files(finished, "geojson", tmp_path, "one")
     assert path.read_bytes() == before
@@ -144,7 +145,10 @@ def test_a_full_disk_ends_it_and_keeps_what_was_there(
     ("options", "message"),
     [
         ({"to": "geo-json"}, "no format 'geo-json'; did you mean 'geojson'"),
-        ({"to": "png", "threshold": 0.5}, "threshold: heeded by geojson, ome-tiff; png does not"),
+        (
+            {"to": "png", "threshold": 0.5},
+            "threshold: heeded by geojson, geoparquet, cog, ome-tiff; png",
+        ),
         ({"to": "ome-zarr-0.4", "classes": ("a",)}, "ome-zarr-0.4 does not take it"),
         ({"to": "geojson", "threshold": 1.5}, "a score from 0 to 1 expected; found 1.5"),
         ({"to": "geojson", "object_type": "cell"}, "one of annotation, detection expected"),

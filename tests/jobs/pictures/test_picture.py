@@ -26,9 +26,11 @@ from saccade.jobs.pictures.colours import (
     pass_colours,
     stripes,
 )
+from saccade.jobs.pictures.ground import Ground
 from saccade.jobs.pictures.layers import answers, block_mean, fitted
-from saccade.jobs.pictures.page import PageLayout, Pen, draw_page
+from saccade.jobs.pictures.page import PageLayout, draw_page
 from saccade.jobs.pictures.panels import Panel, Row, Scene, panels, tile_outlines
+from saccade.jobs.pictures.pen import Pen
 from saccade.jobs.pictures.picture import draw_pictures, open_scene
 from saccade.jobs.pictures.thumbnail import as_colours
 from saccade.jobs.pictures.words import length_text, percent, round_length, significant
@@ -384,7 +386,9 @@ def test_long_names_stay_inside_their_column(image: tuple[int, int]) -> None:
         Row(long, quiet=True),
         Row(long, bar=bar),
     )
-    page = draw_page(layout, (long * 3, "complete", long * 5), (Panel(long, grey, rows),) * 4, None)
+    page = draw_page(
+        layout, (long * 3, "complete", long * 5), (Panel(long, grey, rows),) * 4, Ground()
+    )
     ink = np.asarray(page.convert("L")) < 200
     below = ink[round(52 * layout.scale) :]
     for column in range(1, layout.columns):

@@ -1,0 +1,187 @@
+"""From the pixels of a result to the Earth: coordinates of its CRS, longitude and latitude.
+
+The only module that projects; ``rasterio`` does it, but for images in degrees of WGS 84.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from saccade.pipeline.errors import StoreError, UsageError
+from saccade.pipeline.exports.longitudes import continued
+from saccade.pipeline.geometry import Shape
+from saccade.pipeline.georeference import Crs, Georeference
+from saccade.pipeline.image_plan import ImagePlan
+
+WGS84 = 4326
+SAMPLES = 16
+"""A side of the image is looked at in so many parts."""
+BEND_PX = 0.1
+"""No straight line in degrees may leave the true one by more pixels of the result."""
+BATCH_POINTS = 2**16
+"""So many are handed to PROJ at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """Where the corners of a result's pixels are on Earth."""
+
+    place: Georeference
+    """Of level 0."""
+    crs: Crs
+    """Of the coordinates."""
+    downsample: float
+    """Pixels of level 0 per pixel of the result."""
+    shape: Shape
+    """Height and width of level 0: a last pixel of the result may reach beyond it."""
+
+    @classmethod
+    def of(cls, plan: ImagePlan) -> Ground | None:
+        """Of a plan's fused result; None where the image lies nowhere, or in an unknown CRS."""
+        place = plan.georeference
+        if place is None or place.crs is None:
+            return None
+        return cls(place, place.crs, plan.last.score_downsample, plan.level_shapes[0])
+
+    def native(self, points: np.ndarray) -> np.ndarray:
+        """``(n, 2)``, x and y of pixel corners in the result, as coordinates of the CRS."""
+        height, width = self.shape
+        level0 = np.minimum(points * float(self.downsample), (width, height))
+        if self.place.affine is not None:
+            return self.place.affine.place(level0)
+        x, y = self._fitted.xy(level0[:, 1], level0[:, 0], offset="ul")
+        return np.stack([x, y], axis=1)
+
+    def lonlat(self, points: np.ndarray) -> np.ndarray:
+        """The same as degrees of longitude and latitude on WGS 84.
+
+        Raises:
+            StoreError: PROJ knows no place for some of them.
+            UsageError: rasterio is not installed.
+        """
+        native = self.native(points)
+        if self.crs.epsg == WGS84:
+            return native
+        parts = [native[at : at + BATCH_POINTS] for at in range(0, len(native), BATCH_POINTS)]
+        placed = np.concatenate([self._projected(part) for part in parts])
+        if not np.isfinite(placed).all():
+            raise StoreError(
+                f"{self.crs}: corners of the image expected where PROJ can place them; some have "
+                "no longitude and latitude; check the image's georeference"
+            )
+        return placed
+
+    def rings(self, rings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Rings along edges of pixels, in degrees: continued, with points where edges bend.
+
+        Args:
+            rings: ``(n, 2)``, x and y, not closed; every edge is a row or a column.
+        """
+        if self.in_degrees:
+            return [self.lonlat(ring) for ring in rings]
+        dense = [densified(ring, self.straight_px) for ring in rings]
+        placed = self.lonlat(np.concatenate(dense))
+        bounds = np.cumsum([len(ring) for ring in dense])[:-1]
+        return [continued(ring) for ring in np.split(placed, bounds)]
+
+    @property
+    def in_degrees(self) -> bool:
+        """Whether the image's own grid is one of longitude and latitude."""
+        return self.crs.epsg == WGS84 and self.place.affine is not None
+
+    @cached_property
+    def straight_px(self) -> int:
+        """Pixels of the result that a straight line in degrees may be long."""
+        height, width = (math.ceil(side / self.downsample) for side in self.shape)
+        longest = max(1, min(height, width) // SAMPLES)
+        rows, columns = (np.linspace(0, side - longest, SAMPLES + 1) for side in (height, width))
+        starts = np.stack(np.meshgrid(columns, rows), axis=2).reshape(-1, 2)
+        bend = max(self._bend(starts, np.array(one)) for one in ((longest, 0.0), (0.0, longest)))
+        # what a line leaves the true one by grows with the square of its length
+        return max(1, math.floor(longest * min(1.0, math.sqrt(BEND_PX / max(bend, 1e-12)))))
+
+    @property
+    def decimals(self) -> int:
+        """Digits of degrees behind the point, so that a thousandth of a pixel is told."""
+        height, width = (side / self.downsample - 1 for side in self.shape)
+        at = np.array([(0, 0), (0, height), (width, 0), (width, height), (width / 2, height / 2)])
+        corner = self.lonlat(at)
+        shrink = np.stack([np.cos(np.radians(corner[:, 1])), np.ones(len(at))], axis=1)
+        sides = [shrink * _turn(self.lonlat(at + by) - corner) for by in ((1, 0), (0, 1))]
+        least = min(np.hypot(*side.T).min() for side in sides)
+        return max(0, math.ceil(3 - math.log10(least)))
+
+    def _bend(self, starts: np.ndarray, by: np.ndarray) -> float:
+        """How many pixels, at most, straight lines in degrees leave the true ones by."""
+        begin, true = self.lonlat(starts), self.lonlat(starts + by / 2)
+        straight = begin + _turn(self.lonlat(starts + by) - begin) / 2
+        right = _turn(self.lonlat(starts + by / 2 - (1, 0)) - true)
+        below = _turn(self.lonlat(starts + by / 2 - (0, 1)) - true)
+        pixels = np.stack([right, below], axis=2)
+        # lstsq would hide a pole, where degrees tell no direction
+        usable = np.abs(np.linalg.det(pixels)) > 0
+        error = np.linalg.solve(pixels[usable], _turn(straight - true)[usable, :, None])
+        return float(np.abs(error).max(initial=0.0))
+
+    def _projected(self, native: np.ndarray) -> np.ndarray:
+        try:
+            from rasterio.warp import transform
+        except ImportError as error:
+            raise UsageError(
+                f"longitude and latitude of an image in {self.crs} take rasterio, which is not "
+                "installed; pip install 'saccade[geo]'"
+            ) from error
+        x, y = transform(self.crs.user_input, f"EPSG:{WGS84}", native[:, 0], native[:, 1])
+        return np.stack([x, y], axis=1)
+
+    @cached_property
+    def _fitted(self) -> Any:
+        """GDAL's polynomial through the control points."""
+        try:
+            from rasterio.control import GroundControlPoint
+            from rasterio.transform import GCPTransformer
+        except ImportError as error:
+            raise UsageError(
+                "an image with control points alone takes rasterio, which is not installed; pip "
+                "install 'saccade[geo]'"
+            ) from error
+        known = self.place.control_points
+        points = [GroundControlPoint(p.row, p.column, p.x, p.y, p.z) for p in known]
+        return GCPTransformer(points)
+
+
+def densified(points: np.ndarray, step: int) -> np.ndarray:
+    """A ring along rows and columns with a point at every multiple of a step on its edges.
+
+    Multiples are those of the raster, not of the edge, so that neighbours have the same points.
+
+    Args:
+        points: ``(n, 2)`` integers, not closed.
+        step: at least 1.
+    """
+    start, end = points.astype(np.int64), np.roll(points, -1, axis=0).astype(np.int64)
+    length = (end - start).sum(axis=1)  # along one of the two axes, with its sign
+    axis = (end[:, 0] == start[:, 0]).astype(np.int64)
+    begin = np.take_along_axis(start, axis[:, None], axis=1)[:, 0]
+    sign = np.sign(length)
+    first = np.where(sign > 0, begin // step + 1, -(-begin // step) - 1)  # multiples inside
+    last = np.where(sign > 0, -(-(begin + length) // step) - 1, (begin + length) // step + 1)
+    inside = np.maximum(0, (last - first) * sign + 1)
+    edge = np.repeat(np.arange(len(points)), 1 + inside)
+    rank = np.arange(len(edge)) - np.repeat(np.cumsum(1 + inside) - (1 + inside), 1 + inside)
+    dense = start[edge]
+    new = rank > 0
+    dense[new, axis[edge[new]]] = (first[edge] + sign[edge] * (rank - 1))[new] * step
+    return dense
+
+
+def _turn(differences: np.ndarray) -> np.ndarray:
+    """Differences of longitude as the shorter way around."""
+    lon = (differences[:, 0] + 180.0) % 360.0 - 180.0
+    return np.stack([lon, differences[:, 1]], axis=1)

@@ -280,12 +280,11 @@ def around_rows(root: Path, options: argparse.Namespace, only: Sequence[str]) ->
         "storage": {"reads fail once": {"reads": 0.1}, "writes fail once": {"writes": 0.05}},
         "slow": {"writes take 50 ms more": {"slow": 0.05}},
         "clock": {"clock jumps by +-48 h": {"clock": 48.0}},
-        "memory": {"device out of memory": {"memory": 0.1}},
+        "memory": {"device out of memory": {"memory": 0.1, "seed": float(options.seed)}},
     }
     for group, kinds in faults.items():
         for fault, spec in kinds.items() if group in only else ():
-            seeded = {**spec, "seed": float(options.seed)}
-            trial = Trial(root / fault.replace(" ", "-"), images, "local:1", seeded)
+            trial = Trial(root / fault.replace(" ", "-"), images, "local:1", spec)
             ended = live(trial)
             injected = ended.injected or int(group in ("slow", "clock"))
             allowed: dict[str, Any] = {"never_aside": failed_seldom(trial)}

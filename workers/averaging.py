@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -15,11 +16,30 @@ from saccade.pipeline.geometry import Grid
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.nesting import any_in
+from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.sources.averaged import AveragedSource, Need
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
-from saccade.workers.areas import grown
+from saccade.workers.areas import grown, tiles_in_area
+from saccade.workers.measuring import is_measured
 from saccade.workers.reading import context_spec
+
+
+def expect_levels(
+    source: AveragedSource, plan: ImagePlan, recipe: Recipe, base: Path
+) -> tuple[Need, ...]:
+    """Tell an image what its passes will read of it; the same for whoever opens it in a run.
+
+    Args:
+        source: the image.
+        plan: how every pass lies over it, its area of interest named.
+        recipe: with the image's overrides.
+        base: what the recipe's paths are relative to.
+    """
+    met, measured = tiles_in_area(plan, recipe, base), is_measured(recipe, source)
+    needs = needs_of(source, plan, met, measured=measured)
+    source.expect(needs)
+    return needs
 
 
 def needs_of(

@@ -33,7 +33,7 @@ from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.pipeline.store import ImageStore
 from saccade.workers.areas import area_of, tiles_in_area
-from saccade.workers.averaging import needs_of
+from saccade.workers.averaging import expect_levels
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, torch_device
 from saccade.workers.device_graphs import Graphs
@@ -233,8 +233,7 @@ class WorkerContext:
         source = self.opened(entry)
         check_unchanged(entry, plan, source)
         if isinstance(source, AveragedSource):
-            met = tiles_in_area(plan, self.recipe_for(entry), self.spec.model_folder)
-            source.expect(needs_of(source, plan, met, measured=plan.statistics is not None))
+            expect_levels(source, plan, self.recipe_for(entry), self.spec.model_folder)
         accounts = self.resolver(entry, source).accounts(plan)
         return ImageContext(plan, source, store, accounts)
 
@@ -271,7 +270,7 @@ class WorkerContext:
         settings = said_of(plan, resolved.settings)
         facts = {"identity": plan.identity.to_dict(), "settings": settings}
         notes = {"notes": list(source.notes)} if source.notes else {}
-        return {**counts, **facts, **notes, "memory": resolved.said()}
+        return {**counts, **facts, **notes, **resolved.said()}
 
     def resolve(self, entry: ImageEntry, **tuning: Any) -> Resolved:
         """How every pass lies over an image, and what was measured for it; writes no plan.

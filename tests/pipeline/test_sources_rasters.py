@@ -488,7 +488,8 @@ def only_gdal(folder: Path, kind: str) -> Path:
     path = folder / "a.vrt"
     gdal_copy(inner, path, driver="VRT")
     scaling = "<ScaleOffset>0</ScaleOffset><ScaleRatio>1</ScaleRatio></ComplexSource>"
-    path.write_text(path.read_text().replace("</ComplexSource>", scaling))  # no plain one
+    text = path.read_text().replace("</SimpleSource>", scaling)  # a plain one is read as a mosaic
+    path.write_text(text.replace("<SimpleSource>", "<ComplexSource>"))
     return path
 
 

@@ -194,13 +194,17 @@ def _full_area(rows: _Axis, columns: _Axis) -> np.ndarray:
 
 
 def _accumulator(dtype: np.dtype[Any], terms: int) -> np.dtype[Any]:
-    """The narrowest type that holds the sum of so many samples; narrow ones are faster."""
+    """The narrowest type that holds the sum of so many samples; narrow ones are faster.
+
+    Of 64-bit integers no other integer does: they are summed as floats.
+    """
     if dtype.kind == "f":
         return np.dtype(np.float64)
     largest = 1 if dtype.kind == "b" else max(np.iinfo(dtype).max, -int(np.iinfo(dtype).min))
     narrow = np.dtype(np.int16 if dtype.kind == "i" else np.uint16)
-    fitting = (t for t in (narrow, np.dtype(np.int32)) if largest * terms <= np.iinfo(t).max)
-    return next(fitting, np.dtype(np.int64))
+    wider = (narrow, np.dtype(np.int32), np.dtype(np.int64))
+    fitting = (t for t in wider if largest * terms <= np.iinfo(t).max)
+    return next(fitting, np.dtype(np.float64))
 
 
 def _sum_rows(pixels: np.ndarray, factor: int, accumulator: np.dtype[Any]) -> np.ndarray:

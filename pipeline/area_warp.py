@@ -51,7 +51,13 @@ def _warp(crs: Crs, other: Crs) -> Project:
             f"an area in {crs} over an image in {other} needs rasterio: pip install "
             f"'saccade[geo]', or convert the area to {other}"
         ) from error
-    source, target = (CRS.from_user_input(one.user_input) for one in (crs, other))
+    try:
+        source, target = (CRS.from_user_input(one.user_input) for one in (crs, other))
+    except ValueError as error:
+        raise UsageError(
+            f"an area in {crs} over an image in {other}: coordinate systems that PROJ knows "
+            f"expected; found {' '.join(str(error).split())}"
+        ) from error
 
     def project(points: np.ndarray) -> np.ndarray:
         try:

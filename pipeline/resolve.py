@@ -20,6 +20,8 @@ from saccade.pipeline.sources.base import Identity, PixelSize, Source
 from saccade.pipeline.sources.plane import PlaneSpec, locate
 from saccade.pipeline.sources.some_bands import find_channels, seen_through
 
+MOST_TILES = 1 << 27
+"""In a pass; plans and their tables hold a few bytes of each."""
 FINER_TOLERANCE = 0.02
 """A pass may be this much coarser than the one before it; pyramids are not exact."""
 
@@ -59,6 +61,7 @@ def resolve_image(
         _lay_out_pass(recipe, index, source, specs[index], size, known[index], flows[index])
         for index in range(count)
     )
+    _check_tiles(name, layouts)
     _check_order(name, layouts)
     _check_exits(recipe, layouts)
     classes = recipe.output.classes or layouts[-1].classes
@@ -134,6 +137,16 @@ def _check_model(recipe: PassRecipe, source: Source, spec: ModelSpec) -> None:
             f"pass {recipe.name!r}: guidance is on, but its model takes none; remove 'guidance', "
             "or state 'guidance: true' on the model if its forward() has that argument"
         )
+
+
+def _check_tiles(name: str, layouts: Sequence[PassLayout]) -> None:
+    for one in layouts:
+        if len(one.tiles) > MOST_TILES:
+            raise PlanError(
+                f"{name}: at most {MOST_TILES} tiles in a pass expected; {one.name!r} has "
+                f"{len(one.tiles)}, of {one.tile_px} pixels over {one.plane.shape}: choose larger "
+                "tiles or a coarser resolution, if the image is so large indeed"
+            )
 
 
 def _check_order(name: str, layouts: Sequence[PassLayout]) -> None:

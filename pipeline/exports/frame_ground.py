@@ -6,7 +6,8 @@ The only module that projects; ``rasterio`` does it, but for images in degrees o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -137,7 +138,8 @@ class Ground:
                 f"longitude and latitude of an image in {self.crs} take rasterio, which is not "
                 "installed; pip install 'saccade[geo]'"
             ) from error
-        x, y = transform(self.crs.user_input, f"EPSG:{WGS84}", native[:, 0], native[:, 1])
+        with known_to_proj(self.crs):
+            x, y = transform(self.crs.user_input, f"EPSG:{WGS84}", native[:, 0], native[:, 1])
         return np.stack([x, y], axis=1)
 
     @cached_property
@@ -154,6 +156,23 @@ class Ground:
         known = self.place.control_points
         points = [GroundControlPoint(p.row, p.column, p.x, p.y, p.z) for p in known]
         return GCPTransformer(points)
+
+
+@contextmanager
+def known_to_proj(crs: Crs) -> Iterator[None]:
+    """Tells it in our words where PROJ does not know a CRS.
+
+    Raises:
+        StoreError: it does not.
+    """
+    try:
+        yield
+    except ValueError as error:  # rasterio's error is one
+        raise StoreError(
+            f"{crs}: a coordinate system that PROJ knows expected; found "
+            f"{' '.join(str(error).split())}; state the right one in the image, as with "
+            "'gdal_edit.py -a_srs EPSG:NUMBER IMAGE', and run again"
+        ) from error
 
 
 def densified(points: np.ndarray, step: int) -> np.ndarray:

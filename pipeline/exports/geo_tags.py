@@ -11,6 +11,7 @@ import io
 from tifffile import TiffFile
 
 from saccade.pipeline.errors import UsageError
+from saccade.pipeline.exports.frame_ground import known_to_proj
 from saccade.pipeline.exports.tiff_directory import Tag
 from saccade.pipeline.georeference import Affine, Crs, Georeference
 
@@ -75,7 +76,7 @@ def _described(crs: Crs) -> list[Tag]:
             "pip install 'saccade[geo]'"
         ) from error
     profile = {"driver": "GTiff", "width": 1, "height": 1, "count": 1, "dtype": "uint8"}
-    with MemoryFile() as memory:
+    with known_to_proj(crs), MemoryFile() as memory:
         with memory.open(**profile, crs=crs.user_input, transform=Transform(1, 0, 0, 0, -1, 1)):
             pass
         with TiffFile(io.BytesIO(memory.read())) as file:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.errors import UsageError
-from saccade.pipeline.exports.frame_ground import Ground
+from saccade.pipeline.exports.frame_ground import Ground, known_to_proj
 from saccade.pipeline.exports.labelled_regions import Region, regions
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.exports.longitudes import area_m2, counterclockwise
@@ -87,16 +87,21 @@ def geo_metadata(crs: Crs) -> dict[str, Any]:
     Args:
         crs: of the coordinates.
     """
-    from rasterio.crs import CRS
-
     column = {
         "encoding": "WKB",
         "geometry_types": ["Polygon"],
-        "crs": CRS.from_user_input(crs.user_input).to_dict(projjson=True),
+        "crs": _projjson(crs),
         "orientation": "counterclockwise",
         "covering": {"bbox": {edge: ["bbox", edge] for edge in EDGES}},
     }
     return {"version": VERSION, "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def _projjson(crs: Crs) -> Any:
+    from rasterio.crs import CRS
+
+    with known_to_proj(crs):
+        return CRS.from_user_input(crs.user_input).to_dict(projjson=True)
 
 
 def _groups(labelling: Labelling, ground: Ground, least_px: int) -> Iterator[list[dict[str, Any]]]:

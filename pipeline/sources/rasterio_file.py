@@ -38,6 +38,8 @@ MOST_IDLE = 4
 """Datasets of a level that stay open while nobody reads from them."""
 CACHE_NBYTES = 64 << 20
 """Of decoded blocks that GDAL keeps, for all images of a process together."""
+MOST_BLOCK_NBYTES = 256 << 20
+"""Of a decoded tile that is larger than the image."""
 
 
 class RasterioSource(Reader):
@@ -81,6 +83,7 @@ class RasterioSource(Reader):
         for index in range(len(own) + 1):
             with self._dataset(index) as level:
                 block = tuple(level.block_shapes[0])
+                self._check_block(block, (level.height, level.width))
                 made = level.tags(1).get("RESAMPLING", said[0] if said else "").split()
                 yield level_of(
                     (dataset.height, dataset.width),
@@ -89,6 +92,16 @@ class RasterioSource(Reader):
                     dataset.compression.name if dataset.compression else None,
                     made[0].upper() if made else None,
                 )
+
+    def _check_block(self, block: Shape, full: Shape) -> None:
+        """Refuse what GDAL would take memory for that no pixel of the image needs."""
+        nbytes = block[0] * block[1] * self.channels * self.dtype.itemsize
+        beyond = block[0] > full[0] or block[1] > full[1]
+        if beyond and nbytes > MOST_BLOCK_NBYTES:
+            raise UnsupportedImage(
+                f"{self.uri}: tiles of {block[0]} x {block[1]} pixels in a level of {full[0]} x "
+                f"{full[1]}; the file is probably damaged: copy it again"
+            )
 
     def _decode(self, level: int, box: Box) -> np.ndarray:
         return self._take(level, box, range(self.channels))

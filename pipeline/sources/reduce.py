@@ -258,4 +258,9 @@ def _tap(
 
 
 def _rounded(mean: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    return mean.astype(dtype) if dtype.kind == "f" else np.rint(mean).astype(dtype)
+    if dtype.kind == "f":
+        return mean.astype(dtype)
+    whole: np.ndarray = np.rint(mean)
+    if dtype.itemsize == 8:  # the largest has no float of its own: the next one is too large
+        whole = np.minimum(whole, np.nextafter(float(np.iinfo(dtype).max), 0))
+    return whole.astype(dtype)

@@ -18,6 +18,7 @@ from saccade.pipeline.errors import ManifestError, ResumeRefused
 from saccade.pipeline.georeference import Affine, Crs, Georeference
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.result import open_result
+from saccade.pipeline.sources.base import Level
 
 SIDE_PX = 256
 TILE_PX = 32
@@ -142,6 +143,49 @@ def test_an_image_that_lies_nowhere_is_set_aside_with_the_reason(lab: Lab, tmp_p
     area = area_over(tmp_path, (1, 1, 2, 2))
     summary = lab.run_all(two_passes() | {"area": str(area)}, {"one": noise(64, 64)})
     assert "found no georeference" in summary.quarantined["one"]
+
+
+def pyramid(*, nodata: float | None = None) -> FakeSource:
+    """An image whose overview is averaged anew, in blocks of 64 pixels where they are small."""
+    source = FakeSource(noise(SIDE_PX, SIDE_PX), nodata=nodata)
+    source.georeference, source.is_raster = PLACE, True
+    source.levels = (source.levels[0], Level((SIDE_PX // 2, SIDE_PX // 2), 2.0))
+    return source
+
+
+@pytest.mark.parametrize("workers", ["local:1", "local:2"])
+@pytest.mark.parametrize("halo", [0, 4])
+def test_levels_are_averaged_around_the_area_only_and_answers_are_the_same(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halo: int, workers: str
+) -> None:
+    monkeypatch.setattr("saccade.pipeline.sources.level_sweep.SWEEP_NBYTES", 3 * 64 * 64)
+    area = area_over(tmp_path, (8, 8, 40, 40))
+    glance = pass_of("glance", "echo", 2, tile=16, halo=halo)
+    look = pass_of("look", "echo", 1, tile=TILE_PX, select=EVERYWHERE)
+    recipe = several_passes([glance, look], "uint8")
+    source = pyramid()
+    result = lab.run(recipe | {"area": str(area)}, source, workers)
+    dense = lab.run(recipe, pyramid(), workers)
+    seen = read_px(source)
+    assert seen[:64, :64].all()
+    assert not seen[192:].any()
+    assert not seen[:, 192:].any()
+    found = result.passes["glance"].status > 0
+    px = np.kron(found, np.ones((16, 16), bool))
+    assert found.sum() == 4
+    scores, all_scores = (np.asarray(r.passes["glance"].scores) for r in (result, dense))
+    assert (scores[:, px] == all_scores[:, px]).all()
+
+
+def test_statistics_are_those_of_the_whole_raster_also_where_there_is_an_area(
+    lab: Lab, tmp_path: Path
+) -> None:
+    area = area_over(tmp_path, (8, 8, 40, 40))
+    recipe = two_passes()
+    for one in recipe["passes"]:
+        one["model"] |= {"normalise": {"by": "percentiles"}}
+    result = lab.run(recipe | {"area": str(area)}, pyramid(nodata=3))
+    assert result.plan.statistics == lab.run(recipe, pyramid(nodata=3)).plan.statistics
 
 
 # --------------------------------------------------------------------------- manifests and resuming

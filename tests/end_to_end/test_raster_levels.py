@@ -43,9 +43,9 @@ def recipe(**details: Any) -> dict[str, Any]:
     return several_passes([glance, pass_of("look", "echo", 1, tile=64)], **details)
 
 
-def run_over(lab: Lab, path: Path, tree: dict[str, Any]) -> Result:
+def run_over(lab: Lab, path: Path, tree: dict[str, Any], workers: str = "local:1") -> Result:
     folder = lab.folder / f"run-{len(list(lab.folder.iterdir()))}"
-    options = RunOptions(workers="local:1", device="cpu")
+    options = RunOptions(workers=workers, device="cpu")
     entries = [ImageEntry("one", str(path))]
     summary = run(Recipe.model_validate(tree), entries, folder, options, model_folder=lab.models)
     assert summary.complete == ("one",), summary.quarantined
@@ -138,3 +138,25 @@ def test_masked_ground_is_not_valid_for_a_model_at_any_resolution(lab: Lab, tmp_
     looked = np.asarray(result.passes["look"].scores)[0]
     assert np.array_equal(glance_of(result), answers[::16, ::16], equal_nan=True)
     assert np.array_equal(looked, answers, equal_nan=True)
+
+
+@pytest.mark.parametrize("workers", ["local:1", "local:2"])
+def test_a_scaled_glance_sees_shares_where_the_raster_is_a_mask_of_0_and_1(
+    lab: Lab, tmp_path: Path, workers: str
+) -> None:
+    path = raster(tmp_path)
+    with rasterio.open(path, "r+") as dataset:
+        land = (dataset.read(1) > 100).astype(np.uint8)
+        dataset.write(land, 1)
+        dataset.build_overviews([2, 4, 8, 16], Resampling.nearest)
+    seen = {}
+    for scaled in (False, True):
+        tree = recipe()
+        for one in tree["passes"]:
+            one["scaled"] = scaled
+        result = run_over(lab, path, tree, workers)
+        seen[scaled] = glance_of(result)
+        looked = np.asarray(result.passes["look"].scores)[0]
+        assert np.array_equal(looked, land.astype(np.float32) / (1 if scaled else 255))
+    assert not seen[False].any()
+    assert (seen[True] == 1 / 256).all()

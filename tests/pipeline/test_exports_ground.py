@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.pipeline.errors import StoreError
 from saccade.pipeline.exports.frame_ground import Ground, densified
 from saccade.pipeline.exports.geojson_ground import ground_collection
-from saccade.pipeline.exports.geoparquet import EDGES, write_geoparquet
+from saccade.pipeline.exports.geoparquet import EDGES, geo_metadata, write_geoparquet
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.exports.longitudes import area_m2, continued, cut
 from saccade.pipeline.georeference import Affine, ControlPoint, Crs, Georeference
@@ -132,6 +133,16 @@ def test_coordinates_are_those_of_pyproj_to_a_thousandth_of_a_pixel(place: Geore
     if place is PLACES["beyond 180"]:
         back = place.affine.inverse().place(found) / 2
     np.testing.assert_allclose(back, corners, atol=2e-3)
+
+
+def test_a_coordinate_system_that_nobody_knows_is_told() -> None:
+    place = Georeference(Crs(65535), Affine(10, 0, 5e5, 0, -10, 4e6))
+    assert place.crs is not None
+    ground = Ground(place, place.crs, 1.0, (HEIGHT, WIDTH))
+    with pytest.raises(StoreError, match="EPSG:65535: a coordinate system that PROJ knows"):
+        ground.lonlat(np.zeros((1, 2)))
+    with pytest.raises(StoreError, match="EPSG:65535: a coordinate system that PROJ knows"):
+        geo_metadata(place.crs)
 
 
 def test_straight_lines_bend_no_more_than_stated(place: Georeference) -> None:

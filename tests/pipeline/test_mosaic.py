@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -260,12 +261,43 @@ def test_files_that_leave_nothing_out_need_none(tmp_path: Path) -> None:
         ("[1]", "'mosaic' or 'stack'"),
         ("mosaic: {files: a, overlap: best}", "first"),
         ("mosaic: [", "not valid YAML"),
+        ("mosaic: {files: [x.mosaic.yaml]}", "none in itself, expected"),
+        ("mosaic: {items: deep.json}", "STAC items as JSON expected; maximum recursion"),
     ],
 )
 def test_a_wrong_description_is_told(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "x.mosaic.yaml").write_text(text)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(SourceError, match=said):
         opened(tmp_path / "x.mosaic.yaml")
+
+
+def test_a_ring_of_descriptions_is_told_whatever_its_files_are_called(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.mosaic.yaml").write_text("mosaic: {files: [folder/../b.vrt]}")
+    write_tif(tmp_path / "one.tif", [np.ones((8, 8, 1), np.uint8)])
+    vrt = vrt_of([tmp_path / "one.tif"], tmp_path / "b.vrt", nodata=False)
+    vrt.write_text(re.sub(">[^>]*one.tif<", ">folder/../a.mosaic.yaml<", vrt.read_text()))
+    with pytest.raises(SourceError, match=r"b\.vrt > .*a\.mosaic\.yaml > .*b\.vrt"):
+        opened(tmp_path / "a.mosaic.yaml")
+
+
+def test_mosaics_of_mosaics_are_read_a_few_deep(tmp_path: Path) -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    write_tif(tmp_path / "0.tif", [pixels])
+    below = "0.tif"
+    for depth in range(1, 10):
+        (tmp_path / f"{depth}.mosaic.yaml").write_text(f"mosaic: {{files: [{below}]}}")
+        below = f"{depth}.mosaic.yaml"
+    assert np.array_equal(whole(opened(tmp_path / "8.mosaic.yaml")), pixels)
+    with pytest.raises(SourceError, match="8 deep at most"):
+        opened(tmp_path / "9.mosaic.yaml")
+
+
+def test_a_nodata_value_that_no_sample_can_have_is_refused(tmp_path: Path) -> None:
+    write_tif(tmp_path / "a.tif", [np.ones((8, 8, 1), np.uint8)])
+    with pytest.raises(UnsupportedImage, match=r"that uint8 samples can have expected; found 300"):
+        opened(described(tmp_path, files="a.tif", nodata=300))
 
 
 # ---------------------------------------------------------------------------------------- identity
@@ -399,6 +431,34 @@ def test_a_vrt_that_does_more_is_left_to_others(tmp_path: Path) -> None:
         path.write_text(plain.replace("</VRTRasterBand>", f"{more}</VRTRasterBand>"))
         assert open_plain_vrt(path, open_source) is None
     path.write_text(plain.replace('<SrcRect xOff="0"', '<SrcRect xOff="0.5"'))
+    assert open_plain_vrt(path, open_source) is None
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (r'rasterXSize="\d+"', 'rasterXSize="wide"'),
+        (r'rasterYSize="\d+"', 'rasterYSize="-7"'),
+        (r"<GeoTransform>[^<]*<", "<GeoTransform>1, 2<"),
+        (r"<GeoTransform>[^<]*<", "<GeoTransform>0,0,0,0,0,0<"),
+        (r"<SourceBand>1<", "<SourceBand>0<"),
+        (r"<SourceBand>1<", "<SourceBand>²<"),
+        (r'<SrcRect xOff="0"', '<SrcRect xOff="left"'),
+        (r"(<VRTRasterBand[^>]*>)", r"\1<NoDataValue>300</NoDataValue>"),
+        (r"(<VRTRasterBand[^>]*>)", r"\1<NoDataValue>none</NoDataValue>"),
+    ],
+)
+def test_a_vrt_whose_numbers_are_none_is_left_to_others(
+    tmp_path: Path, good: str, bad: str
+) -> None:
+    from saccade.pipeline.sources.mosaic_vrt import open_plain_vrt
+
+    write_tif(tmp_path / "a.tif", [np.ones((8, 8, 1), np.uint8)])
+    path = vrt_of([tmp_path / "a.tif"], tmp_path / "a.vrt", nodata=False)
+    text = path.read_text()
+    assert open_plain_vrt(path, open_source) is not None
+    path.write_text(re.sub(good, bad, text))
+    assert path.read_text() != text
     assert open_plain_vrt(path, open_source) is None
 
 

@@ -108,6 +108,17 @@ def test_whole_factors_average_every_integer_type_to_its_limits(factor: int, dty
     assert np.array_equal(whole(plane_of(pixels, factor)), np.rint(exact).astype(kind))
 
 
+@pytest.mark.parametrize("dtype", ["uint64", "int64"])
+@pytest.mark.parametrize("factor", [2, 3, 2.5])
+def test_64_bit_integers_are_averaged_as_floats_are(factor: float, dtype: str) -> None:
+    limits = np.iinfo(dtype)
+    pixels = np.full((31, 37, 1), limits.max, dtype)
+    pixels[:15] = limits.min
+    found = whole(plane_of(pixels, factor)).astype(np.float64)
+    np.testing.assert_allclose(found[0], float(limits.min))
+    np.testing.assert_allclose(found[-1], float(limits.max))
+
+
 def test_integers_are_rounded_half_to_even() -> None:
     pixels = np.array([[0, 1, 1, 2]] * 2, np.uint8)
     assert whole(plane_of(pixels, 2)).ravel().tolist() == [0, 2]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import FakeSource, noise
 
@@ -84,6 +86,13 @@ def test_more_classes_than_labels_are_refused_before_anything_runs() -> None:
     with pytest.raises(RecipeError, match=r"at most 254 classes.*256.*output\.classes"):
         resolved(at(1), specs=(many,))
     assert len(resolved(at(1), specs=(many,), output={"classes": ["3", "5"]}).classes) == 2
+
+
+def test_more_tiles_than_plans_hold_are_refused_with_their_number() -> None:
+    huge = FakeSource(np.zeros((8, 8, 3), np.uint8))
+    huge.levels = (replace(huge.levels[0], shape=(2**31 - 1, 2**31 - 1)),)
+    with pytest.raises(PlanError, match=r"134217728 tiles in a pass expected; 'p0' has \d{11},"):
+        resolved(at(64, tile=256), source=huge)
 
 
 def test_a_tile_that_does_not_fit_the_model_names_those_that_do() -> None:

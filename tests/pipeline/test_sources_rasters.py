@@ -23,6 +23,7 @@ from rasterio.transform import Affine as Transform
 
 from saccade.pipeline.errors import ReadError, RecipeError, UnsupportedImage
 from saccade.pipeline.geometry import Box
+from saccade.pipeline.georeference import Affine
 from saccade.pipeline.sources import open_source, rasterio_crs
 from saccade.pipeline.sources.array import ArraySource
 from saccade.pipeline.sources.averaged import AveragedSource, Need, leaves_pixels_out
@@ -771,3 +772,56 @@ def test_damage_of_level_0_is_damage_of_the_averaged_levels_there_and_nowhere_el
 
 def cut_short(*_: Any) -> Any:
     raise KeyboardInterrupt
+
+
+# ------------------------------------------------------------------------------------ adversity
+
+
+KEYS = (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32618)
+SCALE: tuple[float, ...] = (10.0, 10.0, 0.0)
+TIE = (0.0, 0.0, 0.0, 5e5, 4e6, 0.0)
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("keys", "scale", "tie"),
+    [
+        ((1,), SCALE, TIE),
+        (KEYS, (10.0,), TIE),
+        (KEYS, (NAN, 10.0, 0.0), TIE),
+        (KEYS, (math.inf, 10.0, 0.0), TIE),
+        (KEYS, (0.0, 0.0, 0.0), TIE),
+        (KEYS, SCALE, (0.0, 0.0, 0.0, NAN, NAN, 0.0)),
+        (KEYS, SCALE, (0.0, 0.0, 0.0)),
+        ((*KEYS[:3], 99, *KEYS[4:]), SCALE, TIE),
+    ],
+)
+def test_tags_of_nonsense_place_an_image_nowhere_or_right_and_it_reads(
+    keys: tuple[int, ...], scale: tuple[float, ...], tie: tuple[float, ...], tmp_path: Path
+) -> None:
+    pixels = noise(1)[0]
+    doubles = [(33550, "d", len(scale), scale, True), (33922, "d", len(tie), tie, True)]
+    tags = [*doubles, (34735, "H", len(keys), keys, True)]
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, tile=(64, 64), metadata=None, extratags=tags)
+    with opened(path) as source:
+        place, size = source.georeference, source.pixel_size
+        assert place is None or place.affine in (None, Affine(10, 0, 5e5, 0, -10, 4e6))
+        assert size is None or (size.y, size.x) == (10, 10)
+        assert np.array_equal(source.read(0, Box.of(SHAPE))[..., 0], pixels)
+
+
+def test_tiles_far_larger_than_the_image_are_refused_before_memory_is_taken(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path / "a.tif", noise(3, "uint16"), blockysize=64)
+    tagged = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        entry = tif.pages.first.tags["TileLength"]
+        value, kind = entry.offset + 8, int(entry.dtype)
+    tagged[value - 6 : value - 4] = (4).to_bytes(2, "little")  # a LONG
+    assert kind in (3, 4)
+    tagged[value : value + 4] = (11_403_328).to_bytes(4, "little")
+    path.write_bytes(tagged)
+    with pytest.raises(UnsupportedImage, match="tiles of 11403328 x 64 pixels in a level of"):
+        open_source(path)

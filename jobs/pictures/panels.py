@@ -256,9 +256,9 @@ def _pass_row(
         return Row(layout.name, size, f"{visited:,} of {chosen:,} chosen so far", colour)
     if not visited and not scene.result.complete:
         return Row(layout.name, size, "not yet", colour)
-    return Row(
-        layout.name, size, f"{visited:,} of {total:,} tiles, {percent(visited / total)}", colour
-    )
+    answered = visited - count.get("nodata", 0)
+    text = f"{answered:,} of {total:,} tiles, {percent(answered / total)}"
+    return Row(layout.name, size, text, colour)
 
 
 def _chosen(scene: Scene, layout: PassLayout) -> int | None:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from saccade.pipeline.plan import Batch, Unit, Window
+from saccade.workers.allocator import FreedMemory
 from saccade.workers.answer import Answer, Said
 from saccade.workers.context import ImageContext, WorkerContext
 from saccade.workers.device import peak_memory_nbytes, set_threads
@@ -43,7 +44,7 @@ class Flight:
     image: ImageContext | None = None
     """Of the unit's image, once opened."""
     job: SweepJob | None = None
-    """What a sweep has gathered."""
+    """What a sweep has gathered; None before its first window is there, and once it is stored."""
     failure: FirstFailure = field(default_factory=FirstFailure)
     """The first thing that went wrong."""
     seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "device": 0.0})
@@ -60,6 +61,14 @@ class Flight:
             self.seconds[lane] = self.seconds.get(lane, 0.0) + seconds
             began, _ = self.spans.get(lane, (now - seconds, now))
             self.spans[lane] = (min(began, now - seconds), now)
+
+    def gathering(self) -> SweepJob:
+        """What a sweep gathers, made when asked for first: a unit that is read ahead holds none."""
+        if self.job is None:
+            assert self.image is not None
+            plan, unit = self.image.plan, self.task.unit
+            self.job = SweepJob(plan, plan.passes[unit.pass_index], unit)
+        return self.job
 
     @property
     def spans_said(self) -> dict[str, list[float]]:
@@ -96,6 +105,7 @@ class Engine:
         self._on_device = OneBehind()
         self._read_budget = ByteBudget(spec.read_nbytes)
         self._write_budget = ByteBudget(spec.write_nbytes)
+        self._freed = FreedMemory()
         self._readers = ThreadPoolExecutor(spec.read_threads, "read")
         self._writers = ThreadPoolExecutor(spec.write_threads, "write")
         # Models are loaded, and measured, in this lane, too.
@@ -161,10 +171,8 @@ class Engine:
             self._to_compute.put(ReadBatch(flight))
 
     def _open(self, flight: Flight) -> None:
-        unit = flight.task.unit
         self._told.begun(flight.task)
         flight.image = self.context.image(flight.task.entry)
-        flight.job = SweepJob(flight.image.plan, flight.image.plan.passes[unit.pass_index], unit)
 
     def _read_ahead(self, flight: Flight, batch: Batch) -> ReadBatch:
         assert flight.image is not None
@@ -221,9 +229,9 @@ class Engine:
             self._read_budget.release(ready.nbytes)
             return
         assert flight.image is not None
-        assert flight.job is not None
+        job = flight.gathering()
         pairs = list(zip(ready.batch, windows, strict=True))
-        wanted = [i for i, (window, read) in enumerate(pairs) if flight.job.wants(window, read)]
+        wanted = [i for i, (window, read) in enumerate(pairs) if job.wants(window, read)]
         if not wanted:
             self._place(ready, windows, {})
             self._read_budget.release(ready.nbytes)
@@ -253,8 +261,7 @@ class Engine:
             ready.flight.spend("device", since)
             said = {i: answer.of(place) for place, i in enumerate(wanted)}
             self._place(ready, windows, said)
-            assert ready.flight.job is not None
-            ready.flight.job.splits += answer.splits
+            ready.flight.gathering().splits += answer.splits
         except BaseException as error:
             ready.flight.failure.report(error)
         finally:
@@ -264,35 +271,45 @@ class Engine:
         self, ready: ReadBatch, windows: list[WindowPixels], said: Mapping[int, Said]
     ) -> None:
         """Answers by window of the batch; those without data have none."""
-        flight = ready.flight
-        assert flight.job is not None
+        job = ready.flight.gathering()
         for i, (window, read) in enumerate(zip(ready.batch, windows, strict=True)):
-            flight.job.place(window, read, said.get(i))
+            job.place(window, read, said.get(i))
 
     def _hand_over(self, flight: Flight) -> None:
-        if flight.failure or flight.job is None:
-            self._end(flight, None)
-            return
-        self._write_budget.acquire(flight.job.nbytes)
-        self._writers.submit(self._write, flight, flight.job)
+        try:
+            if not flight.failure:
+                nbytes = flight.gathering().nbytes
+                self._write_budget.acquire(nbytes)
+                self._writers.submit(self._write, flight, nbytes)
+                return
+        except BaseException as error:
+            flight.failure.report(error)
+        self._end(flight, None)
 
     # ------------------------------------------------------------------------------ write lane
 
-    def _write(self, flight: Flight, job: SweepJob) -> None:
-        since = time.perf_counter()
+    def _write(self, flight: Flight, nbytes: int) -> None:
         receipt: Receipt | None = None
         try:
-            assert flight.image is not None
-            with self._told.working_for(flight.task):
-                written = job.write(flight.image.store)
-            flight.spend("write", since)
-            receipt = receipt_of(job, flight.task.attempt, written, flight.seconds)
-            receipt["memory"] = flight.image.memory_said(job.layout, self.context.spec.device)
+            receipt = self._store(flight)
         except BaseException as error:
             flight.failure.report(error)
         finally:
-            self._write_budget.release(job.nbytes)
+            used_nbytes = nbytes + flight.gathering().nbytes_read
+            flight.job = None
+            self._freed.add(used_nbytes)
+            self._write_budget.release(nbytes)
         self._end(flight, receipt)
+
+    def _store(self, flight: Flight) -> Receipt:
+        since, job = time.perf_counter(), flight.gathering()
+        assert flight.image is not None
+        with self._told.working_for(flight.task):
+            written = job.write(flight.image.store)
+        flight.spend("write", since)
+        receipt = receipt_of(job, flight.task.attempt, written, flight.seconds)
+        receipt["memory"] = flight.image.memory_said(job.layout, self.context.spec.device)
+        return receipt
 
     def _queued_nbytes(self) -> dict[str, int]:
         """Bytes that wait behind the readers and behind the device, now."""

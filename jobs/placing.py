@@ -48,8 +48,7 @@ def place(
     host = allowed_memory("cpu", memory)
     if choice.count is None:
         count = workers_that_fit(host, count, processes=processes)
-    free_nbytes = share_of(host, count, processes=processes).free_nbytes
-    lanes = LaneBudgets.within(free_nbytes, spec.device)
+    lanes = LaneBudgets.within(share_of(host, count, processes=processes).free_nbytes)
     sharing = -(-count // gpus) if gpus else count
     read_threads, write_threads = lane_threads(gpus, cpus(), count)
     placed = replace(

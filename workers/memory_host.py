@@ -10,8 +10,6 @@ from saccade.workers.memory_size import format_nbytes
 
 MOST_READ_NBYTES = 256 * 2**20
 """More pixels than this, read ahead, no longer help."""
-MOST_READ_ON_CPU_NBYTES = 64 * 2**20
-"""A forward pass on processors takes seconds for this: no read is late behind so much."""
 MOST_WRITE_NBYTES = 512 * 2**20
 """More scores than this, waiting for storage, no longer help."""
 READ_PART, WRITE_PART = 8, 4
@@ -30,11 +28,10 @@ class LaneBudgets:
     """Scores that may wait for storage."""
 
     @classmethod
-    def within(cls, free_nbytes: int, device: str) -> LaneBudgets:
+    def within(cls, free_nbytes: int) -> LaneBudgets:
         """The part of a worker's free memory that is for lanes, as far as more of it helps."""
-        most_read_nbytes = MOST_READ_ON_CPU_NBYTES if device == "cpu" else MOST_READ_NBYTES
         return cls(
-            min(free_nbytes // READ_PART, most_read_nbytes),
+            min(free_nbytes // READ_PART, MOST_READ_NBYTES),
             min(free_nbytes // WRITE_PART, MOST_WRITE_NBYTES),
         )
 

@@ -77,7 +77,7 @@ def spec_on(place: RayPlace, spec: WorkerSpec) -> WorkerSpec:
     """
     if not place.memory_nbytes:
         return spec
-    lanes = LaneBudgets.within(place.memory_nbytes, spec.device)
+    lanes = LaneBudgets.within(place.memory_nbytes)
     spec = replace(spec, read_nbytes=lanes.read_nbytes, write_nbytes=lanes.write_nbytes)
     if spec.device != "cpu":
         return spec

@@ -8,7 +8,6 @@ from saccade.pipeline.errors import UsageError
 from saccade.workers.memory import Budget
 from saccade.workers.memory_host import (
     MOST_READ_NBYTES,
-    MOST_READ_ON_CPU_NBYTES,
     MOST_WRITE_NBYTES,
     WORKING_NBYTES,
     LaneBudgets,
@@ -33,16 +32,9 @@ def test_all_workers_together_stay_within_what_the_host_allows(
 
 @given(sizes)
 def test_lanes_take_their_part_and_no_more_than_helps(free: int) -> None:
-    lanes = LaneBudgets.within(free, "cuda")
+    lanes = LaneBudgets.within(free)
     assert lanes.read_nbytes == min(free // 8, MOST_READ_NBYTES)
     assert lanes.write_nbytes == min(free // 4, MOST_WRITE_NBYTES)
-
-
-@given(sizes)
-def test_processors_compute_slowly_and_need_less_read_ahead(free: int) -> None:
-    lanes = LaneBudgets.within(free, "cpu")
-    assert lanes.read_nbytes == min(free // 8, MOST_READ_ON_CPU_NBYTES)
-    assert lanes.write_nbytes == LaneBudgets.within(free, "cuda").write_nbytes
 
 
 @given(sizes, sizes, sizes, sizes)

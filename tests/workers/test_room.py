@@ -76,7 +76,7 @@ def test_memory_is_an_even_part_of_the_node_that_has_the_least_for_each() -> Non
 def test_a_worker_keeps_to_the_memory_that_was_set_aside_for_it(device: str) -> None:
     spec = WorkerSpec(Path("run"), "{}", Path(), device=device, sharing=2)
     orders = spec_on(RayPlace(CLUSTER, memory_nbytes=GIB), spec)
-    lanes = LaneBudgets.within(GIB, device)
+    lanes = LaneBudgets.within(GIB)
     assert (orders.read_nbytes, orders.write_nbytes) == (lanes.read_nbytes, lanes.write_nbytes)
     if device == "cpu":
         assert (orders.limit, orders.sharing) == (MemoryLimit(nbytes=GIB), 1)

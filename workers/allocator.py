@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 
-TRIM_NBYTES = 128 * 2**20
+TRIM_NBYTES = 256 * 2**20
 """Freed memory goes back to the system each time that this much was used and freed."""
 
 

@@ -15,13 +15,34 @@ from saccade.workers.memory import pixels_of
 
 LEAST_PX = 32
 """A device on which windows of this side do not fit is too small for the model."""
+TRIED_AGAIN_AFTER = 8
+"""What ran out of memory once is tried again at every so many turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A forward pass that ran out of memory."""
+
+    batch: int
+    """Windows at once."""
+    shape: Shape
+    """Height and width of a window, in input pixels."""
+
+    @property
+    def pixels(self) -> int:
+        """Input pixels of the whole batch."""
+        return pixels_of(self.batch, self.shape)
 
 
 class PixelLimit:
-    """The smallest forward pass that is known not to fit, so that it is not tried again.
+    """The smallest forward pass that is thought not to fit, so that it is not tried at every turn.
+
+    Running out once tells little, and all sizes in a row no more: who else held the memory may be
+    gone soon. The smallest is *suspect* and tried again once in a while. It is *learned* not to fit
+    when less has fitted, so that the device was there, and it runs out again before it has fitted.
 
     Args:
-        too_many_px: input pixels of it; None where everything has fitted so far.
+        too_many_px: input pixels of the smallest one that was learned; None where none was.
         learned: told batch and shape of every smaller one.
     """
 
@@ -30,20 +51,55 @@ class PixelLimit:
     ) -> None:
         self._too_many_px = too_many_px
         self._learned = learned
+        self._suspect: Lesson | None = None
+        self._less_fitted = False
+        self._passed_over = 0
         self._lock = threading.Lock()
 
     def allows(self, batch: int, shape: Shape) -> bool:
-        """Whether a forward pass of this size is worth trying."""
-        return self._too_many_px is None or pixels_of(batch, shape) < self._too_many_px
+        """Whether a forward pass of this size is to be tried now; counts how often it is not."""
+        with self._lock:
+            pixels, suspect = pixels_of(batch, shape), self._suspect
+            if self._too_many_px is not None and pixels >= self._too_many_px:
+                return False
+            if suspect is None or pixels < suspect.pixels:
+                return True
+            self._passed_over += 1
+            return self._passed_over % TRIED_AGAIN_AFTER == 0
+
+    def ran_out(self, batch: int, shape: Shape) -> None:
+        """This size ran out of memory: it is suspect, or is learned where it confirms one."""
+        tried = Lesson(batch, shape)
+        with self._lock:
+            before, confirmed = self._suspect, self._less_fitted
+            if before is None or tried.pixels < before.pixels:
+                self._suspect, self._less_fitted = tried, False
+        if before is not None and confirmed:
+            larger = max(before, tried, key=_pixels)
+            self.learn(larger.batch, larger.shape)
+
+    def fitted(self, batch: int, shape: Shape) -> None:
+        """This size did not run out: nothing up to it is suspect any more."""
+        with self._lock:
+            if self._suspect is None:
+                return
+            self._less_fitted = pixels_of(batch, shape) < self._suspect.pixels
+            if not self._less_fitted:
+                self._suspect, self._passed_over = None, 0
 
     def learn(self, batch: int, shape: Shape) -> None:
-        """This size ran out of memory."""
+        """This size does not fit."""
+        pixels = pixels_of(batch, shape)
         with self._lock:
-            if not self.allows(batch, shape):
+            if self._too_many_px is not None and pixels >= self._too_many_px:
                 return
-            self._too_many_px = pixels_of(batch, shape)
+            self._too_many_px = pixels
         if self._learned is not None:
             self._learned(batch, shape)
+
+
+def _pixels(lesson: Lesson) -> int:
+    return lesson.pixels
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,7 +267,7 @@ class WorkerContext:
         settings = said_of(plan, resolved.settings)
         facts = {"identity": plan.identity.to_dict(), "settings": settings}
         notes = {"notes": list(source.notes)} if source.notes else {}
-        return {**counts, **facts, **notes, "memory": resolved.said()}
+        return {**counts, **facts, **notes, **resolved.said()}
 
     def resolve(self, entry: ImageEntry, **tuning: Any) -> Resolved:
         """How every pass lies over an image, and what was measured for it; writes no plan.

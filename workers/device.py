@@ -72,11 +72,12 @@ class Predictor:
         if not divisible or self.limit.allows(len(windows), (height, width)):
             begun = self._begin(windows)
             if begun is not None:
+                self.limit.fitted(len(windows), (height, width))
                 return begun
             size = (len(windows), height, width)
             log.warning("%s ran out of memory at %d x %d x %d px", self.device, *size)
             if divisible:
-                self.limit.learn(len(windows), (height, width))
+                self.limit.ran_out(len(windows), (height, width))
         # memory is asked for when work is given to a device, so waiting for it never lacks any
         return Pending(self._in_parts(windows))
 

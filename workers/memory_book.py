@@ -24,11 +24,11 @@ from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel
 from saccade.pipeline.models.onnx_file import sessions_in
 from saccade.pipeline.recipe import PassRecipe
-from saccade.workers.backing_off import PixelLimit
+from saccade.workers.backing_off import Lesson, PixelLimit
 from saccade.workers.device import Predictor, device_name, kind_of
 from saccade.workers.device_meter import allowed_memory, meter_for, total_memory_nbytes
 from saccade.workers.folder import write_whole
-from saccade.workers.memory import Budget, MemoryKey, MemoryModel, pixels_of
+from saccade.workers.memory import Budget, MemoryKey, MemoryModel
 from saccade.workers.memory_arena import ArenaMeter
 from saccade.workers.memory_host import share_of
 from saccade.workers.memory_probe import Meter, probe, probe_sizes
@@ -89,21 +89,6 @@ class ProbeCase:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """A forward pass that ran out of memory."""
-
-    batch: int
-    """Windows at once."""
-    shape: Shape
-    """Height and width of a window."""
-
-    @property
-    def pixels(self) -> int:
-        """Input pixels of the whole batch."""
-        return pixels_of(self.batch, self.shape)
-
-
-@dataclass(frozen=True, slots=True)
 class MemoryBook:
     """The memory of one run, as one of its workers reads and writes it."""
 
@@ -144,6 +129,8 @@ class MemoryBook:
     ) -> MemoryModel | None:
         """What a pass's forward pass needs: from the run, from the cache, or from three probes.
 
+        As it was measured; see ``taught``.
+
         Args:
             case: the pass.
             predictor: makes what is probed; None measures nothing.
@@ -162,7 +149,7 @@ class MemoryBook:
                     return None
                 write_cached(self.cache, name, model)
             model = freeze(self.folder, name, model, MemoryModel.from_dict)
-        return model and self._taught(model, name)
+        return model
 
     def _probed(self, key: MemoryKey, case: ProbeCase, predictor: Predictor) -> MemoryModel | None:
         def run(batch: int, shape: Shape) -> None:
@@ -211,8 +198,13 @@ class MemoryBook:
         known = self._lesson(name)
         return PixelLimit(known.pixels if known else None, partial(self._learn, name))
 
-    def _taught(self, model: MemoryModel, name: str) -> MemoryModel:
-        lesson = self._lesson(name)
+    def lesson_for(self, case: ProbeCase) -> Lesson | None:
+        """The smallest forward pass of a pass's model that is known not to fit."""
+        return self._lesson(_hash(asdict(self._key(case))))
+
+    def taught(self, case: ProbeCase, model: MemoryModel) -> MemoryModel:
+        """What was measured for a pass, raised to what ran out of memory since."""
+        lesson = self.lesson_for(case)
         return model.taught_by(self.budget(), lesson.batch, lesson.shape) if lesson else model
 
     def _lesson(self, name: str) -> Lesson | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.resolve import locate_resolution, resolve_image, seen_by
 from saccade.pipeline.sources.averaged import AveragedSource
 from saccade.pipeline.sources.base import Identity, Source
+from saccade.workers.backing_off import Lesson
 from saccade.workers.device import Predictor, kind_of, torch_device
 from saccade.workers.measuring import with_inputs
 from saccade.workers.memory import Account, Budget, MemoryModel
@@ -66,6 +67,8 @@ class Resolved:
     """What every pass runs at once; without those that can't be probed."""
     budget: Budget
     """Of the worker."""
+    lessons: Mapping[str, Lesson]
+    """By pass, what had run out of memory before and made it smaller."""
 
     @property
     def accounts(self) -> dict[str, Account]:
@@ -73,8 +76,10 @@ class Resolved:
         return accounts_of(self.works, self.budget)
 
     def said(self) -> dict[str, dict[str, Any]]:
-        """The accounts as receipts hold them."""
-        return {name: account.to_dict() for name, account in self.accounts.items()}
+        """What receipts hold: the accounts and, where there are any, the lessons."""
+        accounts = {name: account.to_dict() for name, account in self.accounts.items()}
+        lessons = {name: asdict(lesson) for name, lesson in self.lessons.items()}
+        return {"memory": accounts} | ({"lessons": lessons} if lessons else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ class Resolver:
         draft = self._lay_out(identity, recipe)
         memory = [self._memory(draft, layout) for layout in draft.passes]
         if candidates:
-            finest = self._finest_glance(candidates, draft, memory[0])
+            finest = self._finest_glance(candidates, draft)
             recipe = self.recipe.glancing_at(finest)
         capacities = [self._capacity(draft, *one) for one in zip(draft.passes, memory, strict=True)]
         plan = self._lay_out(identity, recipe, capacities)
@@ -118,16 +123,26 @@ class Resolver:
             self.source.make(levels_read(self.source, plan))  # all of them in one sweep
         plan = with_inputs(plan, recipe, self.source)
         plan, settings = self.tuner.tune(recipe, plan, self.source, capacities)
-        works = self._works(plan, measure=True)
-        check_each_fits(works, self.book.budget())
-        return Resolved(plan, settings, works, self.book.budget())
+        # who held the memory when a lesson was learned may be gone: lessons make smaller, and only
+        # what was measured refuses
+        check_each_fits(self._works(plan, taught=False), self.book.budget())
+        works = self._works(plan)
+        return Resolved(plan, settings, works, self.book.budget(), self._lessons(plan))
 
     def accounts(self, plan: ImagePlan) -> dict[str, Account]:
         """By pass, what a forward pass may hold and is expected to, where that is known."""
         return accounts_of(self._works(plan, measure=False), self.book.budget())
 
-    def _works(self, plan: ImagePlan, *, measure: bool) -> tuple[Work, ...]:
-        known = ((one, self._memory(plan, one, measure=measure)) for one in plan.passes)
+    def _lessons(self, plan: ImagePlan) -> dict[str, Lesson]:
+        known = ((one.name, self.book.lesson_for(self._case(plan, one))) for one in plan.passes)
+        return {name: lesson for name, lesson in known if lesson is not None}
+
+    def _works(
+        self, plan: ImagePlan, *, measure: bool = True, taught: bool = True
+    ) -> tuple[Work, ...]:
+        known = (
+            (one, self._memory(plan, one, measure=measure, taught=taught)) for one in plan.passes
+        )
         return tuple(
             Work(one.name, model, one.batch, one.window_shape, self._lanes_nbytes(plan, one))
             for one, model in known
@@ -146,7 +161,7 @@ class Resolver:
 
     def seconds_per_px(self, plan: ImagePlan, layout: PassLayout) -> float:
         """Of the device, per pixel computed: the fastest of a few batches without content."""
-        case = probe_case(self.recipe.passes[layout.index], plan, layout, self.source)
+        case = self._case(plan, layout)
         height, width = (min(side, TIMED_MOST_PX) for side in layout.window_shape)
         windows = case.blank(layout.batch, (height, width))
         seconds = fastest_seconds(self._predictor(case), windows)
@@ -154,11 +169,15 @@ class Resolver:
 
     # ----------------------------------------------------------------------------------- memory
 
+    def _case(self, plan: ImagePlan, layout: PassLayout) -> ProbeCase:
+        return probe_case(self.recipe.passes[layout.index], plan, layout, self.source)
+
     def _memory(
-        self, plan: ImagePlan, layout: PassLayout, *, measure: bool = True
+        self, plan: ImagePlan, layout: PassLayout, *, measure: bool = True, taught: bool = True
     ) -> MemoryModel | None:
-        case = probe_case(self.recipe.passes[layout.index], plan, layout, self.source)
-        return self.book.model_for(case, (lambda: self._predictor(case)) if measure else None)
+        case = self._case(plan, layout)
+        model = self.book.model_for(case, (lambda: self._predictor(case)) if measure else None)
+        return self.book.taught(case, model) if taught and model else model
 
     def _predictor(self, case: ProbeCase) -> Predictor:
         layout = case.layout
@@ -213,16 +232,18 @@ class Resolver:
     def _downsample(self, resolution: Resolution) -> float:
         return locate_resolution(self.source, resolution, self.entry.pixel_size).downsample
 
-    def _finest_glance(
-        self, candidates: Mapping[float, Shape], draft: ImagePlan, model: MemoryModel | None
-    ) -> float:
+    def _finest_glance(self, candidates: Mapping[float, Shape], draft: ImagePlan) -> float:
         glance = draft.passes[0]
-        if model is None:  # it can't be tried in other sizes
+        measured = self._memory(draft, glance, taught=False)
+        if measured is None:  # it can't be tried in other sizes
             return max(candidates)
         # what is read of the whole image waits in memory beside the forward pass
         waiting = nbytes_per_px(draft, glance, self.source) if self.spec.device == "cpu" else 0
         budget = self._free(draft, glance)
-        return largest_whole(glance.name, model.with_more(waiting), budget, candidates)
+        finest = largest_whole(glance.name, measured.with_more(waiting), budget, candidates)
+        taught = self.book.taught(self._case(draft, glance), measured).with_more(waiting)
+        allowed = {d: shape for d, shape in candidates.items() if taught.fits(budget, 1, shape)}
+        return max(finest, min(allowed, default=max(candidates)))
 
 
 def fastest_seconds(predictor: Predictor, windows: Sequence[WindowPixels]) -> float:

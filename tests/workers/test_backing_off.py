@@ -15,7 +15,7 @@ from saccade.pipeline.layout import lay_out
 from saccade.pipeline.models.base import ModelSpec, PassModel, Views
 from saccade.pipeline.models.wrap import TorchModel
 from saccade.pipeline.recipe import Output, PassRecipe
-from saccade.workers.backing_off import LEAST_PX, PixelLimit, halves
+from saccade.workers.backing_off import LEAST_PX, TRIED_AGAIN_AFTER, PixelLimit, halves
 from saccade.workers.device import Predictor
 from saccade.workers.device_simulated import SimulatedMemory, SimulatedModel
 from saccade.workers.memory_curve import MemoryCurve
@@ -65,6 +65,44 @@ def test_a_limit_only_falls_and_tells_of_every_lesson_once(found: list[tuple[int
     assert told[-1] == least
     assert limit.allows(1, (1, least - 1))
     assert not limit.allows(1, (1, least))
+
+
+def told_by(limit_told: list[int]) -> PixelLimit:
+    return PixelLimit(None, lambda batch, shape: limit_told.append(batch * shape[0] * shape[1]))
+
+
+def test_what_ran_out_once_is_tried_again_later_and_is_fine_once_it_fitted() -> None:
+    told: list[int] = []
+    limit = told_by(told)
+    limit.ran_out(4, (8, 8))
+    turns = [limit.allows(4, (8, 8)) for _ in range(2 * TRIED_AGAIN_AFTER)]
+    assert turns == ([False] * (TRIED_AGAIN_AFTER - 1) + [True]) * 2
+    assert limit.allows(3, (8, 8))
+    limit.fitted(3, (8, 8))
+    assert not limit.allows(4, (8, 8))
+    limit.fitted(4, (8, 8))
+    assert all(limit.allows(9, (8, 8)) for _ in range(3))
+    assert not told
+
+
+def test_a_device_that_is_full_for_any_size_teaches_nothing_of_sizes() -> None:
+    told: list[int] = []
+    limit = told_by(told)
+    for batch in (8, 4, 2, 1, 1):
+        limit.ran_out(batch, (8, 8))
+    assert not told
+    assert not limit.allows(1, (8, 8))
+
+
+@pytest.mark.parametrize("again", [2, 4, 6])
+def test_what_runs_out_again_although_less_fitted_is_learned(again: int) -> None:
+    told: list[int] = []
+    limit = told_by(told)
+    limit.ran_out(4, (8, 8))
+    limit.fitted(1, (8, 8))
+    limit.ran_out(again, (8, 8))
+    assert told == [max(4, again) * 64]
+    assert not any(limit.allows(max(4, again), (8, 8)) for _ in range(2 * TRIED_AGAIN_AFTER))
 
 
 # ------------------------------------------------------------------------------ on a device
@@ -139,6 +177,17 @@ def test_the_least_that_there_is_to_try_is_tried_again_once_others_give_memory_b
         )
     roomy = SimulatedMemory(MemoryCurve(32 * 32, 0, 1.0))
     assert predictor(SimulatedModel(fake_models.echo(), roomy), limit)([window]).splits == 0
+
+
+def test_batches_are_whole_again_once_others_give_memory_back() -> None:
+    told: list[int] = []
+    limit, windows = told_by(told), [WindowPixels(noise(64, 64))] * 4
+    tight = SimulatedMemory(MemoryCurve(2 * 64 * 64, 0, 1.0))
+    assert predictor(SimulatedModel(fake_models.echo(), tight), limit)(windows).splits == 1
+    look = predictor(fake_models.echo(), limit)
+    splits = [look(windows).splits for _ in range(2 * TRIED_AGAIN_AFTER)]
+    assert splits == [1] * (TRIED_AGAIN_AFTER - 1) + [0] * (TRIED_AGAIN_AFTER + 1)
+    assert not told
 
 
 def test_the_views_of_a_part_are_those_of_its_pixels() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fakes import FakeSource, Lab, noise, one_pass, pass_of, several_passes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,10 +17,11 @@ from saccade.jobs.monitoring.status_page import as_page
 from saccade.pipeline.capacity import Capacity
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.layout import PassLayout, lay_out
-from saccade.pipeline.models.base import ModelSpec
+from saccade.pipeline.models.base import ModelSpec, Prediction, Views
 from saccade.pipeline.recipe import Output, PassRecipe, Recipe
 from saccade.pipeline.result import open_result
 from saccade.workers.context import WorkerContext
+from saccade.workers.device import Predictor
 from saccade.workers.device_simulated import simulated_memory
 from saccade.workers.folder import RunFolder
 from saccade.workers.memory_size import MemoryLimit
@@ -163,6 +166,82 @@ def test_an_image_that_ran_out_of_memory_teaches_the_next(lab: Lab) -> None:
     assert batches["two"] < batches["one"]
     results = [open_result(RunFolder(summary.folder).result(name)).fused for name in both]
     np.testing.assert_array_equal(*map(np.asarray, results))
+
+
+def test_a_plan_that_a_lesson_made_smaller_says_so(lab: Lab) -> None:
+    dense = pass_of("dense", "hungry", 1, tile=64, window=64)
+    both = {name: noise(512, 512) for name in ("one", "two")}
+    summary = lab.run_all(
+        several_passes([dense], chunk=64, shard=512),
+        both,
+        device="simulated:1GiB:1:7",
+        images_open=1,
+    )
+    lessons = {
+        record["image"]: record.get("lessons")
+        for record in read_records(RunFolder(summary.folder).journal)
+        if "plans" in record
+    }
+    assert lessons["one"] is None
+    lesson = (lessons["two"] or {})["dense"]
+    assert lesson["shape"] == [64, 64]
+    assert RunFolder(summary.folder).read_image_plan("two").passes[0].batch < lesson["batch"]
+
+
+def failing_at(monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
+    """Have the device run out of memory at some forward passes, counted from 1."""
+    answer, count = Predictor._answer, itertools.count(1)
+
+    def faulty(self: Predictor, views: Views) -> Prediction:
+        if next(count) in calls:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answer(self, views)
+
+    monkeypatch.setattr(Predictor, "_answer", faulty)
+
+
+def test_a_device_that_was_full_for_a_moment_changes_no_other_image_s_plan(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = one_pass("ConvNet", options={}, tile=64, window=64, batch=1)
+    images = {name: noise(192, 192) for name in ("one", "two", "three")}
+    calm = lab.run_all(recipe, images)
+    failing_at(monkeypatch, {4, 5})  # after three probes
+    summary = lab.run_all(recipe, images, images_open=1)
+    assert not summary.quarantined
+    folders = [RunFolder(one.folder) for one in (calm, summary)]
+    assert any(record.get("splits") for record in read_records(folders[1].journal))
+    for name in images:
+        passes = [folder.read_image_plan(name).passes for folder in folders]
+        assert passes[0] == passes[1]
+        calmly, ours = (open_result(folder.result(name)).fused for folder in folders)
+        np.testing.assert_allclose(np.asarray(ours), np.asarray(calmly), atol=1e-6)
+
+
+def taught(lab: Lab, recipe: dict[str, Any], device: str, side: int) -> PassLayout:
+    """The first pass's layout, after a window of this side is known not to fit."""
+    spec = WorkerSpec(
+        lab.folder / "run", Recipe.model_validate(recipe).canonical_json(), lab.models
+    )
+    context = WorkerContext(replace(spec, device=device))
+    image = noise(512, 512)
+    entry = lab.entry("one", image)
+    draft = context.resolve(entry, cache=None).plan
+    case = probe_case(context.recipe.passes[0], draft, draft.passes[0], FakeSource(image))
+    context.book.limit_for(case).learn(1, (side, side))
+    return context.resolve(entry, cache=None).plan.passes[0]
+
+
+def test_what_ran_out_of_memory_makes_plans_smaller_but_refuses_none(lab: Lab) -> None:
+    """Measured, it fits; who held the memory may be gone, and what does not fit is cut in use."""
+    recipe = one_pass("echo", tile=64, window=64)
+    assert taught(lab, recipe, "simulated:1GiB:1:11", 32).batch == 1
+
+
+def test_a_glance_that_ran_out_of_memory_becomes_coarser_but_is_not_refused(lab: Lab) -> None:
+    recipe = two_passes({"auto": {"coarsest": {"downsample": 16}}}, batch=1, window=64)
+    assert taught(lab, recipe, "simulated:1GiB:1:13", 100).plane.downsample < 8
+    assert taught(lab, recipe, "simulated:1GiB:1:13", 8).plane.downsample == 16
 
 
 # ----------------------------------------------------------------------------- the four words

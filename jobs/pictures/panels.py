@@ -237,8 +237,8 @@ def _looks_legend(scene: Scene, colours: tuple[Colour, ...]) -> Iterator[Row]:
         yield _pass_row(scene, layout, counts[layout.name], colours[layout.index])
     if len(plan.passes) > MAX_ROWS:
         yield Row(f"and {len(plan.passes) - MAX_ROWS} more passes", quiet=True)
-    if summary.get("nodata"):
-        yield Row("no data", "", f"{percent(summary['nodata'])} of the area", NO_DATA)
+    if scene.absent.any():
+        yield Row("no data", "", f"{percent(float(scene.absent.mean()))} of the area", NO_DATA)
     failed = sum(count["failed"] for count in counts.values() if count)
     if failed:
         yield Row("could not be read", "", f"{failed:,} tiles", FAILED, hatched=True)

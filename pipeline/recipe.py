@@ -191,7 +191,8 @@ class PassRecipe(Node):
     1 as GDAL and rasterio count them. By default all."""
     scaled: bool = False
     """Give the model samples times their band's scale plus its offset, as the file states them;
-    by default they are given as stored."""
+    by default they are given as stored. Means are taken of these, so that those of whole numbers
+    are not rounded: a mask of 0 and 1 becomes a share of land."""
     tile: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Side of the tiles that are selected and answered for, in pixels of this pass."""
     halo: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
@@ -291,7 +292,8 @@ class Recipe(Node):
     """An image over the whole of the one that is run; passes after the glance look only where its
     first channel is not 0. Usually stated per image, in a manifest."""
     area: AreaOfInterest | None = None
-    """Polygons that no pass looks beyond, the first one neither; tiles outside cost nothing."""
+    """Polygons that no pass looks beyond, the first one neither; tiles outside cost nothing, but
+    where the statistics of bands are asked for: these are those of the whole image."""
 
     @model_validator(mode="after")
     def _passes_fit_together(self) -> Recipe:

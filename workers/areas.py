@@ -61,12 +61,12 @@ def ground_needed(before: PassLayout, after: PassLayout, marked: np.ndarray) -> 
     told = after.guidance or after.takes is not None
     if told:
         ratio = before.score_downsample / after.plane.downsample
-        marked = _grown(marked, math.ceil((after.halo_px + ratio) / after.tile_px))
+        marked = grown(marked, math.ceil((after.halo_px + ratio) / after.tile_px))
     return any_in(marked, spans(after, before, axis=0), spans(after, before, axis=1))
 
 
-def _grown(marked: np.ndarray, tiles: int) -> np.ndarray:
-    """Marks, and all within so many tiles of one."""
+def grown(marked: np.ndarray, tiles: int) -> np.ndarray:
+    """Marks, ``(tile rows, tile columns)`` bool, and all within so many tiles of one."""
     rows, columns = (np.arange(side) for side in marked.shape)
     around = [
         (np.maximum(at - tiles, 0), np.minimum(at + tiles + 1, side))

@@ -33,6 +33,7 @@ from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.pipeline.store import ImageStore
 from saccade.workers.areas import area_of, tiles_in_area
+from saccade.workers.averaging import expect_levels
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, torch_device
 from saccade.workers.device_graphs import Graphs
@@ -231,6 +232,8 @@ class WorkerContext:
         store = ImageStore.open(self.folder.result(entry.name), fsync=self.spec.fsync)
         source = self.opened(entry)
         check_unchanged(entry, plan, source)
+        if isinstance(source, AveragedSource):
+            expect_levels(source, plan, self.recipe_for(entry), self.spec.model_folder)
         accounts = self.resolver(entry, source).accounts(plan)
         return ImageContext(plan, source, store, accounts)
 

@@ -22,6 +22,7 @@ from saccade.pipeline.inputs import (
 )
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.recipe import ModelRecipe, Recipe
+from saccade.pipeline.sources.averaged import Unrounded
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.workers.reading import read_or_repair
@@ -42,9 +43,8 @@ def with_inputs(plan: ImagePlan, recipe: Recipe, source: Source) -> ImagePlan:
         RecipeError: fixed values of a normalisation are not one per band.
     """
     models = [one.model for one in recipe.passes]
-    lacks = may_lack_data(source)
     known: tuple[BandStatistics, ...] | None = None
-    if any(needs_statistics(model.normalise, model.nodata, lacks) for model in models):
+    if is_measured(recipe, source):
         percents = percents_of([model.normalise for model in models], source.bands)
         known = measure(source, plan.passes[0], percents)
     passes = tuple(
@@ -52,6 +52,12 @@ def with_inputs(plan: ImagePlan, recipe: Recipe, source: Source) -> ImagePlan:
         for layout, model in zip(plan.passes, models, strict=True)
     )
     return replace(plan, passes=passes, statistics=known)
+
+
+def is_measured(recipe: Recipe, source: Source) -> bool:
+    """Whether what some pass's model is given depends on the statistics of an image's bands."""
+    lacks, models = may_lack_data(source), [one.model for one in recipe.passes]
+    return any(needs_statistics(model.normalise, model.nodata, lacks) for model in models)
 
 
 def _inputs(
@@ -72,7 +78,11 @@ def _inputs(
 def measure(
     source: Source, glance: PassLayout, percents: Sequence[float]
 ) -> tuple[BandStatistics, ...]:
-    """Statistics of every band over the valid pixels of the glance's plane."""
+    """Statistics of every band, as stored, over the valid pixels of the glance's plane.
+
+    Where the glance is given scaled samples, means of integers are not rounded here either.
+    """
+    source = Unrounded(source) if glance.scaled and source.dtype.kind in "iu" else source
     tallies = [BandTally(source.dtype, percents) for _ in range(source.channels)]
     _count(source, glance, tallies)
     unsettled = [tally.wants_more for tally in tallies]

@@ -17,11 +17,9 @@ import numpy as np
 
 from saccade.pipeline.errors import BrokenImage, ReadError, StorageGone
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import Window
 from saccade.pipeline.sources.bands import Samples
-from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
 
 log = logging.getLogger(__name__)
@@ -190,17 +188,6 @@ def _context(plane: Plane, window: Window, factor: float) -> Samples:
 def context_spec(plane: Plane, factor: float) -> PlaneSpec:
     """The plane from which a context view is read."""
     return locate(plane.source, downsample=plane.spec.downsample * factor)
-
-
-def levels_read(source: Source, plan: ImagePlan) -> set[int]:
-    """Levels of an image that the passes of a plan read, their context views included."""
-    planes = [Plane(source, layout.plane) for layout in plan.passes]
-    views = [
-        context_spec(plane, factor).level
-        for plane, layout in zip(planes, plan.passes, strict=True)
-        for factor in layout.context
-    ]
-    return {*views, *(plane.spec.level for plane in planes)}
 
 
 def centred(box: Box, factor: float) -> Box:

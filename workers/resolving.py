@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.resolve import locate_resolution, resolve_image, seen_by
 from saccade.pipeline.sources.averaged import AveragedSource
 from saccade.pipeline.sources.base import Identity, Source
+from saccade.workers.areas import area_of
+from saccade.workers.averaging import expect_levels
 from saccade.workers.backing_off import Lesson
 from saccade.workers.device import Predictor, kind_of, torch_device
 from saccade.workers.measuring import with_inputs
@@ -38,7 +40,7 @@ from saccade.workers.memory_schedule import (
     largest_whole,
     whole_candidates,
 )
-from saccade.workers.reading import WindowPixels, levels_read
+from saccade.workers.reading import WindowPixels
 from saccade.workers.tasks import ImageEntry, WorkerSpec
 from saccade.workers.tuning import Tuner
 
@@ -119,8 +121,7 @@ class Resolver:
             recipe = self.recipe.glancing_at(finest)
         capacities = [self._capacity(draft, *one) for one in zip(draft.passes, memory, strict=True)]
         plan = self._lay_out(identity, recipe, capacities)
-        if isinstance(self.source, AveragedSource):
-            self.source.make(levels_read(self.source, plan))  # all of them in one sweep
+        self._average(plan)
         plan = with_inputs(plan, recipe, self.source)
         plan, settings = self.tuner.tune(recipe, plan, self.source, capacities)
         # who held the memory when a lesson was learned may be gone: lessons make smaller, and only
@@ -128,6 +129,14 @@ class Resolver:
         check_each_fits(self._works(plan, taught=False), self.book.budget())
         works = self._works(plan)
         return Resolved(plan, settings, works, self.book.budget(), self._lessons(plan))
+
+    def _average(self, plan: ImagePlan) -> None:
+        """Make the levels that passes read where the file's own won't do, in one sweep."""
+        if not isinstance(self.source, AveragedSource):
+            return
+        base = self.spec.model_folder
+        plan = replace(plan, area=area_of(self.recipe, base))
+        self.source.make(expect_levels(self.source, plan, self.recipe, base))
 
     def accounts(self, plan: ImagePlan) -> dict[str, Account]:
         """By pass, what a forward pass may hold and is expected to, where that is known."""

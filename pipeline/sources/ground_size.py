@@ -35,5 +35,5 @@ def geographic_size(affine: Affine, shape: Shape, degrees: float = 1.0) -> Pixel
 
 def size_or_none(height_m: float, width_m: float) -> PixelSize | None:
     """A pixel size, where both sides are lengths."""
-    usable = height_m > LEAST_M and width_m > LEAST_M
+    usable = LEAST_M < height_m < math.inf and LEAST_M < width_m < math.inf
     return PixelSize(height_m, width_m, "m") if usable else None

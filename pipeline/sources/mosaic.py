@@ -32,6 +32,7 @@ from saccade.pipeline.sources.mosaic_parts import (
     shared_downsamples,
 )
 from saccade.pipeline.sources.reader import Reader
+from saccade.pipeline.sources.tiff_bands import nodata_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,11 @@ def _bands(made_of: Composition, nodata: float | None) -> Iterator[Band]:
 
 
 def _nodata(made_of: Composition, dtype: np.dtype[Any]) -> float | None:
+    if made_of.nodata is not None and nodata_in(made_of.nodata, dtype) is None:
+        raise UnsupportedImage(
+            f"{made_of.uri}: a nodata value that {dtype} samples can have expected; found "
+            f"{made_of.nodata:g}"
+        )
     if made_of.nodata is not None or made_of.may_gap:
         return made_of.nodata
     stated = [part.nodata for part in made_of.parts if part.nodata is not None]

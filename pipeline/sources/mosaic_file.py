@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,9 +41,13 @@ from saccade.pipeline.sources.mosaic_parts import (
 from saccade.pipeline.stac_assets import chosen_asset, date_of
 
 MOST_FILES = 100_000
+MOST_NESTED = 8
+"""Mosaics within mosaics."""
 AT_ONCE = 8
 """Headers that are read at a time."""
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg", ".zarr"})
+_ABOVE: ContextVar[tuple[str, ...]] = ContextVar("above", default=())
+"""Files whose parts are being opened, outermost first."""
 
 
 class _Node(BaseModel):
@@ -191,15 +197,28 @@ def headers(uris: Sequence[str], open_file: Open) -> Iterator[PartFacts]:
     """What the headers of files say, several read at once.
 
     Raises:
-        SourceError: one does not open.
+        SourceError: one does not open, or is made of what it is a part of.
     """
+    above = _ABOVE.get()
 
     def look(uri: str) -> PartFacts:
+        _ABOVE.set((*above, _no_ring(uri, above)))  # threads have a context each
         with closing(open_file(uri)) as source:
             return facts_of(source)
 
     with ThreadPoolExecutor(AT_ONCE, "headers") as pool:
         yield from pool.map(look, uris)
+
+
+def _no_ring(uri: str, above: Sequence[str]) -> str:
+    """The file, whatever it is called, where it is not being opened already."""
+    same = uri if is_remote(uri) else os.path.realpath(uri)
+    if same in above or len(above) == MOST_NESTED:
+        raise SourceError(
+            f"{uri}: mosaics within mosaics, {MOST_NESTED} deep at most and none in itself, "
+            f"expected; found {' > '.join((*above, same))}"
+        )
+    return same
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -242,7 +261,7 @@ def _items_in(document: Path) -> list[dict[str, Any]]:
     """The items of a document; catalogues and collections beside them have none."""
     try:
         tree = json.loads(document.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{document}: STAC items as JSON expected; {error}") from error
     found = tree.get("features", [tree]) if isinstance(tree, dict) else []
     return [

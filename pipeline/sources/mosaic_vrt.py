@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,6 +24,7 @@ from saccade.pipeline.sources.mosaic_file import headers
 from saccade.pipeline.sources.mosaic_members import Open
 from saccade.pipeline.sources.mosaic_parts import Part, PartFacts
 from saccade.pipeline.sources.reader import distinct
+from saccade.pipeline.sources.tiff_bands import nodata_in
 
 SUFFIX = ".vrt"
 MOST_NBYTES = 256 << 20
@@ -116,20 +118,28 @@ def parse_vrt(path: Path) -> Vrt:
         raise BrokenImage(f"{path}: a VRT is XML; found something else ({error})") from error
     if root.tag != "VRTDataset":
         raise BrokenImage(f"{path}: a VRTDataset expected; found {root.tag}")
+    try:
+        return _parsed(root, path)
+    except ValueError as error:  # a number that is none: GDAL knows whether it matters
+        raise Unplain from error
+
+
+def _parsed(root: ElementTree.Element, path: Path) -> Vrt:
     _only(root, DATASET)
     bands = root.findall("VRTRasterBand")
-    types, nodata = {band.get("dataType", "Byte") for band in bands}, _nodata(bands)
+    types = {band.get("dataType", "Byte") for band in bands}
     if root.get("subClass") or len(types) != 1 or not types <= TYPES.keys():
         raise Unplain
+    dtype = np.dtype(TYPES[types.pop()])
     height, width = int(root.get("rasterYSize", 0)), int(root.get("rasterXSize", 0))
     return Vrt(
         shape=(height, width),
         affine=_affine(root.findtext("GeoTransform")),
         srs=(root.findtext("SRS") or "").strip(),
-        dtype=np.dtype(TYPES[types.pop()]),
-        nodata=nodata,
+        dtype=dtype,
+        nodata=_nodata(bands, dtype),
         names=tuple(band.findtext("Description") or "" for band in bands),
-        bands=tuple(_sources(band, path, (height, width)) for band in bands),
+        bands=tuple(_sources(band, path, (height, width), dtype) for band in bands),
     )
 
 
@@ -138,12 +148,19 @@ def _only(element: ElementTree.Element, known: set[str]) -> None:
         raise Unplain
 
 
-def _nodata(bands: Sequence[ElementTree.Element]) -> float | None:
+def _nodata(bands: Sequence[ElementTree.Element], dtype: np.dtype[Any]) -> float | None:
     texts = {band.findtext("NoDataValue") for band in bands}
     if len(texts) != 1:
         raise Unplain
-    text = texts.pop()
-    return None if text is None else float(text)
+    return _sample(texts.pop(), dtype)
+
+
+def _sample(text: str | None, dtype: np.dtype[Any]) -> float | None:
+    """A value that samples may have."""
+    value = None if text is None else nodata_in(float(text), dtype)
+    if text is not None and value is None:
+        raise Unplain
+    return value
 
 
 def _affine(text: str | None) -> Affine | None:
@@ -153,30 +170,31 @@ def _affine(text: str | None) -> Affine | None:
     return Affine(a, b, c, d, e, f)
 
 
-def _sources(band: ElementTree.Element, path: Path, shape: Shape) -> tuple[Placed, ...]:
+def _sources(
+    band: ElementTree.Element, path: Path, shape: Shape, dtype: np.dtype[Any]
+) -> tuple[Placed, ...]:
     _only(band, BAND)
     if band.get("subClass"):
         raise Unplain
     found = [one for one in band if one.tag in ("SimpleSource", "ComplexSource")]
-    placed = (_placed(one, path, shape) for one in found)
+    placed = (_placed(one, path, shape, dtype) for one in found)
     return tuple(one for one in placed if one.window.area)
 
 
-def _placed(source: ElementTree.Element, path: Path, shape: Shape) -> Placed:
+def _placed(source: ElementTree.Element, path: Path, shape: Shape, dtype: np.dtype[Any]) -> Placed:
     _only(source, SOURCE)
     name, number = source.find("SourceFilename"), source.findtext("SourceBand") or "1"
-    if name is None or not name.text or not number.isdigit():
+    if name is None or not name.text or int(number) < 1:
         raise Unplain
     window, place = _rectangle(source.find("SrcRect")), _rectangle(source.find("DstRect"))
     if window.shape != place.shape:
         raise Unplain
     inside = place.clip(shape)
     moved = inside.shift(window.y0 - place.y0, window.x0 - place.x0) if inside.area else inside
-    nodata = source.findtext("NODATA")
     relative = name.get("relativeToVRT") == "1"
     uri = str(path.parent / name.text) if relative else name.text
-    corner = inside.y0, inside.x0
-    return Placed(uri, int(number) - 1, moved, corner, None if nodata is None else float(nodata))
+    corner, nodata = (inside.y0, inside.x0), _sample(source.findtext("NODATA"), dtype)
+    return Placed(uri, int(number) - 1, moved, corner, nodata)
 
 
 def _rectangle(element: ElementTree.Element | None) -> Box:

@@ -52,7 +52,12 @@ def reduce_area(pixels: np.ndarray, box: Box, factor: float, shape: Shape) -> np
 
 
 def reduce_valid(
-    samples: Samples, box: Box, factor: float, shape: Shape, fills: np.ndarray
+    samples: Samples,
+    box: Box,
+    factor: float,
+    shape: Shape,
+    fills: np.ndarray,
+    dtype: np.dtype[Any] | None = None,
 ) -> Samples:
     """Average those input samples that hold data into a box of the output.
 
@@ -62,13 +67,15 @@ def reduce_valid(
         factor: input pixels per output pixel, above 1.
         shape: height and width of the whole input.
         fills: per channel, what a pixel that covers no data is set to.
+        dtype: of the means; by default that of the input.
 
     Returns:
-        ``(height, width, channels)`` of the dtype of the input; integers rounded half to even. A
-        pixel holds data where any sample that it covers does.
+        ``(height, width, channels)`` of ``dtype``; integers rounded half to even. A pixel holds
+        data where any sample that it covers does.
     """
     pixels, known = samples
-    out = np.empty((*box.shape, pixels.shape[2]), pixels.dtype)
+    dtype = pixels.dtype if dtype is None else dtype
+    out = np.empty((*box.shape, pixels.shape[2]), dtype)
     valid = None if known is None else np.ones((*box.shape, known.shape[2]), bool)
     columns = _Axis(box.x0, box.x1, factor, shape[1])
     top = source_span(box.y0, box.y1, factor, shape[0])[0]
@@ -79,9 +86,10 @@ def reduce_valid(
         part = slice(y0 - box.y0, rows.stop - box.y0)
         band = pixels[source]
         if known is None or valid is None or known[source].all():
-            out[part] = _mean_of_all(_sum(band, rows, columns), rows, columns, pixels.dtype)
+            out[part] = _mean_of_all(_sum(band, rows, columns), rows, columns, dtype)
         else:
-            out[part], valid[part] = _mean_of_some(band, known[source], rows, columns, fills)
+            some = _mean_of_some(band, known[source], rows, columns, fills.astype(dtype))
+            out[part], valid[part] = some
     return Samples(out, valid)
 
 
@@ -92,8 +100,8 @@ def _mean_of_some(
     area = _sum(valid, rows, columns).astype(np.float64)
     empty = area <= MIN_VALID_SHARE * rows.factor**2
     area[empty] = 1.0
-    mean = _rounded(total / area, pixels.dtype)
-    np.copyto(mean, fills.astype(pixels.dtype), where=empty)
+    mean = _rounded(total / area, fills.dtype)
+    np.copyto(mean, fills, where=empty)
     return mean, ~empty
 
 
@@ -186,13 +194,17 @@ def _full_area(rows: _Axis, columns: _Axis) -> np.ndarray:
 
 
 def _accumulator(dtype: np.dtype[Any], terms: int) -> np.dtype[Any]:
-    """The narrowest type that holds the sum of so many samples; narrow ones are faster."""
+    """The narrowest type that holds the sum of so many samples; narrow ones are faster.
+
+    Of 64-bit integers no other integer does: they are summed as floats.
+    """
     if dtype.kind == "f":
         return np.dtype(np.float64)
     largest = 1 if dtype.kind == "b" else max(np.iinfo(dtype).max, -int(np.iinfo(dtype).min))
     narrow = np.dtype(np.int16 if dtype.kind == "i" else np.uint16)
-    fitting = (t for t in (narrow, np.dtype(np.int32)) if largest * terms <= np.iinfo(t).max)
-    return next(fitting, np.dtype(np.int64))
+    wider = (narrow, np.dtype(np.int32), np.dtype(np.int64))
+    fitting = (t for t in wider if largest * terms <= np.iinfo(t).max)
+    return next(fitting, np.dtype(np.float64))
 
 
 def _sum_rows(pixels: np.ndarray, factor: int, accumulator: np.dtype[Any]) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from saccade.pipeline.errors import RecipeError
 from saccade.pipeline.geometry import Box
+from saccade.pipeline.sources.averaged import AveragedSource, Unrounded
 from saccade.pipeline.sources.bands import Samples
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.wrapped import Wrapped
@@ -46,6 +47,8 @@ def seen_through(source: Source, channels: Sequence[int] | None, *, scaled: bool
     """
     if channels is None and not scaled:
         return source
+    if scaled and isinstance(source, AveragedSource):
+        source = Unrounded(source)
     return SomeBands(source, range(source.channels) if channels is None else channels, scaled)
 
 

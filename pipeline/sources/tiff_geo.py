@@ -68,7 +68,9 @@ def has_only_rpcs(page: TiffPage) -> bool:
 def _stated_sides(page: TiffPage) -> tuple[float, float] | None:
     """Of a file that says how large its pixels are, but not where they lie."""
     scale = _value(page, MODEL_PIXEL_SCALE)
-    return None if scale is None else (abs(float(scale[1])), abs(float(scale[0])))
+    if scale is None or len(scale) < 2:
+        return None
+    return abs(float(scale[1])), abs(float(scale[0]))
 
 
 def _crs(keys: dict[int, int]) -> Crs | None:
@@ -137,4 +139,6 @@ def _geo_keys(page: TiffPage) -> dict[int, int]:
 
 
 def _value(page: TiffPage, code: int) -> Any:
-    return page.tags[code].value if code in page.tags else None
+    """Several numbers; None where the tag is not there."""
+    value = page.tags[code].value if code in page.tags else None
+    return (value,) if isinstance(value, int | float) else value

@@ -25,9 +25,9 @@ from saccade.pipeline.errors import ReadError, RecipeError, UnsupportedImage
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.sources import open_source, rasterio_crs
 from saccade.pipeline.sources.array import ArraySource
-from saccade.pipeline.sources.averaged import AveragedSource, leaves_pixels_out
+from saccade.pipeline.sources.averaged import AveragedSource, Need, leaves_pixels_out
 from saccade.pipeline.sources.base import Level, Source
-from saccade.pipeline.sources.plane import Plane, locate
+from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
 from saccade.pipeline.sources.rasterio_file import RasterioSource
 from saccade.pipeline.sources.some_bands import find_channels, seen_through
 from saccade.pipeline.sources.tiff import TiffSource
@@ -485,8 +485,12 @@ def only_gdal(folder: Path, kind: str) -> Path:
     inner = write(folder / "inner.tif", pixels, nodata=3)
     with rasterio.open(inner, "r+") as dataset:
         dataset.build_overviews([2, 4], Resampling.average)
-    gdal_copy(inner, folder / "a.vrt", driver="VRT")
-    return folder / "a.vrt"
+    path = folder / "a.vrt"
+    gdal_copy(inner, path, driver="VRT")
+    scaling = "<ScaleOffset>0</ScaleOffset><ScaleRatio>1</ScaleRatio></ComplexSource>"
+    text = path.read_text().replace("</SimpleSource>", scaling)  # a plain one is read as a mosaic
+    path.write_text(text.replace("<SimpleSource>", "<ComplexSource>"))
+    return path
 
 
 @pytest.mark.parametrize("kind", ["jp2", "vrt"])
@@ -642,19 +646,79 @@ def test_a_palette_is_never_averaged_and_slides_are_not_asked(tmp_path: Path) ->
 def test_averaged_levels_are_what_a_plane_averages_of_level_0(
     dtype: str, nodata: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saccade.pipeline.sources.averaged.SWEEP_NBYTES", 3 * 64 * 64)
+    monkeypatch.setattr("saccade.pipeline.sources.level_sweep.SWEEP_NBYTES", 3 * 64 * 64)
     pixels = noise(3, dtype)
     pixels[:, 30:101, 40:90] = 0
     path = with_overviews(write(tmp_path / "n.tif", pixels, nodata=nodata), Resampling.nearest)
     with opened(path) as plain, closing(AveragedSource(plain, tmp_path / "cache")) as source:
         assert [level.shape for level in source.levels] == [level.shape for level in plain.levels]
-        source.make([1, 2])
+        source.make([Need(1), Need(2)])
         for index, factor in ((1, 2), (2, 4)):
             spec = locate(ArraySource(pixels.transpose(1, 2, 0)), downsample=factor)
             expected = Plane(plain, spec).read_valid(Box.of(spec.shape))
             found = source.read_valid(index, Box.of(spec.shape))
             assert np.array_equal(found.pixels, expected.pixels)
             assert np.array_equal(valid_or_all(found), valid_or_all(expected))
+
+
+@pytest.mark.parametrize("factors", [(3, 7), (2, 3, 5), (6,)])
+def test_averaged_levels_of_any_whole_factor_are_what_a_plane_averages(
+    factors: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saccade.pipeline.sources.level_sweep.SWEEP_NBYTES", 50 * 50)
+    path = with_overviews(write(tmp_path / "n.tif", noise(1)), Resampling.nearest, factors)
+    with opened(path) as plain, closing(AveragedSource(plain, tmp_path / "cache")) as source:
+        assert [level.downsample for level in source.levels] == [1, *factors]
+        source.make([Need(index) for index in range(1, len(source.levels))])
+        for index, factor in enumerate(factors, 1):
+            spec = PlaneSpec(0, factor, source.levels[index].shape, factor, None)
+            whole = Box.of(spec.shape)
+            assert np.array_equal(source.read(index, whole), Plane(plain, spec).read(whole))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_ground_that_nobody_wanted_is_not_swept_and_reads_the_same(
+    nodata: int | None, exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saccade.pipeline.sources.level_sweep.SWEEP_NBYTES", 2 * 32 * 32)
+    pixels = noise(1, "uint16")[0][..., None]
+    pixels[20:90, 30:77] = 0
+    plain = FakeSource(pixels, nodata=nodata)
+    plain.levels = (plain.levels[0], Level((53, 77), 4.0))
+    with closing(AveragedSource(plain.opened(), tmp_path / "all")) as source:
+        whole = Box.of(source.levels[1].shape)
+        expected = source.read_means(1, whole) if exact else source.read_valid(1, whole)
+        marked = np.zeros((source.blocks.rows, source.blocks.columns), bool)
+    marked[1:3, 2:4] = True
+    some = plain.opened()
+    some.reads = []
+    with closing(AveragedSource(some, tmp_path / "some")) as source:
+        source.expect([Need(1, exact, marked)])
+        source.make([Need(1, exact, marked)])
+        assert {(box.y0 // 32, box.x0 // 32) for box in some.reads} == {
+            (1, 2), (1, 3), (2, 2), (2, 3)
+        }  # fmt: skip
+        for box in (whole, Box(8, 16, 24, 32), Box(3, 40, 41, 70), Box(0, 0, 3, 3)):
+            found = source.read_means(1, box) if exact else source.read_valid(1, box)
+            assert np.array_equal(found.pixels, expected.pixels[box.slices])
+            assert np.array_equal(valid_or_all(found), valid_or_all(expected)[box.slices])
+
+
+def test_means_of_integers_are_not_rounded_for_a_pass_whose_samples_are_scaled(
+    tmp_path: Path,
+) -> None:
+    land = (noise(1) % 37 == 0).astype(np.uint8)
+    path = with_overviews(write(tmp_path / "land.tif", land), Resampling.nearest)
+    with opened(path) as plain, closing(AveragedSource(plain, tmp_path / "cache")) as source:
+        scaled = seen_through(source, None, scaled=True)
+        spec = PlaneSpec(0, 4, source.levels[2].shape, 4, None)
+        exact = Plane(seen_through(plain, None, scaled=True), spec).read(Box.of(spec.shape))
+        found = scaled.read(2, Box.of(spec.shape))
+        assert 0 < found[found > 0].min() < 0.1 < found.max()
+        assert np.array_equal(found, exact)
+        assert np.array_equal(scaled.read(0, Box(0, 0, 9, 9)), land[0, :9, :9, None])
+        assert not source.read(2, Box.of(spec.shape)).any()
 
 
 def valid_or_all(samples: Any) -> np.ndarray:
@@ -670,7 +734,7 @@ def test_a_level_is_averaged_once_and_found_again(tmp_path: Path) -> None:
         written = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").iterdir()}
     assert len(written) == 1
     with closing(AveragedSource(open_source(path), tmp_path / "cache")) as source:
-        source.make([1])
+        source.make([Need(1)])
         assert np.array_equal(source.read(1, whole), first)
         assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").iterdir()} == written
 
@@ -684,7 +748,7 @@ def test_a_sweep_that_is_cut_short_leaves_nothing_in_place(
         with monkeypatch.context() as patch:
             patch.setattr(plain, "read_valid", cut_short)
             with pytest.raises(KeyboardInterrupt):
-                source.make([1])
+                source.make([Need(1)])
         assert not list((tmp_path / "cache").iterdir())
         assert source.read(1, Box(0, 0, 5, 5)).shape == (5, 5, 1)
 
@@ -692,7 +756,7 @@ def test_a_sweep_that_is_cut_short_leaves_nothing_in_place(
 def test_damage_of_level_0_is_damage_of_the_averaged_levels_there_and_nowhere_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saccade.pipeline.sources.averaged.DAMAGE_PX", 64)
+    monkeypatch.setattr("saccade.pipeline.sources.level_sweep.DAMAGE_PX", 64)
     pixels = noise(1)[0][..., None]
     source = FakeSource(pixels, broken=(Box(70, 70, 71, 71),))
     source.levels = (source.levels[0], Level((106, 154), 2.0))

@@ -54,6 +54,18 @@ class TrainPass(Node):
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the common model that differ in this pass, as ``depth`` may."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _samples_as_stored(cls, value: Any) -> Any:
+        found = [key for key in ("bands", "scaled") if isinstance(value, dict) and key in value]
+        if found:
+            raise ValueError(
+                f"training sees every band as stored; found {found[0]!r}: cut the bands out of the "
+                "images ('gdal_translate -b 3 -b 1 IN OUT'; '-unscale -ot Float32' for measured "
+                "values) and train on those"
+            )
+        return value
+
     @model_validator(mode="after")
     def _resolution_is_stated(self) -> TrainPass:
         if self.resolution.auto is not None:

@@ -111,7 +111,8 @@ def as_stored(recipe: Recipe) -> Recipe:
     """The recipe with the glance on a level of the file, taken as it is."""
     level = Resolution(level=1 + OVERVIEWS.index(GLANCE))
     glance = recipe.passes[0].model_copy(update={"resolution": level})
-    return recipe.model_copy(update={"passes": (glance, *recipe.passes[1:])})
+    passes = (glance, *recipe.passes[1:])
+    return recipe.model_copy(update={"passes": passes, "overviews": "stored"})
 
 
 def same_overviews(path: Path, mask: Path, factor: int) -> float:

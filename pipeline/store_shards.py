@@ -62,7 +62,7 @@ def encode_shard(spec: ArraySpec, data: np.ndarray, memo: ChunkMemo | None = Non
     little = data.astype(spec.dtype.newbyteorder("<"), copy=False)
     if not spec.sharded:
         return _compress(_whole_chunk(spec, little))
-    return _sharded(spec, _planes(little), memo or ChunkMemo())
+    return _sharded(spec, _planes(little), memo)
 
 
 def _planes(data: np.ndarray) -> np.ndarray:
@@ -81,22 +81,33 @@ def all_fill(data: np.ndarray, fill: float) -> bool:
     return bool(np.isnan(data).all() if np.isnan(fill) else (data == fill).all())
 
 
-def _sharded(spec: ArraySpec, data: np.ndarray, memo: ChunkMemo) -> bytes:
+def _sharded(spec: ArraySpec, data: np.ndarray, memo: ChunkMemo | None) -> bytes:
     rows, columns = (s // c for s, c in zip(spec.shard, spec.chunk, strict=True))
     layers = 1 if spec.deep else spec.channels
     index = np.full((layers, rows, columns, 2), ABSENT, "<u8")
     parts: list[bytes] = []
-    offset = 0
+    offset, repeated = 0, ChunkMemo()
     for place, chunk in _chunks(spec, data):
         if not all_fill(chunk, spec.fill):
-            # Planes that are the same all over have one chunk.
-            known_at = (place[0], 0, 0) if is_uniform(chunk) else place
-            parts.append(memo.compress(known_at, _whole_chunk(spec, chunk)))
+            parts.append(_compressed(place, chunk, _whole_chunk(spec, chunk), memo, repeated))
             index[place] = offset, len(parts[-1])
             offset += len(parts[-1])
     table = index.tobytes()
     checksum = int(google_crc32c.value(table)).to_bytes(4, "little")
     return b"".join([*parts, table, checksum])
+
+
+def _compressed(
+    place: Place,
+    chunk: np.ndarray,
+    whole: np.ndarray,
+    memo: ChunkMemo | None,
+    repeated: ChunkMemo,
+) -> bytes:
+    """The bytes of a chunk, kept only where it may come again."""
+    if is_uniform(chunk):  # planes that are the same all over have one chunk
+        return (memo or repeated).compress((place[0], 0, 0), whole)
+    return _compress(whole) if memo is None else memo.compress(place, whole)
 
 
 def _identical(one: np.ndarray, other: np.ndarray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -10,7 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mosaics import COLUMN, RESOLUTION, ROW, write_tif
 
 from saccade.jobs.sample import write_sample_slide
 from saccade.pipeline.recipe_file import load_recipe, parse_recipe
@@ -36,11 +39,26 @@ def commands() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it: the examples, and a slide of their own."""
+    """A folder as a reader has it: the examples, a slide, a raster and a city in it."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "examples").symlink_to(ROOT / "examples")
     write_sample_slide(folder / "slides" / "sample.tif", side_px=1024)
+    write_land(folder / "scenes")
     return folder
+
+
+def write_land(folder: Path) -> None:
+    """An island of 255 in a sea of 0, and a square on its coast."""
+    folder.mkdir()
+    rows, columns = np.ogrid[:1024, :1024]
+    island = (rows - 600) ** 2 + (columns - 500) ** 2 < 300**2
+    write_tif(folder / "land.tif", [(255 * island).astype(np.uint8)[..., None]])
+    west, north = COLUMN + 150 * RESOLUTION, ROW - 550 * RESOLUTION
+    east, south = west + 100 * RESOLUTION, north - 100 * RESOLUTION
+    corners = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+    crs = {"type": "name", "properties": {"name": "EPSG:32632"}}
+    city = {"type": "Polygon", "coordinates": [corners], "crs": crs}
+    (folder / "city.geojson").write_text(json.dumps(city))
 
 
 def run_in(folder: Path, words: list[str]) -> str:
@@ -64,6 +82,8 @@ def test_every_command_of_the_readme_works_in_the_order_of_the_text(desk: Path) 
     for words in shown:
         assert run_in(desk, words)
     assert list((desk / "run" / "pictures").glob("*.png"))
+    endings = (".labels.tif", ".scores.tif", ".geojson", ".regions.parquet", ".stac.json")
+    assert all((desk / "coast" / "exports" / f"land{ending}").is_file() for ending in endings)
 
 
 @pytest.mark.slow
@@ -81,8 +101,8 @@ def test_make_has_the_targets_that_the_readme_names() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_recipe_of_the_readme_is_one() -> None:
-    (recipe,) = blocks("yaml")
+@pytest.mark.parametrize("recipe", blocks("yaml"))
+def test_recipes_of_the_readme_are_some(recipe: str) -> None:
     assert [one.name for one in parse_recipe(recipe).passes] == ["glance", "refine"]
 
 

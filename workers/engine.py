@@ -13,68 +13,25 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from saccade.pipeline.plan import Batch, Unit, Window
+from saccade.workers.allocator import FreedMemory
 from saccade.workers.answer import Answer, Said
-from saccade.workers.context import ImageContext, WorkerContext
+from saccade.workers.context import WorkerContext
 from saccade.workers.device import peak_memory_nbytes, set_threads
-from saccade.workers.lanes import ByteBudget, FirstFailure, LaneClosed
+from saccade.workers.flight import Flight, ReadBatch, Receipt
+from saccade.workers.lanes import ByteBudget, LaneClosed
 from saccade.workers.pending import OneBehind, Pending
 from saccade.workers.reading import WindowPixels
-from saccade.workers.sweep import SweepJob, receipt_of
+from saccade.workers.sweep import receipt_of
 from saccade.workers.tasks import Task, WorkerSpec
 from saccade.workers.telling import UnitLog
 from saccade.workers.unit_log import WorkerLog
 
-Receipt = dict[str, Any]
-
-
-@dataclass(eq=False)
-class Flight:
-    """One unit between being asked for and being answered."""
-
-    task: Task
-    """What was asked."""
-    answer: Future[Receipt]
-    """Where the receipt, or the first failure, goes."""
-    image: ImageContext | None = None
-    """Of the unit's image, once opened."""
-    job: SweepJob | None = None
-    """What a sweep has gathered."""
-    failure: FirstFailure = field(default_factory=FirstFailure)
-    """The first thing that went wrong."""
-    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "device": 0.0})
-    """Busy time by lane."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    """Guards what follows, and ``seconds``, which several readers add to."""
-    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """By lane, from when to when it was at the unit, by the host's clock."""
-
-    def spend(self, lane: str, since: float) -> None:
-        """Add the time since ``since`` to a lane."""
-        seconds, now = time.perf_counter() - since, time.time()
-        with self.lock:
-            self.seconds[lane] = self.seconds.get(lane, 0.0) + seconds
-            began, _ = self.spans.get(lane, (now - seconds, now))
-            self.spans[lane] = (min(began, now - seconds), now)
-
-    @property
-    def spans_said(self) -> dict[str, list[float]]:
-        """As receipts hold them."""
-        return {lane: [round(at, 3) for at in span] for lane, span in self.spans.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class ReadBatch:
-    """A batch whose windows are being read; no batch marks the end of its unit."""
-
-    flight: Flight
-    batch: Batch = ()
-    reads: tuple[Future[WindowPixels], ...] = ()
-    nbytes: int = 0
+ENOUGH_AHEAD_NBYTES = 32 * 2**20
+"""Pixels read ahead of processors, which need long for them: more would lie there for nothing."""
 
 
 class Engine:
@@ -94,8 +51,9 @@ class Engine:
         self._to_read: queue.Queue[Flight | None] = queue.Queue()
         self._to_compute: queue.Queue[ReadBatch | None] = queue.Queue()
         self._on_device = OneBehind()
-        self._read_budget = ByteBudget(spec.read_nbytes)
+        self._read_budget = read_budget(spec)
         self._write_budget = ByteBudget(spec.write_nbytes)
+        self._freed = FreedMemory()
         self._readers = ThreadPoolExecutor(spec.read_threads, "read")
         self._writers = ThreadPoolExecutor(spec.write_threads, "write")
         # Models are loaded, and measured, in this lane, too.
@@ -161,10 +119,8 @@ class Engine:
             self._to_compute.put(ReadBatch(flight))
 
     def _open(self, flight: Flight) -> None:
-        unit = flight.task.unit
         self._told.begun(flight.task)
         flight.image = self.context.image(flight.task.entry)
-        flight.job = SweepJob(flight.image.plan, flight.image.plan.passes[unit.pass_index], unit)
 
     def _read_ahead(self, flight: Flight, batch: Batch) -> ReadBatch:
         assert flight.image is not None
@@ -199,7 +155,8 @@ class Engine:
                     self._hand_over(ready.flight)
             except BaseException as error:
                 ready.flight.failure.report(error)
-                self._read_budget.release(ready.nbytes)
+                if ready.batch:
+                    self._read_budget.release(ready.nbytes)
 
     def _next(self) -> ReadBatch | None:
         """What comes next; while nothing does, what is on the device is waited for."""
@@ -221,9 +178,9 @@ class Engine:
             self._read_budget.release(ready.nbytes)
             return
         assert flight.image is not None
-        assert flight.job is not None
+        job = flight.gathering()
         pairs = list(zip(ready.batch, windows, strict=True))
-        wanted = [i for i, (window, read) in enumerate(pairs) if flight.job.wants(window, read)]
+        wanted = [i for i, (window, read) in enumerate(pairs) if job.wants(window, read)]
         if not wanted:
             self._place(ready, windows, {})
             self._read_budget.release(ready.nbytes)
@@ -253,8 +210,7 @@ class Engine:
             ready.flight.spend("device", since)
             said = {i: answer.of(place) for place, i in enumerate(wanted)}
             self._place(ready, windows, said)
-            assert ready.flight.job is not None
-            ready.flight.job.splits += answer.splits
+            ready.flight.gathering().splits += answer.splits
         except BaseException as error:
             ready.flight.failure.report(error)
         finally:
@@ -264,35 +220,45 @@ class Engine:
         self, ready: ReadBatch, windows: list[WindowPixels], said: Mapping[int, Said]
     ) -> None:
         """Answers by window of the batch; those without data have none."""
-        flight = ready.flight
-        assert flight.job is not None
+        job = ready.flight.gathering()
         for i, (window, read) in enumerate(zip(ready.batch, windows, strict=True)):
-            flight.job.place(window, read, said.get(i))
+            job.place(window, read, said.get(i))
 
     def _hand_over(self, flight: Flight) -> None:
-        if flight.failure or flight.job is None:
-            self._end(flight, None)
-            return
-        self._write_budget.acquire(flight.job.nbytes)
-        self._writers.submit(self._write, flight, flight.job)
+        try:
+            if not flight.failure:
+                nbytes = flight.gathering().nbytes
+                self._write_budget.acquire(nbytes)
+                self._writers.submit(self._write, flight, nbytes)
+                return
+        except BaseException as error:
+            flight.failure.report(error)
+        self._end(flight, None)
 
     # ------------------------------------------------------------------------------ write lane
 
-    def _write(self, flight: Flight, job: SweepJob) -> None:
-        since = time.perf_counter()
+    def _write(self, flight: Flight, nbytes: int) -> None:
         receipt: Receipt | None = None
         try:
-            assert flight.image is not None
-            with self._told.working_for(flight.task):
-                written = job.write(flight.image.store)
-            flight.spend("write", since)
-            receipt = receipt_of(job, flight.task.attempt, written, flight.seconds)
-            receipt["memory"] = flight.image.memory_said(job.layout, self.context.spec.device)
+            receipt = self._store(flight)
         except BaseException as error:
             flight.failure.report(error)
         finally:
-            self._write_budget.release(job.nbytes)
+            used_nbytes = nbytes + flight.gathering().nbytes_read
+            flight.job = None
+            self._freed.add(used_nbytes)
+            self._write_budget.release(nbytes)
         self._end(flight, receipt)
+
+    def _store(self, flight: Flight) -> Receipt:
+        since, job = time.perf_counter(), flight.gathering()
+        assert flight.image is not None
+        with self._told.working_for(flight.task):
+            written = job.write(flight.image.store)
+        flight.spend("write", since)
+        receipt = receipt_of(job, flight.task.attempt, written, flight.seconds)
+        receipt["memory"] = flight.image.memory_said(job.layout, self.context.spec.device)
+        return receipt
 
     def _queued_nbytes(self) -> dict[str, int]:
         """Bytes that wait behind the readers and behind the device, now."""
@@ -331,6 +297,13 @@ class Engine:
             receipt["queued_nbytes"] = self._queued_nbytes()
             receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.spec.device)
             flight.answer.set_result(receipt)
+
+
+def read_budget(spec: WorkerSpec) -> ByteBudget:
+    """What may be read ahead: on processors a few windows, on a GPU all that the budget allows."""
+    if spec.device != "cpu":
+        return ByteBudget(spec.read_nbytes)
+    return ByteBudget(spec.read_nbytes, ENOUGH_AHEAD_NBYTES, few=spec.read_threads + 2)
 
 
 def _wait_for(reads: Iterable[Future[WindowPixels]]) -> None:

@@ -21,10 +21,18 @@ class ByteBudget:
 
     A holder larger than the whole budget is admitted alone, so nothing can wait for ever. Holders
     are admitted in the order in which they asked.
+
+    Args:
+        limit_nbytes: never exceeded, but by one that is alone.
+        enough_nbytes: less than the limit, where more seldom helps; None where it does.
+        few: holders that are admitted beyond what is enough, because they are large.
     """
 
-    def __init__(self, limit_nbytes: int) -> None:
+    def __init__(self, limit_nbytes: int, enough_nbytes: int | None = None, few: int = 0) -> None:
         self.limit_nbytes = limit_nbytes
+        self._enough_nbytes = limit_nbytes if enough_nbytes is None else enough_nbytes
+        self._few = few
+        self._holders = 0
         self.held_nbytes = 0
         self.peak_nbytes = 0
         self._closed = False
@@ -45,13 +53,15 @@ class ByteBudget:
             if self._closed:
                 raise LaneClosed("the worker is stopping")
             self._serving += 1
+            self._holders += 1
             self.held_nbytes += nbytes
             self.peak_nbytes = max(self.peak_nbytes, self.held_nbytes)
             self._change.notify_all()
 
     def release(self, nbytes: int) -> None:
-        """Give bytes back."""
+        """Give back what one holder held."""
         with self._change:
+            self._holders -= 1
             self.held_nbytes -= nbytes
             self._change.notify_all()
 
@@ -71,7 +81,9 @@ class ByteBudget:
             self._change.notify_all()
 
     def _admits(self, ticket: int, nbytes: int) -> bool:
-        fits = self.held_nbytes + nbytes <= self.limit_nbytes or self.held_nbytes == 0
+        held_nbytes = self.held_nbytes + nbytes
+        wanted = held_nbytes <= self._enough_nbytes or self._holders < self._few
+        fits = (held_nbytes <= self.limit_nbytes and wanted) or self.held_nbytes == 0
         return ticket == self._serving and fits
 
 

@@ -76,7 +76,10 @@ def freeze_image(
     """
     write_whole(folder.image_plan(plan.name), plan.to_json())
     ImageStore.create(folder.result(plan.name), plan, provenance, fsync=fsync)
-    chosen = np.ones(grid_shape(plan.passes[0]), bool) if met is None else met[0]
+    glance = plan.passes[0]
+    chosen = np.ones(grid_shape(glance), bool) if met is None else met[0]
+    if not glance.window_tiles:
+        chosen = np.full_like(chosen, chosen.any())  # its one window answers for all tiles
     units = write_plan(folder, plan, 0, chosen, None, met=met)
     selected = int(chosen.sum())
     return {"plans": plan.passes[0].name, "units": len(units), "tiles": {"selected": selected}}

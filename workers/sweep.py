@@ -220,14 +220,15 @@ class SweepJob:
         self._settle()
         region, name = self.unit.region, self.layout.name
         written: list[Written] = []
-        memo = ChunkMemo()  # of the fused scores many are those of this pass
+        alone = len(self.plan.passes) == 1
+        memo = None if alone else ChunkMemo()  # of the fused scores many are those of this pass
         for plane, values in self.planes.items():
             written += store.write(pass_path(name, plane), region, values)
         if self.features is not None:
             written += store.write(pass_path(name, KEY), self._feature_region, self.features)
         if self.nodata is not None:
             written += store.write(pass_path(name, NODATA), region, self.nodata)
-        if len(self.plan.passes) > 1:
+        if not alone:
             written += store.write(pass_path(name, "scores"), region, self.scores, memo)
         if self.layout.index == self.plan.last.index:
             written += self._write_fused(store, memo)
@@ -263,7 +264,7 @@ class SweepJob:
                 inside = taken_back.relative_to(self._feature_region)
                 self.features[(slice(None), *inside.slices)] = 0
 
-    def _write_fused(self, store: ImageStore, memo: ChunkMemo) -> list[Written]:
+    def _write_fused(self, store: ImageStore, memo: ChunkMemo | None) -> list[Written]:
         """The fused result of this region, its labels, its lower levels, and who answered."""
         region = self.unit.region
         said = LastAnswer(self.scores, self.status, self.nodata)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from saccade.pipeline.errors import SaccadeError
+from saccade.pipeline.georeference import Georeference
 from saccade.pipeline.models.loading import load_model
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import load_recipe
 from saccade.pipeline.resolve import resolve_image
 from saccade.pipeline.sources import open_source
 from saccade.pipeline.sources.averaged import leaves_pixels_out, note_on
+from saccade.pipeline.sources.bands import Band
 from saccade.pipeline.sources.base import PixelSize, Source
 from saccade.workers.tasks import ImageEntry
 
@@ -41,13 +43,15 @@ def facts(source: Source, override: PixelSize | None) -> Table:
     """What holds for the whole image."""
     table = Table.grid(padding=(0, 2))
     size = override or source.pixel_size
-    names = ", ".join(source.channel_names[:8]) + (" ..." if source.channels > 8 else "")
+    names = _first(source.channel_names)
     rows = {
         "image": source.uri,
         "format": source.format,
         "pixel size": pixel_size_text(size) + (" (stated by you)" if override else ""),
         "channels": f"{source.channels} ({names}), {source.dtype}",
-        "nodata": "none stated" if source.nodata is None else f"{source.nodata:g}",
+        **place(source.georeference),
+        **scales(source.bands),
+        "nodata": nodata_text(source),
     }
     for name, value in rows.items():
         table.add_row(name, value)
@@ -65,14 +69,58 @@ def pixel_size_text(size: PixelSize | None) -> str:
     return f"{size.y:.4g} x {size.x:.4g} {unit}"
 
 
+def place(lies: Georeference | None) -> dict[str, str]:
+    """Where an image lies on Earth, as rows; none where it lies nowhere."""
+    if lies is None:
+        return {}
+    rows = {"CRS": str(lies.crs or "none stated")}
+    if lies.affine is None:
+        return rows | {"lies": f"by {len(lies.control_points)} control points"}
+    a, b, c, d, e, f = lies.affine.to_tuple()
+    turned = "" if b == d == 0 else f", turned (b {b:g}, d {d:g})"
+    upside = "" if lies.affine.north_up or turned else ", not north up"
+    corner = f"from x {c:.10g}, y {f:.10g}"
+    return rows | {"lies": f"{corner}; pixels {a:.10g}, {e:.10g}{turned}{upside}"}
+
+
+def scales(bands: Sequence[Band]) -> dict[str, str]:
+    """How samples become what was measured, as a row; none where they are that."""
+    told = [
+        f"{band.name}: sample * {band.scale:g} + {band.offset:g} {band.unit or ''}".rstrip()
+        for band in bands
+        if (band.scale, band.offset) != (1, 0)
+    ]
+    return {"scaled": _first(told)} if told else {}
+
+
+def nodata_text(source: Source) -> str:
+    """The value that means no data, per band where bands differ; or what else tells it."""
+    values = [(band.name, band.nodata) for band in source.bands if band.nodata is not None]
+    if len(values) == source.channels and len({repr(value) for _, value in values}) == 1:
+        return f"{values[0][1]:g}"
+    if values:
+        return _first([f"{name}: {value:g}" for name, value in values])
+    if source.dtype.kind == "f":
+        return "NaN"
+    return "by a mask or an alpha band" if source.lacks_data else "none stated"
+
+
+def _first(texts: Sequence[str], most: int = 8) -> str:
+    return ", ".join(texts[:most]) + (" ..." if len(texts) > most else "")
+
+
 def levels(source: Source) -> Table:
-    """A row per level."""
+    """A row per level; of rasters also how the file says it was made."""
     table = Table("level", "height", "width", "downsample", "tile", "codec")
+    if source.is_raster:
+        table.add_column("resampling")
     for index, level in enumerate(source.levels):
         tile = f"{level.tile[0]} x {level.tile[1]}" if level.tile else ""
         height, width = level.shape
         downsample = f"{level.downsample:g}"
-        row = (str(index), str(height), str(width), downsample, tile, level.codec or "")
+        row = [str(index), str(height), str(width), downsample, tile, level.codec or ""]
+        if source.is_raster:
+            row.append((level.resampling or "not stated") if index else "")
         table.add_row(*row)
     return table
 

@@ -23,6 +23,8 @@ ROWS_LIVE = 8
 """Images listed on a screen that is drawn again and again."""
 REASONS = 4
 """Images set aside whose reasons are told beside the table; ``--failed`` tells all."""
+NOTES = 4
+"""Kinds of notes on images that are told; the report tells all, image by image."""
 ORDER = {"quarantined": 0, "running": 1, "waiting": 2, "complete": 3}
 """Those that need care first."""
 
@@ -39,6 +41,7 @@ def as_page(status: Status, at: float | None = None, rows: int = ROWS) -> Group:
     return Group(
         Text(headline(status, now)),
         *_told_aside(tuple(status.failed)),
+        *_noted(status.tally.images.values()),
         _passes(now),
         _images(status, rows),
         *_memory(now),
@@ -122,6 +125,19 @@ def _told_aside(failed: tuple[FailedImage, ...]) -> Iterator[RenderableType]:
         yield Text(f"set aside: {image.name}: {image.reason}")
     if len(failed) > REASONS:
         yield Text(f"and {len(failed) - REASONS} more set aside: saccade status --failed tells why")
+
+
+def _noted(images: Iterable[ImageTally]) -> Iterator[RenderableType]:
+    """Each note once, with the images that it is on."""
+    holders: dict[str, list[str]] = {}
+    for image in images:
+        for note in image.notes:
+            holders.setdefault(note, []).append(image.name)
+    for note, names in list(holders.items())[:NOTES]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield Text(f"note: {names[0]}{more}: {note}")
+    if len(holders) > NOTES:
+        yield Text(f"and {_counted(len(holders) - NOTES, 'other note')}: saccade report tells all")
 
 
 def failed_page(failed: Iterable[FailedImage], root: Path) -> Group:

@@ -44,6 +44,8 @@ class ImageTally:
     """Why it was quarantined."""
     errors: list[str] = field(default_factory=list)
     """What could not be read, the first few."""
+    notes: tuple[str, ...] = ()
+    """How it is read, where that is not what its file suggests."""
 
     @property
     def finest_choice(self) -> dict[str, int] | None:
@@ -233,6 +235,7 @@ def _add_receipt(image: ImageTally, record: Mapping[str, Any]) -> None:
 def _add_step(image: ImageTally, record: Mapping[str, Any]) -> None:
     image.stage = str(record.get("plans", "finalise"))
     image.memory |= {name: dict(account) for name, account in record.get("memory", {}).items()}
+    image.notes = tuple(record.get("notes", image.notes))
     if "plans" in record:
         image.units[image.stage] = [0, record["units"]]
         image.tiles[image.stage] = dict(record["tiles"])

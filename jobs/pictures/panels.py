@@ -237,8 +237,8 @@ def _looks_legend(scene: Scene, colours: tuple[Colour, ...]) -> Iterator[Row]:
         yield _pass_row(scene, layout, counts[layout.name], colours[layout.index])
     if len(plan.passes) > MAX_ROWS:
         yield Row(f"and {len(plan.passes) - MAX_ROWS} more passes", quiet=True)
-    if summary.get("nodata"):
-        yield Row("no data", "", f"{percent(summary['nodata'])} of the area", NO_DATA)
+    if scene.absent.any():
+        yield Row("no data", "", f"{percent(float(scene.absent.mean()))} of the area", NO_DATA)
     failed = sum(count["failed"] for count in counts.values() if count)
     if failed:
         yield Row("could not be read", "", f"{failed:,} tiles", FAILED, hatched=True)
@@ -256,9 +256,9 @@ def _pass_row(
         return Row(layout.name, size, f"{visited:,} of {chosen:,} chosen so far", colour)
     if not visited and not scene.result.complete:
         return Row(layout.name, size, "not yet", colour)
-    return Row(
-        layout.name, size, f"{visited:,} of {total:,} tiles, {percent(visited / total)}", colour
-    )
+    answered = visited - count.get("nodata", 0)
+    text = f"{answered:,} of {total:,} tiles, {percent(answered / total)}"
+    return Row(layout.name, size, text, colour)
 
 
 def _chosen(scene: Scene, layout: PassLayout) -> int | None:

@@ -150,7 +150,7 @@
     return element("li", "class", swatch("", colour), `${name} ${percent(part)}`);
   }
   function notes(lines) {
-    return element("details", "", element("summary", "", "What could not be done"),
+    return element("details", "", element("summary", "", "Notes"),
       ...lines.map((line) => element("p", "", line)));
   }
 

@@ -130,6 +130,18 @@ def test_shards_outside_have_no_units(lab: Lab, tmp_path: Path) -> None:
     assert tally.tiles["look"]["of"] == 1
 
 
+def test_a_glance_of_one_window_counts_all_the_tiles_that_it_answers(
+    lab: Lab, tmp_path: Path
+) -> None:
+    area = area_over(tmp_path, (70, 70, 80, 80))
+    tree = two_passes() | {"area": str(area)}
+    tree["passes"][0] |= {"tile": "auto"}
+    (tally,) = lab.run_all(tree, {"one": image()}).tally.images.values()
+    glance = tally.tiles["glance"]
+    assert glance["selected"] == glance["done"] > 1
+    assert tally.tiles["look"]["done"] == 1
+
+
 def test_an_image_outside_the_area_is_complete_and_empty(lab: Lab, tmp_path: Path) -> None:
     area = area_over(tmp_path, (700, 700, 800, 800))
     source = image()

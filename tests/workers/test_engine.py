@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -22,10 +24,11 @@ from saccade.pipeline.store import ImageStore
 from saccade.workers.answer import Answer
 from saccade.workers.context import ImageContext
 from saccade.workers.device import Predictor
-from saccade.workers.engine import Engine
+from saccade.workers.engine import Engine, read_budget
 from saccade.workers.lanes import LaneClosed
 from saccade.workers.local import outcome_of
 from saccade.workers.pending import Pending
+from saccade.workers.sweep import SweepJob
 from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
 
 LIMIT_SECONDS = 60
@@ -198,6 +201,56 @@ def test_no_more_pixels_wait_for_a_slow_device_than_its_budget_allows(
         assert b.engine._read_budget.peak_nbytes <= budget
         assert b.engine._read_budget.held_nbytes == 0
     assert most == 3
+
+
+def test_units_that_are_read_ahead_hold_no_arrays_and_those_stored_let_them_go(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three units in flight would else hold three shards of every array, whatever they wait for."""
+    units: set[str] = set()
+    jobs: list[weakref.ref[SweepJob]] = []
+    all_read = threading.Event()
+    read, compute, make = ImageContext.read, Predictor.launch, SweepJob.__post_init__
+
+    def seen(self: ImageContext, unit: Unit, window: Any) -> Any:
+        units.add(unit.id)
+        if len(units) == 4:
+            all_read.set()
+        return read(self, unit, window)
+
+    def slow(self: Predictor, windows: Any) -> Any:
+        assert all_read.wait(LIMIT_SECONDS)
+        if len(jobs) == 1:
+            held.append(sum(flight.job is not None for flight in b.engine._flights))
+        return compute(self, windows)
+
+    def made(self: SweepJob) -> None:
+        jobs.append(weakref.ref(self))
+        make(self)
+
+    held: list[int] = []
+    monkeypatch.setattr(ImageContext, "read", seen)
+    monkeypatch.setattr(Predictor, "launch", slow)
+    monkeypatch.setattr(SweepJob, "__post_init__", made)
+    with bench(lab, one_pass("echo", **FOUR_UNITS), noise(97, 89)) as b:
+        for answer in b.sweep():
+            b.done(answer)
+    assert held
+    assert set(held) == {1}
+    assert len(jobs) == 4
+    gc.collect()
+    assert not any(job() for job in jobs)
+
+
+@pytest.mark.parametrize(("device", "most"), [("cpu", 32 * 2**20), ("cuda", 256 * 2**20)])
+def test_processors_read_less_ahead_than_their_budget_allows(device: str, most: int) -> None:
+    spec = WorkerSpec(Path("run"), "{}", Path(), device=device, read_nbytes=256 * 2**20)
+    budget = read_budget(spec)
+    for number in range(256):
+        if not budget._admits(number, 2**20):
+            break
+        budget.acquire(2**20)
+    assert budget.held_nbytes == most
 
 
 def test_close_answers_for_every_unit_whatever_it_was_doing(

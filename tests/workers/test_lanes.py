@@ -73,6 +73,30 @@ def test_one_that_is_larger_than_the_budget_is_admitted_alone() -> None:
     assert admitted == [11]
 
 
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(0, 6))
+def test_beyond_what_is_enough_a_few_large_holders_are_admitted_within_the_limit(
+    sizes: list[int], few: int
+) -> None:
+    budget = ByteBudget(100, enough_nbytes=20, few=few)
+    for number, nbytes in enumerate(sizes):
+        held = budget.held_nbytes + nbytes
+        admitted = number == 0 or (held <= 100 and (held <= 20 or number < few))
+        assert budget._admits(number, nbytes) == admitted
+        if not admitted:
+            break
+        budget.acquire(nbytes)
+
+
+def test_who_gave_back_what_it_held_is_no_holder_any_more() -> None:
+    budget = ByteBudget(100, enough_nbytes=10, few=2)
+    for _ in range(5):
+        budget.acquire(30)
+        budget.acquire(30)
+        assert not budget._admits(budget._tickets, 30)
+        budget.release(30)
+        budget.release(30)
+
+
 def test_admission_is_in_the_order_of_asking_even_where_a_later_one_would_fit() -> None:
     budget = ByteBudget(7)
     budget.acquire(5)

@@ -112,6 +112,14 @@ def test_a_person_is_shown_units_memory_and_failures(run: Path) -> None:
         assert words in text
 
 
+def test_a_note_is_told_once_with_the_images_that_it_is_on(run: Path) -> None:
+    noted = {**PLAN, "notes": ["the file's overviews are made by NEAREST resampling"]}
+    journal_of(run, {**noted, "image": "a"}, noted)
+    text = " ".join(shown(run).split())
+    assert text.count("made by NEAREST") == 1
+    assert "note: a and 1 more: the file's overviews" in text
+
+
 def test_a_long_archive_is_cut_short_and_says_so(run: Path) -> None:
     assert "and 2 more" in shown(run, rows=1)
 

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from mosaics import write_tif
 from PIL import Image
 
 from saccade.jobs.driver import run
@@ -161,6 +162,16 @@ def test_a_legend_says_how_many_tiles_each_pass_visited(finished: Path) -> None:
     assert [row.text for row in rows] == ["glance", "look"]
     assert [row.right for row in rows] == ["49 of 49 tiles, 100 %", "1 of 49 tiles, 2 %"]
     assert [row.swatch for row in rows] == list(pass_colours(2))
+
+
+def test_a_legend_counts_pixels_without_data_and_only_tiles_with_some(tmp_path: Path) -> None:
+    pixels = planted_image()[..., None]
+    pixels[:, : SIDE // 2] = 0  # three and a half of seven columns of tiles
+    write_tif(tmp_path / "planted.tif", [pixels], nodata=0)
+    run(recipe(), [tmp_path / "planted.tif"], tmp_path / "run", RunOptions("local:1", device="cpu"))
+    rows = {row.text: row.right for row in panels(scene_of(tmp_path / "run"))[2].legend}
+    assert rows["glance"] == "28 of 49 tiles, 57 %"
+    assert rows["no data"] == "50 % of the area"
 
 
 def test_all_panels_of_an_image_have_the_size_that_the_page_has_for_them(finished: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ import yaml
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
 
-from saccade.jobs.driver import run
+from saccade.jobs.driver import RunSummary, run
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.sources.level_file import LevelFile
+from saccade.workers import context
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Results = Callable[[Path], dict[str, bytes]]
@@ -58,6 +60,7 @@ def area(path: Path) -> None:
 def recipe() -> dict[str, object]:
     model = {"source": f"{MODELS}:echo", "options": {"classes": 2}, "normalise": NORMALISE}
     glance = {"name": "glance", "resolution": {"downsample": 16}, "tile": 32, "model": model}
+    glance["scaled"] = True
     look = {"name": "look", "resolution": {"downsample": 2}, "tile": 128, "model": model}
     look["select"] = {"by": "top_fraction", "fraction": 0.6}
     output = {"chunk": 128, "shard": 256, "keep": "all"}
@@ -152,6 +155,38 @@ def kill_while_averaging(start: Start, command: tuple[object, ...], out: Path) -
         if kill(process) and any(name.endswith(".partial") for name in cached(out)):
             return
     raise AssertionError(f"no level was found half written in {MOST_TRIES} runs")
+
+
+def test_a_mosaic_that_loses_a_file_is_set_aside_with_its_name_and_run_when_it_is_back(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    east, freeze = tmp_path / "east.tif", context.freeze_image
+    with rasterio.open(place / "scene.tif") as scene:
+        profile = scene.profile | {"transform": scene.transform @ Affine.translation(WIDTH, 0)}
+        with rasterio.open(east, "w", **profile) as dataset:
+            dataset.write(scene.read())
+    shutil.copy(place / "scene.tif", tmp_path / "west.tif")
+    mosaic = tmp_path / "both.mosaic.yaml"
+    mosaic.write_text("mosaic: {files: [west.tif, east.tif]}")
+    (tmp_path / "area.geojson").write_text((place / "area.geojson").read_text())
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe()))
+    aside = tmp_path / "aside.tif"
+
+    def vanishing(*given: Any, **more: Any) -> Any:
+        said = freeze(*given, **more)
+        east.rename(aside)
+        return said
+
+    def again(*, retry: bool = False) -> RunSummary:
+        options = RunOptions(workers="local:1", device="cpu", retry=retry)
+        return run(tmp_path / "recipe.yaml", [mosaic], tmp_path / "run", options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(context, "freeze_image", vanishing)
+        assert "east.tif: no such file" in again().quarantined["both"]
+    aside.rename(east)
+    assert again(retry=True).complete == ("both",)
+    assert not cached(tmp_path / "run")
 
 
 def test_a_run_whose_levels_are_lost_halfway_makes_the_same_ones_again(

@@ -133,4 +133,4 @@ def test_the_legend_names_every_label_that_can_occur() -> None:
         "no data",
         "not answered",
     ]
-    assert list(label_legend(("background", "a", "b"))) == [0, 1, 2, 255]
+    assert list(label_legend(("background", "a", "b"))) == [0, 1, 2, 254, 255]

@@ -3,7 +3,7 @@
 One georeferenced raster and one raster of building footprints on the same grid (here Kampala:
 OpenAerialMap, CC BY 4.0; labels of OpenStreetMap, ODbL). Columns are cut into three files that do
 not overlap: half of them to learn from, a sixth for the threshold, a third that nothing else sees.
-``saccade train`` makes the weights (``examples/rasters/buildings-train.yaml``; a quarter of an hour
+``saccade train`` makes the weights (``examples/training/buildings.yaml``; a quarter of an hour
 on one core); ``examples/rasters/buildings.yaml`` then runs as it is, with its finest pass
 everywhere, and with shares of it. Intersection over union counts pixels of level 0; a result's
 pixel stands for all pixels of level 0 under it, and the threshold is the best one of validation.
@@ -81,7 +81,7 @@ def _write(path: Path, head: tuple[str, ...], rows: list[tuple[str, str]]) -> No
 
 def train(out: Path) -> None:
     """Weights in ``out/out``; nothing where they are there already."""
-    shutil.copy(EXAMPLES / "buildings-train.yaml", out / "train.yaml")
+    shutil.copy(EXAMPLES.parent / "training" / "buildings.yaml", out / "train.yaml")
     subprocess.run([sys.executable, "-c", SACCADE, "train", str(out / "train.yaml")], check=True)
 
 

@@ -117,7 +117,10 @@ def _open_tiff(path: Path) -> Source:
     except OtherReaderNeeded as error:
         if not _has_rasterio():
             raise UnsupportedImage(f"{error}; or read it with GDAL: {EXTRA}") from error
-    return _open_raster(path)
+        try:
+            return _open_raster(path)
+        except BrokenImage:
+            raise UnsupportedImage(f"{error}; GDAL does not read it either") from error
 
 
 def _open_raster(path: Path) -> Source:

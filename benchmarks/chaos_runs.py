@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ray_actors import actors_below
+
 FAULTY = Path(__file__).with_name("chaos_faulty.py")
 SILENT_SECONDS = 240.0
 """A run that writes nothing to its journal for so long hangs."""
@@ -197,31 +199,12 @@ def kill_an_actor(chance: random.Random) -> Kill:
     """SIGKILL to one of the Ray actors below the driver."""
 
     def kill(process: subprocess.Popen[str]) -> bool:
-        actors = _actors_below(process.pid)
+        actors = actors_below(process.pid)
         if actors:
             os.kill(chance.choice(actors), signal.SIGKILL)
         return bool(actors)
 
     return kill
-
-
-def _actors_below(driver: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    names: dict[int, str] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = status.read_text()
-        except OSError:
-            continue
-        pid, (name, rest) = int(status.parent.name), text.split("(", 1)[1].rsplit(")", 1)
-        children.setdefault(int(rest.split()[1]), []).append(pid)
-        names[pid] = name
-    found, below = [], [driver]
-    while below:
-        pid = below.pop()
-        below += children.get(pid, [])
-        found += [pid] if names.get(pid, "").startswith("ray::UnitActor") else []
-    return sorted(found)
 
 
 # ---------------------------------------------------------------------------------- what came of it

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from ray_actors import actors_below
 
 Saccade = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -83,26 +84,6 @@ def test_a_driver_killed_on_a_real_slide_leaves_the_same_bytes(
     assert results(run) == results(tmp_path / "alone")
 
 
-def actors_of(process: subprocess.Popen[str]) -> list[int]:
-    """Process ids of the Ray actors below a driver."""
-    children: dict[int, list[int]] = {}
-    names: dict[int, str] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = status.read_text()
-        except OSError:
-            continue
-        pid, (name, rest) = int(status.parent.name), text.split("(", 1)[1].rsplit(")", 1)
-        children.setdefault(int(rest.split()[1]), []).append(pid)
-        names[pid] = name
-    found, below = [], [process.pid]
-    while below:
-        pid = below.pop()
-        below += children.get(pid, [])
-        found += [pid] if names.get(pid, "").startswith("ray::UnitActor") else []
-    return sorted(found)
-
-
 @pytest.mark.slow
 def test_actors_killed_at_random_moments_leave_the_same_bytes(
     inputs: Path,
@@ -120,7 +101,7 @@ def test_actors_killed_at_random_moments_leave_the_same_bytes(
     kills = 0
     while process.poll() is None and kills < 5:
         wait_for_journal(process, tmp_path, chance.randrange(500, 4_000))
-        if actors := actors_of(process):
+        if actors := actors_below(process.pid):
             os.kill(chance.choice(actors), signal.SIGKILL)
             kills += 1
     said = process.communicate(timeout=300)
@@ -142,7 +123,7 @@ def test_a_killed_driver_leaves_no_actor_behind_and_the_run_resumes(
     command = ("run", inputs / "recipe.yaml", *images, "-o", tmp_path, "--workers", "ray:2")
     process = start_saccade(*command)
     wait_for_journal(process, tmp_path, 8_000)
-    actors = actors_of(process)
+    actors = actors_below(process.pid)
     assert actors
     process.kill()
     process.communicate()

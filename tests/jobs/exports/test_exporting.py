@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from exported import RECIPE, square_of_texture
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -24,21 +25,6 @@ from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.result import open_result
 from saccade.pipeline.store import ImageStore
 
-SIDE = 192
-MODEL = {"source": "builtin:tissue", "options": {"rgb": False}}
-RECIPE: dict[str, Any] = {
-    "passes": [
-        {"name": "glance", "resolution": {"downsample": 8}, "model": MODEL, "tile": 8},
-        {
-            "name": "look",
-            "resolution": {"downsample": 2},
-            "model": MODEL,
-            "tile": 32,
-            "select": {"by": "top_k", "k": 4},
-        },
-    ],
-    "output": {"chunk": 32, "shard": 32},
-}
 FILES = {
     "geojson": ("{}.geojson",),
     "ome-tiff": ("{}.labels.ome.tif",),
@@ -54,10 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two images with a square of texture."""
     folder = tmp_path_factory.mktemp("exports")
     for name in ("one", "two"):
-        pixels = np.full((SIDE, SIDE), 120, np.uint8)
-        coarse = np.random.default_rng(len(name)).integers(0, 256, (8, 8), np.uint8)
-        pixels[32:96, 64:128] = np.kron(coarse, np.ones((8, 8), np.uint8))
-        tifffile.imwrite(folder / f"{name}.tif", pixels, tile=(64, 64))
+        tifffile.imwrite(folder / f"{name}.tif", square_of_texture(len(name)), tile=(64, 64))
     images = [folder / "one.tif", folder / "two.tif"]
     run(Recipe.model_validate(RECIPE), images, folder / "run", RunOptions("local:1", device="cpu"))
     return folder / "run"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from exported import MODEL, RECIPE, SIDE, square_of_texture
 
 from saccade.jobs.driver import run
 from saccade.jobs.exports.exporting import export
@@ -32,21 +33,6 @@ rasterize = pytest.importorskip("rasterio.features").rasterize
 transform_bounds = pytest.importorskip("rasterio.warp").transform_bounds
 cog_validate = pytest.importorskip("rio_cogeo.cogeo").cog_validate
 
-MODEL = {"source": "builtin:tissue", "options": {"rgb": False}}
-RECIPE: dict[str, Any] = {
-    "passes": [
-        {"name": "glance", "resolution": {"downsample": 8}, "model": MODEL, "tile": 8},
-        {
-            "name": "look",
-            "resolution": {"downsample": 2},
-            "model": MODEL,
-            "tile": 32,
-            "select": {"by": "top_k", "k": 4},
-        },
-    ],
-    "output": {"chunk": 32, "shard": 32},
-}
-SIDE = 192
 UTM_33N = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)
 
 
@@ -54,9 +40,7 @@ UTM_33N = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image with a square of texture at 10 m in UTM zone 33, and one that lies nowhere."""
     folder = tmp_path_factory.mktemp("ground")
-    pixels = np.full((SIDE, SIDE), 120, np.uint8)
-    coarse = np.random.default_rng(3).integers(0, 256, (8, 8), np.uint8)
-    pixels[32:96, 64:128] = np.kron(coarse, np.ones((8, 8), np.uint8))
+    pixels = square_of_texture(3)
     tags = [
         (33550, "d", 3, (10.0, 10.0, 0.0), True),
         (33922, "d", 6, (0.0, 0.0, 0.0, 500_000.0, 5_000_000.0, 0.0), True),

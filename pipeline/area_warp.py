@@ -8,8 +8,7 @@ import numpy as np
 
 from saccade.pipeline.area import MOST_VERTICES, Polygon
 from saccade.pipeline.errors import UsageError
-from saccade.pipeline.georeference import Crs, Georeference
-from saccade.pipeline.sources.mosaic_parts import same_crs
+from saccade.pipeline.georeference import Crs, Georeference, same_crs
 
 OFF_PX = 0.05
 """Edges that are straight in the area's CRS may leave their true place in the image by so much."""

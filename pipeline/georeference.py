@@ -102,6 +102,15 @@ class Crs:
         return f"EPSG:{self.epsg}" if self.epsg is not None else str(self.wkt)
 
 
+def same_crs(one: Crs | None, other: Crs | None) -> bool:
+    """Whether two are the same by their numbers, or by their texts where one has no number."""
+    if one is None or other is None:
+        return one is other
+    if one.epsg is not None and other.epsg is not None:
+        return one.epsg == other.epsg
+    return one.wkt is not None and one.wkt == other.wkt
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPoint:
     """A place in the image whose coordinates are known."""

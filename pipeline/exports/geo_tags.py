@@ -14,11 +14,22 @@ from saccade.pipeline.errors import UsageError
 from saccade.pipeline.exports.frame_ground import known_to_proj
 from saccade.pipeline.exports.tiff_directory import Tag
 from saccade.pipeline.georeference import Affine, Crs, Georeference
+from saccade.pipeline.geotiff import (
+    GEO_DOUBLES,
+    GEO_KEYS,
+    GEO_TEXTS,
+    GEODETIC_CRS,
+    GEOGRAPHIC,
+    MODEL_TYPE,
+    PIXEL_IS_AREA,
+    PIXEL_SCALE,
+    PROJECTED,
+    PROJECTED_CRS,
+    RASTER_TYPE,
+    TIE_POINTS,
+    TRANSFORMATION,
+)
 
-PIXEL_SCALE, TIE_POINTS, TRANSFORMATION = 33550, 33922, 34264
-GEO_KEYS, GEO_DOUBLES, GEO_TEXTS = 34735, 34736, 34737
-MODEL_TYPE, RASTER_TYPE, GEODETIC_CRS, PROJECTED_CRS = 1024, 1025, 2048, 3072
-PROJECTED, GEOGRAPHIC, PIXEL_IS_AREA = 1, 2, 1
 LARGEST_NUMBER = 32766
 """Numbers above it are not the registry's own in a GeoTIFF."""
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from saccade.pipeline.errors import UnsupportedImage
 from saccade.pipeline.geometry import Box, Shape
-from saccade.pipeline.georeference import Affine, Crs, Georeference
+from saccade.pipeline.georeference import Affine, Crs, Georeference, same_crs
 from saccade.pipeline.sources.bands import Band
 from saccade.pipeline.sources.base import Identity, Level, PixelSize
 
@@ -194,15 +194,6 @@ def _corner(
 def _up(off_px: float) -> float:
     """A little more, in few digits."""
     return math.ceil(off_px * 100) / 100
-
-
-def same_crs(one: Crs | None, other: Crs | None) -> bool:
-    """Whether two are the same by their numbers, or by their texts where one has no number."""
-    if one is None or other is None:
-        return one is other
-    if one.epsg is not None and other.epsg is not None:
-        return one.epsg == other.epsg
-    return one.wkt is not None and one.wkt == other.wkt
 
 
 def _size(affine: Affine) -> str:

@@ -8,15 +8,16 @@ import numpy as np
 from tifffile import TiffPage, TiffWriter
 
 from saccade.pipeline.georeference import Crs
-from saccade.pipeline.sources.tiff_geo import (
+from saccade.pipeline.geotiff import (
+    GEO_DOUBLES,
     GEO_KEYS,
-    MODEL_PIXEL_SCALE,
-    MODEL_TIEPOINT,
-    MODEL_TRANSFORMATION,
+    GEO_TEXTS,
+    PIXEL_SCALE,
+    TIE_POINTS,
+    TRANSFORMATION,
 )
 
-DOUBLES, TEXTS = 34736, 34737
-COPIED = (MODEL_PIXEL_SCALE, MODEL_TIEPOINT, MODEL_TRANSFORMATION, GEO_KEYS, DOUBLES, TEXTS)
+COPIED = (PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS, GEO_DOUBLES, GEO_TEXTS)
 
 
 def own_crs(page: TiffPage, uri: str) -> Crs | None:

@@ -9,15 +9,25 @@ from typing import Any
 from tifffile import TiffPage
 
 from saccade.pipeline.georeference import Affine, ControlPoint, Crs, Georeference
+from saccade.pipeline.geotiff import (
+    ANGULAR_UNIT,
+    GEO_KEYS,
+    GEODETIC_CRS,
+    GEOGRAPHIC,
+    LINEAR_UNIT,
+    MODEL_TYPE,
+    PIXEL_IS_POINT,
+    PIXEL_SCALE,
+    PROJECTED_CRS,
+    RASTER_TYPE,
+    TIE_POINTS,
+    TRANSFORMATION,
+    UNKNOWN,
+    USER_DEFINED,
+)
 from saccade.pipeline.sources.base import PixelSize
 from saccade.pipeline.sources.ground_size import geographic_size, sides_of, size_or_none
 
-MODEL_PIXEL_SCALE, MODEL_TIEPOINT, MODEL_TRANSFORMATION, GEO_KEYS = 33550, 33922, 34264, 34735
-KEY_MODEL_TYPE, KEY_RASTER_TYPE = 1024, 1025
-KEY_GEODETIC_CRS, KEY_PROJECTED_CRS = 2048, 3072
-KEY_ANGULAR_UNIT, KEY_LINEAR_UNIT = 2054, 3076
-GEOGRAPHIC, PIXEL_IS_POINT = 2, 2
-UNKNOWN, USER_DEFINED = 0, 32767
 M_PER_LINEAR_UNIT = {9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}
 DEGREES_PER_ANGULAR_UNIT = {9101: 180 / math.pi, 9102: 1.0}
 RPC_COEFFICIENTS = 50844
@@ -43,12 +53,12 @@ def ground_size(page: TiffPage) -> PixelSize | None:
     keys = _geo_keys(page)
     affine = _affine(page, keys)
     if _is_geographic(keys):
-        degrees = DEGREES_PER_ANGULAR_UNIT.get(keys.get(KEY_ANGULAR_UNIT, 9102))
+        degrees = DEGREES_PER_ANGULAR_UNIT.get(keys.get(ANGULAR_UNIT, 9102))
         shape = int(page.imagelength), int(page.imagewidth)
         if affine is None or degrees is None:
             return None
         return geographic_size(affine, shape, degrees)
-    unit_m = M_PER_LINEAR_UNIT.get(keys.get(KEY_LINEAR_UNIT, 9001))
+    unit_m = M_PER_LINEAR_UNIT.get(keys.get(LINEAR_UNIT, 9001))
     sides = sides_of(affine) if affine else _stated_sides(page)
     if unit_m is None or sides is None:
         return None
@@ -67,7 +77,7 @@ def has_only_rpcs(page: TiffPage) -> bool:
 
 def _stated_sides(page: TiffPage) -> tuple[float, float] | None:
     """Of a file that says how large its pixels are, but not where they lie."""
-    scale = _value(page, MODEL_PIXEL_SCALE)
+    scale = _value(page, PIXEL_SCALE)
     if scale is None or len(scale) < 2:
         return None
     return abs(float(scale[1])), abs(float(scale[0]))
@@ -78,18 +88,18 @@ def _crs(keys: dict[int, int]) -> Crs | None:
     geographic, number = _is_geographic(keys), _crs_number(keys)
     if number in (UNKNOWN, USER_DEFINED):
         return None
-    unit_m = M_PER_LINEAR_UNIT.get(keys.get(KEY_LINEAR_UNIT, 9001), 1.0)
+    unit_m = M_PER_LINEAR_UNIT.get(keys.get(LINEAR_UNIT, 9001), 1.0)
     return Crs(number, None, geographic, 1.0 if geographic else unit_m)
 
 
 def _is_geographic(keys: dict[int, int]) -> bool:
-    if KEY_MODEL_TYPE in keys:
-        return keys[KEY_MODEL_TYPE] == GEOGRAPHIC
-    return KEY_GEODETIC_CRS in keys and KEY_PROJECTED_CRS not in keys
+    if MODEL_TYPE in keys:
+        return keys[MODEL_TYPE] == GEOGRAPHIC
+    return GEODETIC_CRS in keys and PROJECTED_CRS not in keys
 
 
 def _crs_number(keys: dict[int, int]) -> int:
-    key = KEY_GEODETIC_CRS if _is_geographic(keys) else KEY_PROJECTED_CRS
+    key = GEODETIC_CRS if _is_geographic(keys) else PROJECTED_CRS
     return keys.get(key, UNKNOWN)
 
 
@@ -102,16 +112,16 @@ def _affine(page: TiffPage, keys: dict[int, int]) -> Affine | None:
         affine = Affine(*numbers)
     except ValueError:
         return None
-    point = keys.get(KEY_RASTER_TYPE) == PIXEL_IS_POINT
+    point = keys.get(RASTER_TYPE) == PIXEL_IS_POINT
     return affine.moved(-0.5, -0.5) if point else affine
 
 
 def _stated_affine(page: TiffPage) -> tuple[float, float, float, float, float, float] | None:
-    matrix = _value(page, MODEL_TRANSFORMATION)
+    matrix = _value(page, TRANSFORMATION)
     if matrix is not None and len(matrix) >= 8:
         m = [float(v) for v in matrix]
         return m[0], m[1], m[3], m[4], m[5], m[7]
-    scale, tie = _value(page, MODEL_PIXEL_SCALE), _value(page, MODEL_TIEPOINT)
+    scale, tie = _value(page, PIXEL_SCALE), _value(page, TIE_POINTS)
     if scale is None or tie is None or len(scale) < 2 or len(tie) < 6:
         return None
     # GDAL writes south-up images as matrices, and takes a negative height for a positive one
@@ -122,10 +132,10 @@ def _stated_affine(page: TiffPage) -> tuple[float, float, float, float, float, f
 
 def _control_points(page: TiffPage, keys: dict[int, int]) -> tuple[ControlPoint, ...]:
     """Places that count from corners of pixels; half a pixel is added where they are centres."""
-    stated = _value(page, MODEL_TIEPOINT)
+    stated = _value(page, TIE_POINTS)
     ties = [] if stated is None else [float(v) for v in stated]
     found = [ties[at : at + 6] for at in range(0, len(ties) - 5, 6)]
-    half = 0.5 if keys.get(KEY_RASTER_TYPE) == PIXEL_IS_POINT else 0.0
+    half = 0.5 if keys.get(RASTER_TYPE) == PIXEL_IS_POINT else 0.0
     return tuple(
         ControlPoint(column + half, row + half, x, y, z) for column, row, _, x, y, z in found
     )

@@ -8,8 +8,9 @@ from typing import Any
 
 from tifffile import TiffPage
 
+from saccade.pipeline.geotiff import GEO_KEYS
 from saccade.pipeline.sources.base import PixelSize
-from saccade.pipeline.sources.tiff_geo import GEO_KEYS, ground_size
+from saccade.pipeline.sources.tiff_geo import ground_size
 
 UM_PER_RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0}
 PRINTING_DPI = (72.0, 96.0)

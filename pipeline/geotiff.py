@@ -1,0 +1,18 @@
+"""Numbers of GeoTIFF: tags and keys, for those who read them and those who write them.
+
+From OGC GeoTIFF 1.1 (19-008r4).
+"""
+
+PIXEL_SCALE, TIE_POINTS, TRANSFORMATION = 33550, 33922, 34264
+GEO_KEYS, GEO_DOUBLES, GEO_TEXTS = 34735, 34736, 34737
+"""Tags."""
+MODEL_TYPE, RASTER_TYPE = 1024, 1025
+GEODETIC_CRS, PROJECTED_CRS = 2048, 3072
+ANGULAR_UNIT, LINEAR_UNIT = 2054, 3076
+"""Keys."""
+PROJECTED, GEOGRAPHIC = 1, 2
+"""Values of ``MODEL_TYPE``."""
+PIXEL_IS_AREA, PIXEL_IS_POINT = 1, 2
+"""Values of ``RASTER_TYPE``."""
+UNKNOWN, USER_DEFINED = 0, 32767
+"""In place of a CRS's number."""

@@ -17,12 +17,10 @@ from saccade.jobs.manifests.places import is_remote, resolved, suffix_of
 from saccade.jobs.manifests.problems import Problem
 from saccade.pipeline.errors import SourceError
 from saccade.pipeline.remote_stores import join
+from saccade.pipeline.sources.suffixes import MIRAX, RASTERS, SLIDES, ZARR
 
-SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm")
-PHOTO_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg", ".zarr")
-IMAGE_SUFFIXES = frozenset(SLIDE_SUFFIXES + PHOTO_SUFFIXES)
+IMAGE_SUFFIXES = SLIDES | RASTERS | {ZARR}
 """What a folder is searched for."""
-ZARR, MIRAX = ".zarr", ".mrxs"
 
 
 @dataclass(frozen=True, slots=True)

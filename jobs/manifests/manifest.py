@@ -29,7 +29,7 @@ from saccade.jobs.manifests.stac import is_item, row_of_item
 from saccade.pipeline.errors import ManifestError, SaccadeError
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.recipe_file import explain
-from saccade.pipeline.sources.identities import MOSAICS
+from saccade.pipeline.sources.suffixes import MOSAICS
 from saccade.workers.tasks import ImageEntry
 
 __all__ = [

@@ -8,19 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from saccade.jobs.manifests.finding import ZARR
 from saccade.jobs.manifests.places import is_remote, suffix_of
 from saccade.jobs.manifests.problems import Problem
 from saccade.jobs.manifests.rows import area_file
 from saccade.pipeline.errors import SourceError
 from saccade.pipeline.remote_stores import join
+from saccade.pipeline.sources.identities import ZARR_DOCUMENTS
+from saccade.pipeline.sources.suffixes import ZARR
 from saccade.workers.tasks import ImageEntry
 
 AT_ONCE = 64
 """Requests in flight, at most."""
 AHEAD = 512
 """Images that are looked at before the first of them is handed on."""
-ZARR_DOCUMENTS = ("zarr.json", ".zgroup", ".zarray")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,20 +16,17 @@ from saccade.pipeline.errors import BrokenImage, SourceError, UnsupportedImage
 from saccade.pipeline.remote_stores import is_remote
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.rasterio_crs import EXTRA
+from saccade.pipeline.sources.suffixes import MOSAICS, RASTERS, SLIDES, VRT
 
 if TYPE_CHECKING:
     from saccade.pipeline.sources.tiff import TiffSource
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
-VRT = b"<VRTData"
+VRT_HEAD = b"<VRTData"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAGIC_NBYTES = 8
 GENERIC_VENDORS = frozenset({None, "generic-tiff"})
-SUFFIXES = frozenset(
-    {".svs", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".czi", ".dcm"}
-    | {".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".vrt"}
-)
 KNOWN = (
     "whole-slide formats (SVS, NDPI, MRXS, SCN, VMS, BIF, CZI, DICOM), TIFF, BigTIFF, OME-TIFF, "
     "GeoTIFF, JPEG 2000, VRT, *.mosaic.yaml, OME-Zarr 0.4 and 0.5, zarr arrays, PNG, JPEG"
@@ -97,7 +94,7 @@ def _open_file(path: Path, magic: bytes) -> Source:
         return _open_slide(path)
     if magic.startswith(TIFFS):
         return _open_tiff(path)
-    if magic.startswith((*JPEG_2000, VRT)):
+    if magic.startswith((*JPEG_2000, VRT_HEAD)):
         return _open_raster(path)
     raise _unknown(path, magic)
 
@@ -135,8 +132,6 @@ def _has_rasterio() -> bool:
 
 def _open_description(path: Path) -> Source | None:
     """Of a file that names others: the image that they make together."""
-    from saccade.pipeline.sources.identities import MOSAICS, VRT
-
     name = path.name.lower()
     if name.endswith(MOSAICS):
         from saccade.pipeline.sources.mosaic_file import open_mosaic
@@ -214,7 +209,7 @@ def _open_zarr(uri: str) -> Source:
 
 
 def _unknown(path: Path, magic: bytes) -> SourceError:
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in SLIDES | RASTERS | {VRT}:
         return BrokenImage(
             f"{path}: a {path.suffix} file expected, but it begins with {magic!r}; "
             "the file is damaged or is no image: copy it again"

@@ -10,9 +10,8 @@ from saccade.pipeline import remote
 from saccade.pipeline.errors import AccessDenied, NoSuchObject, SourceError
 from saccade.pipeline.remote import RemoteFacts
 from saccade.pipeline.sources.base import QUICK_HASH_BYTES, Identity
+from saccade.pipeline.sources.suffixes import MOSAICS, VRT
 
-MOSAICS, VRT = (".mosaic.yaml", ".mosaic.yml", ".mosaic.json"), ".vrt"
-"""Names of files that name others."""
 ZARR_DOCUMENTS = ("zarr.json", ".zgroup", ".zarray")
 """One of them lies at the root of every zarr array and group."""
 

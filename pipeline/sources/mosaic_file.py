@@ -38,6 +38,7 @@ from saccade.pipeline.sources.mosaic_parts import (
     PartFacts,
     lay_out,
 )
+from saccade.pipeline.sources.suffixes import RASTERS, ZARR
 from saccade.pipeline.stac_assets import chosen_asset, date_of
 
 MOST_FILES = 100_000
@@ -45,7 +46,6 @@ MOST_NESTED = 8
 """Mosaics within mosaics."""
 AT_ONCE = 8
 """Headers that are read at a time."""
-RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg", ".zarr"})
 _ABOVE: ContextVar[tuple[str, ...]] = ContextVar("above", default=())
 """Files whose parts are being opened, outermost first."""
 
@@ -248,7 +248,7 @@ def _of_items(place: Path, wanted: str | None) -> Iterator[Listed]:
     for document in documents:
         for item in _items_in(document):
             try:
-                asset = chosen_asset(item, wanted, RASTER_SUFFIXES)
+                asset = chosen_asset(item, wanted, RASTERS | {ZARR})
             except ValueError as error:
                 told = str(error).replace("with --asset NAME", "one with 'asset: NAME'")
                 raise SourceError(f"{document}: item {item.get('id')!r}: {told}") from error

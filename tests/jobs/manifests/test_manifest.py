@@ -20,6 +20,7 @@ from saccade.jobs.manifests.manifest import (
 )
 from saccade.pipeline.errors import ManifestError
 from saccade.pipeline.recipe import Recipe
+from saccade.pipeline.sources.suffixes import RASTERS, SLIDES
 from saccade.workers.folder import RunFolder
 from saccade.workers.tasks import ImageEntry
 
@@ -133,6 +134,14 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as refused:
         find_images([str(tmp_path / "m.csv"), str(tmp_path / "y.tif"), str(tmp_path / "z*.tif")])
     assert all(word in str(refused.value) for word in ("m.csv:2", "mpp", "y.tif", "z*.tif"))
+
+
+def test_a_folder_is_searched_for_every_format_but_not_for_files_that_name_others(
+    tmp_path: Path,
+) -> None:
+    names = {f"image{at}{ending}" for at, ending in enumerate(sorted(SLIDES | RASTERS))}
+    touch(tmp_path, *names, "all.vrt", "all.mosaic.yaml")
+    assert {Path(entry.uri).name for entry in find_images([str(tmp_path)])} == names
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An area of interest: polygons in an image, and the tiles whose ground they meet. Pure.
+"""An area of interest: polygons in an image, the tiles and pixels that they meet. Pure.
 
 A tile is met where a polygon and the tile share ground of any size; to touch its edge is not to
 meet it. Tiles are half-open, so ground belongs to one tile only, and a tile at the image's edge
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saccade.pipeline.geometry import Grid
+from saccade.pipeline.geometry import Box, Grid
 
 DECIMALS = 6
 """Places are rounded to so many decimals of a pixel."""
@@ -75,6 +75,14 @@ def tiles_met(edges: Edges, grid: Grid, downsample: float) -> np.ndarray:
     rows, columns = _borders(grid.rows, grid, 0), _borders(grid.columns, grid, 1)
     met: np.ndarray = _crossed(here, rows, columns) | _inside(here, rows, columns)
     return met
+
+
+def pixels_inside(edges: Edges, box: Box) -> np.ndarray:
+    """Pixels of a box whose centre lies in a polygon, ``(h, w)`` bool; edges in the same pixels."""
+    low, high = _low_and_high(edges)
+    near = (low < box.y1) & (high > box.y0)
+    rows, columns = np.arange(box.y0, box.y1 + 1.0), np.arange(box.x0, box.x1 + 1.0)
+    return _inside(Edges(edges.starts[near], edges.ends[near]), rows, columns)
 
 
 def _borders(count: int, grid: Grid, axis: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,15 @@ class Georeference:
         points = tuple(
             ControlPoint(p.column / downsample, p.row / downsample, p.x, p.y, p.z)
             for p in self.control_points
+        )
+        return Georeference(self.crs, None, points)
+
+    def moved(self, row: int, column: int) -> Georeference:
+        """Of an array whose first pixel is this row and column."""
+        if self.affine is not None:
+            return Georeference(self.crs, self.affine.moved(row, column))
+        points = tuple(
+            replace(p, column=p.column - column, row=p.row - row) for p in self.control_points
         )
         return Georeference(self.crs, None, points)
 

@@ -266,11 +266,18 @@ class WorkerContext:
         mask, area = mask_identity(recipe, base), area_of(recipe, base)
         plan = replace(resolved.plan, mask=mask, area=area)
         met, fsync = tiles_in_area(plan, recipe, base), self.spec.fsync
-        counts = freeze_image(self.folder, plan, self.spec.provenance, met, fsync=fsync)
+        counts = freeze_image(self.folder, plan, self._provenance(recipe), met, fsync=fsync)
         settings = said_of(plan, resolved.settings)
         facts = {"identity": plan.identity.to_dict(), "settings": settings}
         notes = {"notes": list(source.notes)} if source.notes else {}
         return {**counts, **facts, **notes, **resolved.said()}
+
+    def _provenance(self, recipe: Recipe) -> dict[str, Any]:
+        """What an image's result says of its making: that of the run, and where its area lies."""
+        said = dict(self.spec.provenance)
+        if recipe.area is not None:
+            said["area"] = str(self.spec.model_folder / recipe.area.file)
+        return said
 
     def resolve(self, entry: ImageEntry, **tuning: Any) -> Resolved:
         """How every pass lies over an image, and what was measured for it; writes no plan.

@@ -41,6 +41,13 @@ def export_command(
     least_px: Annotated[
         int | None, typer.Option(help="geojson, geoparquet: leave smaller regions out.", min=1)
     ] = None,
+    area: Annotated[
+        str | None,
+        typer.Option(
+            help="cog, geojson, geoparquet, stac: cut along these polygons (GeoJSON, GeoPackage); "
+            "by default along the run's area; 'none' for whole tiles."
+        ),
+    ] = None,
     taken: Annotated[
         datetime | None, typer.Option(help="stac: when the image was taken, in UTC.")
     ] = None,
@@ -61,6 +68,7 @@ def export_command(
         "object_type": objects,
         "least_px": least_px,
         "longest_px": px,
+        "area": area,
         "taken": None if taken is None else taken.replace(tzinfo=UTC),
     }
     for path in export(folder, ExportOptions(**values), images or (), output):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from saccade.jobs.exports import tables
 from saccade.jobs.exports.one_image import ImageExport
-from saccade.jobs.exports.options import ExportOptions
+from saccade.jobs.exports.options import WHOLE, ExportOptions
 from saccade.pipeline.errors import StorageFull, StoreError, UsageError
 from saccade.pipeline.exports.geoparquet import check_geoparquet
 from saccade.pipeline.result import open_result
@@ -26,6 +26,8 @@ def export(
     run: Path, options: ExportOptions, images: Sequence[str] = (), folder: Path | None = None
 ) -> Iterator[Path]:
     """Export images of a run, complete or not; gives each file as it is in its place.
+
+    Images that share no ground with the area to cut along have no file.
 
     Args:
         run: its folder, or the result of one image (``NAME.ome.zarr``).
@@ -71,13 +73,23 @@ def _chosen(run: Path, prepared: Sequence[str], wanted: Sequence[str]) -> Sequen
 
 def _exported(results: Mapping[str, Where], options: ExportOptions, folder: Path) -> Iterator[Path]:
     failed: list[str] = []
+    outside: list[str] = []
     for name, path in results.items():
         try:
-            yield from ImageExport(path, name, options, folder).files()
+            one = ImageExport(path, name, options, folder)
+            if one.outside:
+                outside.append(name)
+                continue
+            yield from one.files()
         except StorageFull:
             raise
         except StoreError as error:
             failed.append(f"{name}: {error}")
+    if len(outside) == len(results):
+        raise StoreError(
+            f"{', '.join(outside[:MAX_LISTED])}: the area to cut along shares no ground with "
+            f"any of the images; check its CRS, or export whole tiles with '--area {WHOLE}'"
+        )
     if failed:
         told = "\n".join(failed[:MAX_LISTED])
         raise StoreError(f"{len(failed)} of {len(results)} images could not be exported:\n{told}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.jobs.exports import tables
+from saccade.jobs.exports.cutting import cut_of, stated_area
 from saccade.jobs.exports.options import ExportOptions, Format
 from saccade.jobs.exports.placing import placed
 from saccade.pipeline.errors import StoreError
@@ -49,7 +50,11 @@ class ImageExport:
         self._store = ImageStore.open(path)
         wanted = options.classes or (result.classes if options.to == "cog" else ())
         classes = chosen_classes(_known(result.plan, options.to), wanted)
-        self._labelling = Labelling(result, classes, options.threshold)
+        area = stated_area(result, options)
+        cut = None if area is None else cut_of(result, area)
+        self.outside = area is not None and cut is None
+        """Whether the area to cut along shares no ground with the image."""
+        self._labelling = Labelling(result, classes, options.threshold, cut)
 
     def files(self) -> Iterator[Path]:
         """Write them; gives each when it is in its place."""
@@ -76,7 +81,7 @@ class ImageExport:
             "downsample": plan.last.score_downsample,
             "classes": list(self._labelling.classes),
             "threshold": self._options.threshold,
-        }
+        } | ({} if self._labelling.cut is None else {"area": self._labelling.cut.digest})
 
     def _texts(self) -> dict[str, str]:
         """The same as words."""
@@ -117,7 +122,8 @@ class ImageExport:
         del legend[LABEL_NODATA]  # a COG has one value for all that has no answer
         passes = ", ".join(f"{one.name} at 1/{one.score_downsample:g}" for one in plan.passes)
         origin = Origin(options.taken, version("saccade"), f"passes, coarse to fine: {passes}")
-        item = stac_item(plan, ground, legend, self._assets(), origin)
+        window = self._labelling.window
+        item = stac_item(plan, ground, legend, self._assets(), origin, window)
         with placed(self._folder / f"{self._name}.stac.json") as place:
             place.partial.write_text(json.dumps(item, indent=1, ensure_ascii=False) + "\n", "utf-8")
         yield place.path
@@ -191,7 +197,7 @@ class ImageExport:
         yield main.path
 
     def _place(self) -> Georeference:
-        """Where the result's pixels lie.
+        """Where the pixels that are exported lie.
 
         Raises:
             StoreError: nobody says.
@@ -202,7 +208,8 @@ class ImageExport:
                 f"{self._options.to}: an image that lies somewhere on Earth expected; {plan.uri} "
                 "states no georeference; export ome-tiff or geojson, which need none"
             )
-        return plan.georeference.at(plan.last.score_downsample)
+        window = self._labelling.window
+        return plan.georeference.at(plan.last.score_downsample).moved(window.y0, window.x0)
 
     def _legend(self) -> dict[int, tuple[str, Colour, int]]:
         """What the values of labels mean: name, colour, opacity."""

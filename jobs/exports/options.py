@@ -24,8 +24,11 @@ TAKES: Mapping[str, tuple[Format, ...]] = {
     "least_px": ("geojson", "geoparquet"),
     "longest_px": ("png",),
     "taken": ("stac",),
+    "area": ("cog", "geojson", "geoparquet", "stac"),
 }
 """Which formats heed an option."""
+WHOLE = "none"
+"""Instead of an area: whole tiles, as they were computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,10 @@ class ExportOptions:
     """Regions of fewer pixels of the result are left out; 1 by default."""
     longest_px: int | None = None
     """Longer side of the image in a picture; 2048 by default."""
-
     taken: datetime | None = None
     """When the image was taken, for STAC; with its zone."""
+    area: str | None = None
+    """File of polygons to cut along, ``WHOLE`` for nothing; by default the run's area, if any."""
 
     def __post_init__(self) -> None:
         if self.to not in FORMATS:
@@ -67,6 +71,11 @@ class ExportOptions:
                 )
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise UsageError(f"threshold: a score from 0 to 1 expected; found {self.threshold:g}")
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the format can be cut along an area."""
+        return self.to in TAKES["area"]
 
     @staticmethod
     def _check_word(option: str, word: str | None, known: tuple[str, ...]) -> None:

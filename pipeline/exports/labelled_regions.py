@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import NAMESPACE_URL, UUID, uuid5
+
+import numpy as np
 
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.exports.outlines import Outline, Outliner
+from saccade.pipeline.geometry import Box
 from saccade.pipeline.scores import UINT8_SCALE
 
 
@@ -36,14 +39,22 @@ def regions(labelling: Labelling, least_px: int = 1) -> Iterator[Region]:
 
 
 def _outlines(labelling: Labelling) -> Iterator[tuple[str, Outline]]:
-    width = labelling.result.plan.shape[1]
-    outliners = {name: Outliner(width) for name in labelling.classes}
+    window = labelling.window
+    outliners = {name: Outliner(window.width) for name in labelling.classes}
     for strip in labelling.strips():
         for name in labelling.classes:
             found = outliners[name].add(*labelling.part(strip, name))
-            yield from ((name, outline) for outline in found)
+            yield from ((name, _moved(outline, window)) for outline in found)
     for name, outliner in outliners.items():
-        yield from ((name, outline) for outline in outliner.finish())
+        yield from ((name, _moved(outline, window)) for outline in outliner.finish())
+
+
+def _moved(outline: Outline, window: Box) -> Outline:
+    """An outline in a window of the result as one in the result."""
+    by = np.array([window.x0, window.y0], np.int32)
+    return (
+        replace(outline, rings=tuple(ring + by for ring in outline.rings)) if any(by) else outline
+    )
 
 
 def _identity(image: str, name: str, outline: Outline) -> UUID:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from saccade.pipeline.errors import UsageError
+from saccade.pipeline.exports.cut import Cut
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN
 from saccade.pipeline.result import Result
@@ -45,7 +46,7 @@ def chosen_classes(classes: Sequence[str], wanted: Sequence[str]) -> tuple[str, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Strip:
-    """A few whole rows of a result, from top to bottom."""
+    """A few whole rows of what is exported, from top to bottom."""
 
     labels: np.ndarray
     """``(h, width)`` uint8: values of ``Labelling.values``; others mean none of them."""
@@ -66,6 +67,13 @@ class Labelling:
     """A class is where its score is at least this, whatever the others say, so that classes may
     share ground; a label is that of the strongest class if it is there. None takes the result's
     labels as they are."""
+    cut: Cut | None = None
+    """Beyond it no class counts, and nothing is exported beyond its box; None takes all."""
+
+    @property
+    def window(self) -> Box:
+        """What is exported of the result."""
+        return Box(0, 0, *self.result.plan.shape) if self.cut is None else self.cut.box
 
     @property
     def values(self) -> dict[str, int]:
@@ -83,6 +91,13 @@ class Labelling:
 
         ``LABEL_NODATA`` stays where the image has no data.
         """
+        inside = None if self.cut is None else self.cut.inside(box)
+        if inside is not None and not inside.any():
+            return np.full(box.shape, LABEL_UNKNOWN, np.uint8)
+        labels = self._labels(box)
+        return labels if inside is None else np.where(inside, labels, np.uint8(LABEL_UNKNOWN))
+
+    def _labels(self, box: Box) -> np.ndarray:
         if self.threshold is None:
             return self._wanted(self.result.region_labels(box))
         region = self.result.region(box)
@@ -121,12 +136,12 @@ class Labelling:
         return chosen
 
     def strips(self) -> Iterator[Strip]:
-        """The whole result from top to bottom; holds one row of its chunks at a time."""
-        height, width = self.result.plan.shape
-        side = self.result.plan.last.chunk_px
-        step = max(1, STRIP_PX // width)
-        for top in range(0, height, side):
-            band = self._band(Box(top, 0, min(top + side, height), width), side)
+        """The window from top to bottom; holds one row of the result's chunks at a time."""
+        window, side = self.window, self.result.plan.last.chunk_px
+        step = max(1, STRIP_PX // window.width)
+        for line in range(window.y0 // side * side, window.y1, side):
+            top, bottom = max(line, window.y0), min(line + side, window.y1)
+            band = self._band(Box(top, window.x0, bottom, window.x1), side)
             for row in range(0, len(band.labels), step):
                 rows = slice(row, row + step)
                 yield Strip(band.labels[rows], band.scores[:, rows])
@@ -137,11 +152,22 @@ class Labelling:
         planes = 1 if self.threshold is None else len(self.classes)
         labels = np.empty(box.shape, np.uint8)
         scores = np.empty((planes, *box.shape), self.result.plan.scores)
-        for left in range(0, box.width, step):
-            columns = slice(left, min(left + step, box.width))
-            block = Box(box.y0, columns.start, box.y1, columns.stop)
-            labels[:, columns], scores[:, :, columns] = self._read(block)
+        for line in range(box.x0 // step * step, box.x1, step):
+            left, right = max(line, box.x0), min(line + step, box.x1)
+            columns = slice(left - box.x0, right - box.x0)
+            block = Box(box.y0, left, box.y1, right)
+            labels[:, columns], scores[:, :, columns] = self._read_inside(block)
         return Strip(labels, scores)
+
+    def _read_inside(self, box: Box) -> tuple[np.ndarray, np.ndarray | int]:
+        """Labels, none of a class beyond the cut, and scores; what is all beyond is not read."""
+        if self.cut is None:
+            return self._read(box)
+        inside = self.cut.inside(box)
+        if not inside.any():
+            return np.full(box.shape, LABEL_UNKNOWN, np.uint8), 0
+        labels, scores = self._read(box)
+        return np.where(inside, labels, np.uint8(LABEL_UNKNOWN)), scores
 
     def _read(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         """Labels, and the scores that a strip has."""

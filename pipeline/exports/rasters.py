@@ -52,19 +52,26 @@ def scores_raster(labelling: Labelling) -> Raster:
     dtype = stored if stored == np.uint8 else np.dtype(np.float32)
 
     def read(channel: int, box: Box) -> np.ndarray:
-        found = result.region_channel(index[channel], box)
+        found = result.region_channel(index[channel], _in_result(labelling, box))
         return np.asarray(found, dtype)
 
     colours = tuple(labelling.colours.values())
-    return Raster(result.plan.shape, dtype, labelling.classes, colours, read, _mean)
+    return Raster(labelling.window.shape, dtype, labelling.classes, colours, read, _mean)
 
 
 def labels_raster(labelling: Labelling) -> Raster:
     """One plane of labels, 254 or 255 where no class counts; each level the commonest label."""
-    shape, grey = labelling.result.plan.shape, (255, 255, 255)
-    return Raster(
-        shape, np.dtype(np.uint8), ("labels",), (grey,), lambda _, box: labelling.labels(box), _mode
-    )
+    shape, grey = labelling.window.shape, (255, 255, 255)
+
+    def read(_: int, box: Box) -> np.ndarray:
+        return labelling.labels(_in_result(labelling, box))
+
+    return Raster(shape, np.dtype(np.uint8), ("labels",), (grey,), read, _mode)
+
+
+def _in_result(labelling: Labelling, box: Box) -> Box:
+    """A box of a raster, which begins where the window does, in the result."""
+    return box.shift(labelling.window.y0, labelling.window.x0)
 
 
 def answers_raster(labelling: Labelling) -> Raster:
@@ -77,14 +84,24 @@ def answers_raster(labelling: Labelling) -> Raster:
 
 def probabilities_raster(labelling: Labelling) -> Raster:
     """A plane per class: float32 in [0, 1], NaN where no pass answered; each level the mean."""
-    stored, known = scores_raster(labelling), labelling.result.region_labels
-    unknown = np.isin(np.arange(256), NO_ANSWER)
+    stored = scores_raster(labelling)
 
     def read(channel: int, box: Box) -> np.ndarray:
-        scores = dequantise(stored.read(channel, box))
-        return np.where(unknown[known(box)], np.float32(np.nan), scores)
+        known = _known(labelling, _in_result(labelling, box))
+        if not known.any():
+            return np.full(box.shape, np.nan, np.float32)
+        return np.where(known, dequantise(stored.read(channel, box)), np.float32(np.nan))
 
     return replace(stored, dtype=np.dtype(np.float32), read=read)
+
+
+def _known(labelling: Labelling, box: Box) -> np.ndarray:
+    """``(h, w)`` bool: pixels of the result that a pass answered, and that are not cut off."""
+    inside = np.ones(box.shape, bool) if labelling.cut is None else labelling.cut.inside(box)
+    if not inside.any():
+        return inside
+    known: np.ndarray = inside & ~np.isin(labelling.result.region_labels(box), NO_ANSWER)
+    return known
 
 
 def _mean(plane: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from saccade.pipeline.exports.frame_ground import Ground
 from saccade.pipeline.exports.gdal_xml import Legend
 from saccade.pipeline.exports.longitudes import bounding_box, cut
 from saccade.pipeline.exports.rasters import NODATA
+from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import ImagePlan
 
 VERSION = "1.1.0"
@@ -59,6 +60,7 @@ def stac_item(
     legend: Legend,
     assets: Mapping[Kind, str],
     origin: Origin,
+    window: Box | None = None,
 ) -> dict[str, Any]:
     """An Item.
 
@@ -68,8 +70,10 @@ def stac_item(
         legend: name, colour and opacity of every label.
         assets: where the files are that there are.
         origin: what else is known.
+        window: what the files hold of the result; all of it by default.
     """
-    (border,) = ground.rings([_border(plan)])
+    window = window or Box(0, 0, *plan.shape)
+    (border,) = ground.rings([_border(window)])
     return {
         "type": "Feature",
         "stac_version": VERSION,
@@ -77,15 +81,15 @@ def stac_item(
         "id": plan.name,
         "geometry": _geometry(border, ground.decimals),
         "bbox": [round(edge, ground.decimals) for edge in bounding_box(border)],
-        "properties": _when(plan, origin) | _projection(plan, ground) | _processing(origin),
+        "properties": _when(plan, origin) | _projection(window, ground) | _processing(origin),
         "links": [{"rel": "derived_from", "href": plan.uri, "title": "the image"}],
         "assets": {kind: _asset(plan, kind, href, legend) for kind, href in assets.items()},
     }
 
 
-def _border(plan: ImagePlan) -> np.ndarray:
-    height, width = plan.shape
-    return np.array([(0, 0), (width, 0), (width, height), (0, height)])
+def _border(window: Box) -> np.ndarray:
+    y0, x0, y1, x1 = window.y0, window.x0, window.y1, window.x1
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
 
 
 def _geometry(border: np.ndarray, decimals: int) -> dict[str, Any]:
@@ -113,21 +117,20 @@ def _text(when: datetime) -> str:
     return when.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _projection(plan: ImagePlan, ground: Ground) -> dict[str, Any]:
+def _projection(window: Box, ground: Ground) -> dict[str, Any]:
     """Of the result, whose rasters all have one grid."""
     crs, affine = ground.crs, ground.place.affine
     said: dict[str, Any] = {
         "proj:code": None if crs.epsg is None else str(crs),
-        "proj:shape": list(plan.shape),
+        "proj:shape": list(window.shape),
     }
     if crs.epsg is None:
         said["proj:wkt2"] = crs.wkt
     if affine is not None:
-        corners = ground.native(_border(plan))
+        corners = ground.native(_border(window))
         said["proj:bbox"] = [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
-        said["proj:transform"] = list(
-            affine.scaled(ground.downsample, ground.downsample).to_tuple()
-        )
+        scaled = affine.scaled(ground.downsample, ground.downsample)
+        said["proj:transform"] = list(scaled.moved(window.y0, window.x0).to_tuple())
     return said
 
 

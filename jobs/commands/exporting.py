@@ -41,6 +41,14 @@ def export_command(
     least_px: Annotated[
         int | None, typer.Option(help="geojson, geoparquet: leave smaller regions out.", min=1)
     ] = None,
+    simplify: Annotated[
+        float | None,
+        typer.Option(
+            help="geojson, geoparquet: outlines within so many pixels of the result's; neighbours "
+            "stay neighbours.",
+            min=0,
+        ),
+    ] = None,
     area: Annotated[
         str | None,
         typer.Option(
@@ -67,6 +75,7 @@ def export_command(
         "content": content,
         "object_type": objects,
         "least_px": least_px,
+        "simplify_px": simplify,
         "longest_px": px,
         "area": area,
         "taken": None if taken is None else taken.replace(tzinfo=UTC),

@@ -19,6 +19,7 @@ from saccade.pipeline.exports.frame_ground import Ground
 from saccade.pipeline.exports.geojson import FeatureStyle, feature_collection
 from saccade.pipeline.exports.geojson_ground import ground_collection
 from saccade.pipeline.exports.geoparquet import write_geoparquet
+from saccade.pipeline.exports.labelled_regions import Shapes
 from saccade.pipeline.exports.labelling import Labelling, chosen_classes
 from saccade.pipeline.exports.ome_xml import ome_xml
 from saccade.pipeline.exports.ome_zarr_v2 import write_ome_zarr
@@ -103,17 +104,21 @@ class ImageExport:
     def _features(self) -> Iterator[str]:
         """On Earth where the image lies there, unless regions are asked for as QuPath's objects."""
         options, ground = self._options, Ground.of(self._result.plan)
-        least_px = options.least_px or 1
+        shapes = self._shapes
         if ground is not None and options.object_type is None:
-            return ground_collection(self._labelling, ground, self._facts(), least_px)
-        style = FeatureStyle(options.object_type or "annotation", least_px)
+            return ground_collection(self._labelling, ground, self._facts(), shapes)
+        style = FeatureStyle(options.object_type or "annotation", shapes)
         frame = ImagePixels.of(self._result.plan)
         return feature_collection(self._labelling, frame, self._facts(), style)
 
+    @property
+    def _shapes(self) -> Shapes:
+        return Shapes(self._options.least_px or 1, self._options.simplify_px)
+
     def _geoparquet(self) -> Iterator[Path]:
-        ground, least_px = self._ground(), self._options.least_px or 1
+        ground, shapes = self._ground(), self._shapes
         with placed(self._folder / f"{self._name}.regions.parquet") as place:
-            write_geoparquet(place.partial, self._labelling, ground, self._texts(), least_px)
+            write_geoparquet(place.partial, self._labelling, ground, self._texts(), shapes)
         yield place.path
 
     def _stac(self) -> Iterator[Path]:

@@ -22,6 +22,7 @@ TAKES: Mapping[str, tuple[Format, ...]] = {
     "content": ("cog", "ome-tiff"),
     "object_type": ("geojson",),
     "least_px": ("geojson", "geoparquet"),
+    "simplify_px": ("geojson", "geoparquet"),
     "longest_px": ("png",),
     "taken": ("stac",),
     "area": ("cog", "geojson", "geoparquet", "stac"),
@@ -49,6 +50,9 @@ class ExportOptions:
     longitude and latitude unless this is given."""
     least_px: int | None = None
     """Regions of fewer pixels of the result are left out; 1 by default."""
+    simplify_px: float | None = None
+    """Outlines are simplified: a corner that goes is no farther from what replaces it, in pixels
+    of the result; None keeps all."""
     longest_px: int | None = None
     """Longer side of the image in a picture; 2048 by default."""
     taken: datetime | None = None

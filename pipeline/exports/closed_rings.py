@@ -36,6 +36,55 @@ def parts(points: np.ndarray) -> Iterator[np.ndarray]:
         yield part if first + PART_POINTS < len(points) else np.concatenate([part, points[:1]])
 
 
+def densified(points: np.ndarray, step: int, slanted_step: int = 1) -> np.ndarray:
+    """A ring with a point at every multiple of a step on its edges.
+
+    Multiples are those of the raster, not of the edge, so that neighbours have the same points: of
+    rows or columns; along a slanted edge of whichever it crosses more of.
+
+    Args:
+        points: ``(n, 2)`` integers, not closed.
+        step: along rows and columns; at least 1.
+        slanted_step: along other edges; at least 1.
+
+    Returns:
+        ``(m, 2)``, int64 where no edge is slanted, else float64.
+    """
+    start, end = points.astype(np.int64), np.roll(points, -1, axis=0).astype(np.int64)
+    turn = end - start
+    rows = np.arange(len(points))
+    axis = (np.abs(turn[:, 1]) > np.abs(turn[:, 0])).astype(np.int64)
+    slanted = (turn != 0).all(axis=1)
+    steps = np.where(slanted, slanted_step, step)
+    begin, length = start[rows, axis], turn[rows, axis]
+    sign = np.sign(length)
+    first = np.where(sign > 0, begin // steps + 1, -(-begin // steps) - 1)  # multiples inside
+    last = np.where(sign > 0, -(-(begin + length) // steps) - 1, (begin + length) // steps + 1)
+    inside = np.maximum(0, (last - first) * sign + 1)
+    edge = np.repeat(rows, 1 + inside)
+    rank = np.arange(len(edge)) - np.repeat(np.cumsum(1 + inside) - (1 + inside), 1 + inside)
+    dense = start[edge] if not slanted.any() else start[edge].astype(np.float64)
+    new = np.flatnonzero(rank > 0)
+    edge, rank = edge[new], rank[new]
+    at = (first[edge] + sign[edge] * (rank - 1)) * steps[edge]
+    dense[new, axis[edge]] = at
+    leans = slanted[edge]
+    dense[new[leans], 1 - axis[edge[leans]]] = _beside(start, end, axis, edge[leans], at[leans])
+    return dense
+
+
+def _beside(
+    start: np.ndarray, end: np.ndarray, axis: np.ndarray, edge: np.ndarray, at: np.ndarray
+) -> np.ndarray:
+    """The other coordinate of places on slanted edges: the same whichever way an edge leads."""
+    turned = (end[edge, axis[edge]] < start[edge, axis[edge]])[:, None]
+    low, high = np.where(turned, end[edge], start[edge]), np.where(turned, start[edge], end[edge])
+    here, rows = axis[edge], np.arange(len(edge))
+    slope = (high - low)[rows, 1 - here] / (high - low)[rows, here]
+    beside: np.ndarray = low[rows, 1 - here] + (at - low[rows, here]) * slope
+    return beside
+
+
 def doubled_area(points: np.ndarray, place: Place = np.asarray) -> float:
     """Twice the area that a ring goes around: negative for a ring around a hole.
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.errors import StoreError, UsageError
+from saccade.pipeline.exports.closed_rings import densified
 from saccade.pipeline.exports.longitudes import continued
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.georeference import Crs, Georeference
@@ -25,6 +26,8 @@ SAMPLES = 16
 """A side of the image is looked at in so many parts."""
 BEND_PX = 0.1
 """No straight line in degrees may leave the true one by more pixels of the result."""
+SLANTED_BEND_PX = 0.001
+"""The same of lines that are neither rows nor columns."""
 BATCH_POINTS = 2**16
 """So many are handed to PROJ at once."""
 
@@ -79,14 +82,14 @@ class Ground:
         return placed
 
     def rings(self, rings: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Rings along edges of pixels, in degrees: continued, with points where edges bend.
+        """Rings in degrees: continued, with points where edges bend.
 
         Args:
-            rings: ``(n, 2)``, x and y, not closed; every edge is a row or a column.
+            rings: ``(n, 2)`` integers, x and y of corners of pixels, not closed.
         """
         if self.in_degrees:
             return [self.lonlat(ring) for ring in rings]
-        dense = [densified(ring, self.straight_px) for ring in rings]
+        dense = [densified(ring, self.straight_px, self.slanted_px) for ring in rings]
         placed = self.lonlat(np.concatenate(dense))
         bounds = np.cumsum([len(ring) for ring in dense])[:-1]
         return [continued(ring) for ring in np.split(placed, bounds)]
@@ -96,16 +99,30 @@ class Ground:
         """Whether the image's own grid is one of longitude and latitude."""
         return self.crs.epsg == WGS84 and self.place.affine is not None
 
-    @cached_property
+    @property
     def straight_px(self) -> int:
-        """Pixels of the result that a straight line in degrees may be long."""
-        height, width = (math.ceil(side / self.downsample) for side in self.shape)
+        """Pixels of the result that a row or column may be long, as a straight line in degrees."""
+        longest, bend = self._bent
+        return max(1, math.floor(longest * min(1.0, math.sqrt(BEND_PX / max(bend, 1e-12)))))
+
+    @property
+    def slanted_px(self) -> int:
+        """The same of a slanted line, to which other corners may be closer than a pixel."""
+        longest, bend = self._bent
+        return max(1, math.floor(longest * math.sqrt(SLANTED_BEND_PX / max(bend, 1e-12))))
+
+    @cached_property
+    def _bent(self) -> tuple[int, float]:
+        """A length, in pixels of the result, and by how many lines as long leave the true ones.
+
+        That grows with the square of the length.
+        """
+        height, width = (max(1, int(side / self.downsample)) for side in self.shape)
         longest = max(1, min(height, width) // SAMPLES)
         rows, columns = (np.linspace(0, side - longest, SAMPLES + 1) for side in (height, width))
         starts = np.stack(np.meshgrid(columns, rows), axis=2).reshape(-1, 2)
-        bend = max(self._bend(starts, np.array(one)) for one in ((longest, 0.0), (0.0, longest)))
-        # what a line leaves the true one by grows with the square of its length
-        return max(1, math.floor(longest * min(1.0, math.sqrt(BEND_PX / max(bend, 1e-12)))))
+        lines = (longest, 0.0), (0.0, longest)
+        return longest, max(self._bend(starts, np.array(one)) for one in lines)
 
     @property
     def decimals(self) -> int:
@@ -173,31 +190,6 @@ def known_to_proj(crs: Crs) -> Iterator[None]:
             f"{' '.join(str(error).split())}; state the right one in the image, as with "
             "'gdal_edit.py -a_srs EPSG:NUMBER IMAGE', and run again"
         ) from error
-
-
-def densified(points: np.ndarray, step: int) -> np.ndarray:
-    """A ring along rows and columns with a point at every multiple of a step on its edges.
-
-    Multiples are those of the raster, not of the edge, so that neighbours have the same points.
-
-    Args:
-        points: ``(n, 2)`` integers, not closed.
-        step: at least 1.
-    """
-    start, end = points.astype(np.int64), np.roll(points, -1, axis=0).astype(np.int64)
-    length = (end - start).sum(axis=1)  # along one of the two axes, with its sign
-    axis = (end[:, 0] == start[:, 0]).astype(np.int64)
-    begin = np.take_along_axis(start, axis[:, None], axis=1)[:, 0]
-    sign = np.sign(length)
-    first = np.where(sign > 0, begin // step + 1, -(-begin // step) - 1)  # multiples inside
-    last = np.where(sign > 0, -(-(begin + length) // step) - 1, (begin + length) // step + 1)
-    inside = np.maximum(0, (last - first) * sign + 1)
-    edge = np.repeat(np.arange(len(points)), 1 + inside)
-    rank = np.arange(len(edge)) - np.repeat(np.cumsum(1 + inside) - (1 + inside), 1 + inside)
-    dense = start[edge]
-    new = rank > 0
-    dense[new, axis[edge[new]]] = (first[edge] + sign[edge] * (rank - 1))[new] * step
-    return dense
 
 
 def _turn(differences: np.ndarray) -> np.ndarray:

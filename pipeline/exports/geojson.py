@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from saccade.pipeline.exports.closed_rings import doubled_area, parts
 from saccade.pipeline.exports.frame import Frame
-from saccade.pipeline.exports.labelled_regions import Region, regions
+from saccade.pipeline.exports.labelled_regions import Region, Shapes, regions
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.store_metadata import Colour
 
@@ -29,8 +29,8 @@ class FeatureStyle:
 
     object_type: ObjectType = "annotation"
     """Annotations can be edited; thousands of regions are handled better as detections."""
-    least_px: int = 1
-    """Regions of fewer pixels of the result are left out."""
+    shapes: Shapes | None = None
+    """Which regions are told, and how exactly."""
 
 
 def feature_collection(
@@ -48,7 +48,7 @@ def feature_collection(
         style: how regions are told.
     """
     style = style or FeatureStyle()
-    found = regions(labelling, style.least_px)
+    found = regions(labelling, style.shapes)
     features = (_feature(region, labelling.colours[region.name], frame, style) for region in found)
     yield from collection(facts, features)
 
@@ -75,7 +75,7 @@ def _feature(region: Region, colour: Colour, frame: Frame, style: FeatureStyle) 
     }
     told = {"type": "Feature", "id": str(region.identity), "properties": properties}
     yield text(told)[:-1] + ',"geometry":{"type":"Polygon","coordinates":'
-    for number, ring in enumerate(region.outline.rings):
+    for number, ring in enumerate(region.rings):
         yield ",[" if number else "[["
         for part in parts(ring):
             yield text(frame.place(part[:-1]).tolist())[1:-1] + ","

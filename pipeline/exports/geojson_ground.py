@@ -15,13 +15,13 @@ import numpy as np
 from saccade.pipeline.exports.closed_rings import PART_POINTS
 from saccade.pipeline.exports.frame_ground import Ground
 from saccade.pipeline.exports.geojson import collection, text
-from saccade.pipeline.exports.labelled_regions import Region, regions
+from saccade.pipeline.exports.labelled_regions import Region, Shapes, regions
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.exports.longitudes import area_m2, cut
 
 
 def ground_collection(
-    labelling: Labelling, ground: Ground, facts: Mapping[str, Any], least_px: int = 1
+    labelling: Labelling, ground: Ground, facts: Mapping[str, Any], shapes: Shapes | None = None
 ) -> Iterator[str]:
     """The text of a FeatureCollection, piece by piece.
 
@@ -29,19 +29,20 @@ def ground_collection(
         labelling: what is of which class.
         ground: where pixels are.
         facts: of the result, plain JSON; kept under 'saccade'.
-        least_px: regions of fewer pixels of the result are left out.
+        shapes: which regions are told, and how exactly.
     """
     decimals = ground.decimals
-    found = regions(labelling, least_px)
+    found = regions(labelling, shapes)
     yield from collection(facts, (_feature(region, ground, decimals) for region in found))
 
 
 def _feature(region: Region, ground: Ground, decimals: int) -> Iterator[str]:
-    rings = ground.rings(region.outline.rings)
+    whole = ground.rings(region.outline.rings)
+    rings = whole if region.rings is region.outline.rings else ground.rings(region.rings)
     properties = {
         "class": region.name,
         "score": region.score,
-        "area_m2": float(f"{area_m2(rings):.9g}"),
+        "area_m2": float(f"{area_m2(whole):.9g}"),
         "pixels": region.outline.pixels,
     }
     told = {"type": "Feature", "id": str(region.identity), "properties": properties}

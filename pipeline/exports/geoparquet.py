@@ -16,7 +16,7 @@ import numpy as np
 
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.exports.frame_ground import Ground, known_to_proj
-from saccade.pipeline.exports.labelled_regions import Region, regions
+from saccade.pipeline.exports.labelled_regions import Region, Shapes, regions
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.exports.longitudes import area_m2, counterclockwise
 from saccade.pipeline.georeference import Crs
@@ -47,7 +47,11 @@ def check_geoparquet() -> None:
 
 
 def write_geoparquet(
-    path: Path, labelling: Labelling, ground: Ground, facts: Mapping[str, str], least_px: int = 1
+    path: Path,
+    labelling: Labelling,
+    ground: Ground,
+    facts: Mapping[str, str],
+    shapes: Shapes | None = None,
 ) -> None:
     """Write a file.
 
@@ -56,14 +60,14 @@ def write_geoparquet(
         labelling: what is of which class.
         ground: where pixels are.
         facts: of the result, kept in the schema's metadata.
-        least_px: regions of fewer pixels of the result are left out.
+        shapes: which regions are told, and how exactly.
     """
     import pyarrow
     import pyarrow.parquet
 
     schema = _schema(pyarrow, {**facts, "geo": json.dumps(geo_metadata(ground.crs))})
     with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for group in _groups(labelling, ground, least_px):
+        for group in _groups(labelling, ground, shapes):
             writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
 
 
@@ -104,10 +108,12 @@ def _projjson(crs: Crs) -> Any:
         return CRS.from_user_input(crs.user_input).to_dict(projjson=True)
 
 
-def _groups(labelling: Labelling, ground: Ground, least_px: int) -> Iterator[list[dict[str, Any]]]:
+def _groups(
+    labelling: Labelling, ground: Ground, shapes: Shapes | None
+) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
     nbytes = 0
-    for region in regions(labelling, least_px):
+    for region in regions(labelling, shapes):
         group.append(_row(region, ground))
         nbytes += len(group[-1]["geometry"])
         if len(group) >= GROUP_ROWS or nbytes >= GROUP_NBYTES:
@@ -118,7 +124,7 @@ def _groups(labelling: Labelling, ground: Ground, least_px: int) -> Iterator[lis
 
 
 def _row(region: Region, ground: Ground) -> dict[str, Any]:
-    rings = counterclockwise([ground.native(ring) for ring in region.outline.rings])
+    rings = counterclockwise([ground.native(ring) for ring in region.rings])
     edges = (*rings[0].min(axis=0).tolist(), *rings[0].max(axis=0).tolist())
     return {
         "id": str(region.identity),

@@ -54,6 +54,16 @@ class Strip:
     """``(k, h, width)``, as stored: of every pixel the score of its own class; with a threshold
     those of all classes that count."""
 
+    @classmethod
+    def of(cls, strips: Sequence[Strip]) -> Strip:
+        """Strips that follow each other as one."""
+        labels = np.concatenate([strip.labels for strip in strips])
+        return cls(labels, np.concatenate([strip.scores for strip in strips], axis=1))
+
+    def rows(self, start: int, stop: int) -> Strip:
+        """Some of its rows."""
+        return Strip(self.labels[start:stop], self.scores[:, start:stop])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelling:
@@ -114,6 +124,14 @@ class Labelling:
         scores = strip.scores[self.classes.index(name)]
         return (strip.labels < LABEL_NODATA) & self._sure(scores), scores
 
+    def kinds(self, strip: Strip) -> np.ndarray:
+        """``(h, width)`` uint8: labels of classes that count, and one value for all others."""
+        table = np.full(256, LABEL_UNKNOWN, np.uint8)
+        for value in self.values.values():
+            table[value] = value
+        kinds: np.ndarray = table[strip.labels]
+        return kinds
+
     def _sure(self, scores: np.ndarray) -> np.ndarray:
         """Whether scores, as stored, reach the threshold."""
         least = np.float32(0 if self.threshold is None else self.threshold)
@@ -143,8 +161,7 @@ class Labelling:
             top, bottom = max(line, window.y0), min(line + side, window.y1)
             band = self._band(Box(top, window.x0, bottom, window.x1), side)
             for row in range(0, len(band.labels), step):
-                rows = slice(row, row + step)
-                yield Strip(band.labels[rows], band.scores[:, rows])
+                yield band.rows(row, row + step)
 
     def _band(self, box: Box, side: int) -> Strip:
         """One row of chunks, block by block: scores that are not told are held for a block only."""

@@ -3,19 +3,23 @@
 Pixels are of one region where they touch along a side (4 neighbours). Of such a region one ring is
 the outer one, all others go around holes, and none of them touches itself: a valid polygon. What is
 held between two strips is the row at the sweep line and the rings, so far, of the regions that
-reach it: 4 bytes per corner and about 60 bytes per ring. Pure numpy; knows no class and no file.
+reach it: 4 bytes per corner and about 60 bytes per ring, 8 per corner that is to stay. Pure numpy;
+knows no class and no file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from saccade.pipeline.exports.closed_rings import doubled_area, simple_rings
 from saccade.pipeline.exports.rings import Ring, RingTracer
 from saccade.pipeline.regions import Runs, touching, united
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +33,8 @@ class Outline:
     """How many it has."""
     score: float
     """Sum of their scores."""
+    kept: np.ndarray
+    """``(n, 2)`` int32, x and y: corners around it that were told to stay."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +46,7 @@ class _Open:
     pixels: np.ndarray
     score: np.ndarray
     rings: list[list[tuple[bytes, bool]]]
+    kept: list[list[np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +68,8 @@ class _Strip:
         return found
 
 
-_NOTHING = _Open(np.empty(0, np.int64), np.empty(0), np.empty(0), [])
+NO_CORNERS = np.empty((0, 2), np.int32)
+_NOTHING = _Open(np.empty(0, np.int64), np.empty(0), np.empty(0), [], [])
 
 
 @dataclass(slots=True, eq=False)
@@ -79,12 +87,16 @@ class Outliner:
         self._above = np.zeros(self.width, bool)
         self._tracer = RingTracer(self.width)
 
-    def add(self, rows: np.ndarray, scores: np.ndarray) -> Iterator[Outline]:
+    def add(
+        self, rows: np.ndarray, scores: np.ndarray, kept: np.ndarray = NO_CORNERS
+    ) -> Iterator[Outline]:
         """Take in the next rows; gives the regions that can't grow any more.
 
         Args:
             rows: ``(h, width)`` bool, at least one row.
             scores: ``(h, width)``, a number for every pixel; summed up where ``rows`` is set.
+            kept: ``(n, 2)``, x and y of the mask: corners between pixels of these rows, handed on
+                with the regions that they lie at.
         """
         if not (rows.any() or len(self._open.region)):
             self._tracer.skip(len(rows))
@@ -93,14 +105,17 @@ class Outliner:
         strip = self._strip(rows)
         pixels, score = self._sums(strip, rows, scores)
         rings = self._rings(strip, self._tracer.trace(rows))
+        corners = self._corners(strip, rows, kept)
         self._line += len(rows)
         self._above = rows[-1].copy()
         last = strip.sweep if rows[-1].any() else np.empty(0, np.int64)
         still, region = np.unique(last, return_inverse=True)
-        kept = [rings.pop(int(group), []) for group in still]
-        self._open = _Open(region, pixels[still], score[still], kept)
+        left = [rings.pop(int(group), []) for group in still]
+        gone = [corners.pop(int(group), []) for group in still]
+        self._open = _Open(region, pixels[still], score[still], left, gone)
         for group in sorted(rings):
-            yield _outline(rings[group], int(pixels[group]), float(score[group]))
+            stay = np.concatenate([NO_CORNERS, *corners.get(group, [])])
+            yield _outline(rings[group], int(pixels[group]), float(score[group]), stay)
 
     def finish(self) -> Iterator[Outline]:
         """The regions that reach the mask's last row."""
@@ -148,6 +163,24 @@ class Outliner:
                 rings.setdefault(group, []).append((ring.corners.tobytes(), ring.pinched))
         return rings
 
+    def _corners(
+        self, strip: _Strip, rows: np.ndarray, kept: np.ndarray
+    ) -> dict[int, list[np.ndarray]]:
+        """The corners that stay of every region so far."""
+        corners: dict[int, list[np.ndarray]] = {}
+        for group, mine in zip(strip.group[self._leads].tolist(), self._open.kept, strict=True):
+            corners[group] = _longer_first(corners.get(group, []), mine)
+        around = np.array([(y, x) for y in (-1, 0) for x in (-1, 0)])
+        pixels = (kept[:, None, ::-1] + around).reshape(-1, 2)
+        inside = rows[pixels[:, 0] - self._line, pixels[:, 1]]
+        groups = np.array(self._groups(strip, pixels[inside]), np.int64)
+        found = np.column_stack([groups, np.repeat(kept, len(around), axis=0)[inside]])
+        found = np.unique(found, axis=0)  # in order of groups
+        bounds = np.flatnonzero(np.diff(found[:, 0])) + 1
+        for part in np.split(found, bounds) if len(found) else ():
+            corners.setdefault(int(part[0, 0]), []).append(part[:, 1:].astype(np.int32))
+        return corners
+
     def _groups(self, strip: _Strip, pixels: np.ndarray) -> list[int]:
         """The regions that some pixels, ``(n, 2)`` rows and columns, belong to."""
         runs, span = strip.runs, self.width + 1
@@ -157,9 +190,7 @@ class Outliner:
         return groups
 
 
-def _longer_first(
-    one: list[tuple[bytes, bool]], other: list[tuple[bytes, bool]]
-) -> list[tuple[bytes, bool]]:
+def _longer_first(one: list[_Part], other: list[_Part]) -> list[_Part]:
     """Two lists as one, at the cost of the shorter."""
     long, short = (one, other) if len(one) >= len(other) else (other, one)
     long.extend(short)
@@ -178,7 +209,9 @@ def _sums_of_runs(scores: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np
     return sums
 
 
-def _outline(rings: list[tuple[bytes, bool]], pixels: int, score: float) -> Outline:
+def _outline(
+    rings: list[tuple[bytes, bool]], pixels: int, score: float, kept: np.ndarray
+) -> Outline:
     """A region from the rings that were found of it, in whatever order."""
     simple = [
         one
@@ -190,7 +223,7 @@ def _outline(rings: list[tuple[bytes, bool]], pixels: int, score: float) -> Outl
     holes = [one for one, area in zip(simple, areas, strict=True) if area < 0]
     if len(outer) != 1:
         raise ValueError(f"a region has one outer ring; found {len(outer)} of {pixels} pixels")
-    return Outline((outer[0], *sorted(holes, key=_place)), pixels, score)
+    return Outline((outer[0], *sorted(holes, key=_place)), pixels, score, kept)
 
 
 def _place(ring: np.ndarray) -> tuple[int, int]:

@@ -14,6 +14,7 @@ import pytest
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.exports.frame import ImagePixels
 from saccade.pipeline.exports.geojson import FeatureStyle, feature_collection
+from saccade.pipeline.exports.labelled_regions import Shapes
 from saccade.pipeline.exports.labelling import Labelling, chosen_classes
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.result import Result, open_result
@@ -162,7 +163,7 @@ def test_an_unfinished_result_is_exported_as_far_as_it_is(
 
 
 def test_small_regions_can_be_left_out_and_regions_be_detections(noisy: Result) -> None:
-    style = FeatureStyle("detection", least_px=20)
+    style = FeatureStyle("detection", Shapes(least_px=20))
     frame = ImagePixels.of(noisy.plan)
     text = "".join(feature_collection(Labelling(noisy, ("a", "b")), frame, {}, style))
     features = json.loads(text)["features"]

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.pipeline.errors import StoreError
-from saccade.pipeline.exports.frame_ground import Ground, densified
+from saccade.pipeline.exports.closed_rings import densified
+from saccade.pipeline.exports.frame_ground import Ground
 from saccade.pipeline.exports.geojson_ground import ground_collection
 from saccade.pipeline.exports.geoparquet import EDGES, geo_metadata, write_geoparquet
+from saccade.pipeline.exports.labelled_regions import Shapes
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.exports.longitudes import area_m2, continued, cut
 from saccade.pipeline.georeference import Affine, ControlPoint, Crs, Georeference
@@ -103,6 +105,21 @@ def test_polygons_cover_the_image_and_nothing_twice(result: Result) -> None:
     shapes = [shapely.geometry.shape(one["geometry"]) for one in geojson(result)]
     whole = shapely.union_all(shapes)
     assert geodesic_m2(whole) == pytest.approx(sum(map(geodesic_m2, shapes)), rel=1e-4)
+
+
+def test_simplified_polygons_are_valid_and_cover_nothing_twice(result: Result) -> None:
+    labelling, shapes = Labelling(result, result.classes), Shapes(simplify_px=9.0)
+    text = "".join(ground_collection(labelling, ground_of(result), {"state": "x"}, shapes))
+    found, whole = json.loads(text)["features"], geojson(result)
+    said = [{one["id"]: one["properties"] for one in features} for features in (found, whole)]
+    assert said[0] == said[1]
+    told = [shapely.geometry.shape(one["geometry"]) for one in found]
+    assert all(one.is_valid for one in told)
+    total = geodesic_m2(shapely.union_all(told))
+    assert total == pytest.approx(sum(map(geodesic_m2, told)), rel=1e-4)
+    # the image's own border stays as it is
+    before = shapely.union_all([shapely.geometry.shape(one["geometry"]) for one in whole])
+    assert total == pytest.approx(geodesic_m2(before), rel=1e-4)
 
 
 def test_every_pixel_of_the_result_lies_in_a_polygon_of_its_class(result: Result) -> None:
@@ -286,6 +303,6 @@ def test_boxes_cover_geometries_and_the_file_says_so(result: Result, tmp_path: P
 
 
 def test_a_result_without_regions_is_a_table_without_rows(result: Result, tmp_path: Path) -> None:
-    table = parquet(result, tmp_path / "x.parquet", least_px=10**6)
+    table = parquet(result, tmp_path / "x.parquet", shapes=Shapes(least_px=10**6))
     assert len(table) == 0
     assert table.crs is not None

@@ -182,3 +182,15 @@ def test_an_area_that_changed_since_the_run_is_told_with_what_to_do(
 def test_formats_that_are_not_cut_say_so(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"area: heeded by cog, geojson, geoparquet, stac"):
         ExportOptions("csv", area="area.geojson")
+
+
+@pytest.mark.parametrize("to", ["geojson", "geoparquet"])
+def test_outlines_are_simplified_when_asked(folder: Path, tmp_path: Path, to: str) -> None:
+    read = geopandas.read_file if to == "geojson" else geopandas.read_parquet
+    exact = read(files(folder / "part", to, tmp_path)[0]).sort_values("id")
+    simple = read(files(folder / "part", to, tmp_path, simplify_px=1.0)[0]).sort_values("id")
+    assert list(simple["pixels"]) == list(exact["pixels"])
+    assert list(simple["area_m2"]) == list(exact["area_m2"])
+    before, after = exact.get_coordinates(), simple.get_coordinates()
+    assert len(after) < len(before) * 0.8
+    assert simple.geometry.is_valid.all()

@@ -19,7 +19,7 @@ from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.georeference import Affine, ControlPoint, Georeference
 from saccade.pipeline.sources.bands import ALPHA, Band, Palette, common_nodata
 from saccade.pipeline.sources.base import Level, PixelSize
-from saccade.pipeline.sources.ground_size import geographic_size, projected_size
+from saccade.pipeline.sources.ground_size import mercator_notes, size_on_ground
 from saccade.pipeline.sources.rasterio_crs import crs_of, import_rasterio
 from saccade.pipeline.sources.reader import (
     RPC_NOTE,
@@ -72,6 +72,7 @@ class RasterioSource(Reader):
         self.georeference = _georeference(dataset)
         if self.georeference is None and dataset.rpcs is not None:
             self.notes = (RPC_NOTE,)
+        self.notes += mercator_notes(self.georeference)
         self._masked = "per_dataset" in _mask_flags(dataset) and "alpha" not in _mask_flags(dataset)
         full = dataset.height, dataset.width
         self.pixel_size = _pixel_size(self.georeference, full)
@@ -220,6 +221,4 @@ def _georeference(dataset: Any) -> Georeference | None:
 def _pixel_size(place: Georeference | None, shape: Shape) -> PixelSize | None:
     if place is None or place.affine is None or place.crs is None:
         return None
-    if place.crs.geographic:
-        return geographic_size(place.affine, shape)
-    return projected_size(place.affine, place.crs.unit_m)
+    return size_on_ground(place.affine, place.crs, shape)

@@ -20,7 +20,7 @@ from saccade.pipeline.sources import (
 )
 from saccade.pipeline.sources.base import Identity, Level
 from saccade.pipeline.sources.byte_source import ByteSource, LocalBytes
-from saccade.pipeline.sources.ground_size import projected_size
+from saccade.pipeline.sources.ground_size import mercator_notes, size_on_ground
 from saccade.pipeline.sources.ome import OmeXml
 from saccade.pipeline.sources.reader import (
     RPC_NOTE,
@@ -105,9 +105,11 @@ class TiffSource(Reader):
             crs = tiff_crs.own_crs(first, self.uri)
             self.georeference = replace(place, crs=crs)
             if crs is not None and place.affine is not None and not crs.geographic:
-                self.pixel_size = projected_size(place.affine, crs.unit_m)
+                shape = int(first.imagelength), int(first.imagewidth)
+                self.pixel_size = size_on_ground(place.affine, crs, shape)
         if tiff_geo.has_only_rpcs(first):
             self.notes = (RPC_NOTE,)
+        self.notes += mercator_notes(self.georeference)
 
     def _open_page(self, page: TiffPage) -> Segments:
         return Segments(page, self._file, self.dtype, self.nodata or 0)

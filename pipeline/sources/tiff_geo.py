@@ -26,7 +26,7 @@ from saccade.pipeline.geotiff import (
     USER_DEFINED,
 )
 from saccade.pipeline.sources.base import PixelSize
-from saccade.pipeline.sources.ground_size import geographic_size, sides_of, size_or_none
+from saccade.pipeline.sources.ground_size import geographic_size, projected_size, size_or_none
 
 M_PER_LINEAR_UNIT = {9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}
 DEGREES_PER_ANGULAR_UNIT = {9101: 180 / math.pi, 9102: 1.0}
@@ -44,22 +44,21 @@ def georeference(page: TiffPage) -> Georeference | None:
 
 
 def ground_size(page: TiffPage) -> PixelSize | None:
-    """Metres per pixel; degrees count at the raster's middle latitude, feet as feet.
-
-    The unit is the projection's own: Web Mercator's metres are true at the equator only.
-    """
+    """Metres per pixel; degrees and Web Mercator count at its middle latitude, feet as feet."""
     if GEO_KEYS not in page.tags:
         return None
     keys = _geo_keys(page)
     affine = _affine(page, keys)
+    shape = int(page.imagelength), int(page.imagewidth)
     if _is_geographic(keys):
         degrees = DEGREES_PER_ANGULAR_UNIT.get(keys.get(ANGULAR_UNIT, 9102))
-        shape = int(page.imagelength), int(page.imagewidth)
         if affine is None or degrees is None:
             return None
         return geographic_size(affine, shape, degrees)
     unit_m = M_PER_LINEAR_UNIT.get(keys.get(LINEAR_UNIT, 9001))
-    sides = sides_of(affine) if affine else _stated_sides(page)
+    if affine is not None and unit_m is not None:
+        return projected_size(affine, shape, unit_m, _crs_number(keys))
+    sides = _stated_sides(page)
     if unit_m is None or sides is None:
         return None
     return size_or_none(sides[0] * unit_m, sides[1] * unit_m)

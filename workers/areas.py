@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade.pipeline.area import tiles_met
+from saccade.pipeline.area import Edges, tiles_met
 from saccade.pipeline.area_files import area_digest, read_area
 from saccade.pipeline.errors import SourceError, UsageError
 from saccade.pipeline.image_plan import ImagePlan
@@ -43,17 +43,38 @@ def tiles_in_area(plan: ImagePlan, recipe: Recipe, base: Path) -> list[np.ndarra
         SourceError: the file can't be read or understood, is not the one that the image was
             prepared with, or the image does not say where it lies.
     """
+    edges = _edges(plan, recipe, base)
+    if edges is None:
+        return None
+    met = [_met(edges, one) for one in plan.passes]
+    for before, after in reversed(list(pairwise(plan.passes))):
+        met[before.index] |= ground_needed(before, after, met[after.index])
+    return met
+
+
+def glance_in_area(plan: ImagePlan, recipe: Recipe, base: Path) -> np.ndarray | None:
+    """``(tile rows, tile columns)`` bool: tiles of the glance that the area meets; None means all.
+
+    Raises:
+        SourceError: as ``tiles_in_area``.
+    """
+    edges = _edges(plan, recipe, base)
+    return None if edges is None else _met(edges, plan.passes[0])
+
+
+def _met(edges: Edges, layout: PassLayout) -> np.ndarray:
+    return tiles_met(edges, layout.tiles, layout.plane.downsample)
+
+
+def _edges(plan: ImagePlan, recipe: Recipe, base: Path) -> Edges | None:
+    """Of the area, in pixels of level 0; None where there is none."""
     if recipe.area is None or plan.area is None:
         return None
     try:
         area = read_area(str(base / recipe.area.file), plan.area)
-        edges = area.over(plan.georeference, plan.uri)
+        return area.over(plan.georeference, plan.uri)
     except UsageError as error:
         raise SourceError(str(error)) from error
-    met = [tiles_met(edges, one.tiles, one.plane.downsample) for one in plan.passes]
-    for before, after in reversed(list(pairwise(plan.passes))):
-        met[before.index] |= ground_needed(before, after, met[after.index])
-    return met
 
 
 def ground_needed(before: PassLayout, after: PassLayout, marked: np.ndarray) -> np.ndarray:

@@ -77,7 +77,9 @@ def _all_needs(
             yield Need(level, exact, marked)
     if measured:
         glance = plan.passes[0]
-        yield Need(glance.plane.level, glance.scaled and source.dtype.kind in "iu")
+        exact = glance.scaled and source.dtype.kind in "iu"
+        marked = None if met is None else _blocks_read(source.blocks, glance, met[0])
+        yield Need(glance.plane.level, exact, marked)
 
 
 def _levels_read(source: Source, layout: PassLayout) -> set[int]:

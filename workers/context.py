@@ -32,7 +32,7 @@ from saccade.pipeline.sources.averaged import AveragedSource, leaves_pixels_out
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.pipeline.store import ImageStore
-from saccade.workers.areas import area_of, tiles_in_area
+from saccade.workers.areas import tiles_in_area
 from saccade.workers.averaging import expect_levels
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, torch_device
@@ -263,8 +263,7 @@ class WorkerContext:
         with closing(self.opened(entry)) as source:
             resolved = self.resolver(entry, source).resolve()
         recipe, base = self.recipe_for(entry), self.spec.model_folder
-        mask, area = mask_identity(recipe, base), area_of(recipe, base)
-        plan = replace(resolved.plan, mask=mask, area=area)
+        plan = replace(resolved.plan, mask=mask_identity(recipe, base))
         met, fsync = tiles_in_area(plan, recipe, base), self.spec.fsync
         counts = freeze_image(self.folder, plan, self._provenance(recipe), met, fsync=fsync)
         settings = said_of(plan, resolved.settings)

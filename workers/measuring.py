@@ -1,5 +1,7 @@
 """The statistics of an image's bands, read block by block off the glance's plane: once per image.
 
+Of an image with an area of interest they are those inside the tiles of the glance that it meets.
+
 Holds one block at a time. What can't be read, and what holds no data, does not count.
 """
 
@@ -11,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from saccade.pipeline.band_statistics import BandStatistics, BandTally
-from saccade.pipeline.geometry import Grid
+from saccade.pipeline.geometry import Box, Grid
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.inputs import (
     Inputs,
@@ -31,13 +33,17 @@ BLOCK_PX = 1024
 """Side of what is read at a time."""
 
 
-def with_inputs(plan: ImagePlan, recipe: Recipe, source: Source) -> ImagePlan:
+def with_inputs(
+    plan: ImagePlan, recipe: Recipe, source: Source, inside: np.ndarray | None = None
+) -> ImagePlan:
     """A plan that says what samples become before every pass's model.
 
     Args:
         plan: of the image, laid out.
         recipe: with the image's overrides.
         source: the image, open; read only where a pass's inputs depend on statistics.
+        inside: ``(tile rows, tile columns)`` bool, tiles of the glance that an area of interest
+            meets: statistics are of pixels inside them. None means all.
 
     Raises:
         RecipeError: fixed values of a normalisation are not one per band.
@@ -46,7 +52,7 @@ def with_inputs(plan: ImagePlan, recipe: Recipe, source: Source) -> ImagePlan:
     known: tuple[BandStatistics, ...] | None = None
     if is_measured(recipe, source):
         percents = percents_of([model.normalise for model in models], source.bands)
-        known = measure(source, plan.passes[0], percents)
+        known = measure(source, plan.passes[0], percents, inside)
     passes = tuple(
         replace(layout, inputs=_inputs(layout, model, source, known))
         for layout, model in zip(plan.passes, models, strict=True)
@@ -76,35 +82,65 @@ def _inputs(
 
 
 def measure(
-    source: Source, glance: PassLayout, percents: Sequence[float]
+    source: Source,
+    glance: PassLayout,
+    percents: Sequence[float],
+    inside: np.ndarray | None = None,
 ) -> tuple[BandStatistics, ...]:
     """Statistics of every band, as stored, over the valid pixels of the glance's plane.
+
+    Where some of its tiles are ``inside`` an area of interest, of pixels inside these alone.
 
     Where the glance is given scaled samples, means of integers are not rounded here either.
     """
     source = Unrounded(source) if glance.scaled and source.dtype.kind in "iu" else source
     tallies = [BandTally(source.dtype, percents) for _ in range(source.channels)]
-    _count(source, glance, tallies)
+    _count(source, glance, tallies, inside)
     unsettled = [tally.wants_more for tally in tallies]
     if any(unsettled):
-        _count(source, glance, tallies)
+        _count(source, glance, tallies, inside)
     return tuple(tally.result() for tally in tallies)
 
 
-def _count(source: Source, glance: PassLayout, tallies: Sequence[BandTally]) -> None:
-    for pixels, counted in _blocks(source, glance):
+def _count(
+    source: Source, glance: PassLayout, tallies: Sequence[BandTally], inside: np.ndarray | None
+) -> None:
+    for pixels, counted in _blocks(source, glance, inside):
         for band, tally in enumerate(tallies):
             tally.add(pixels[..., band][counted[..., band]])
 
 
-def _blocks(source: Source, glance: PassLayout) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _blocks(
+    source: Source, glance: PassLayout, inside: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pixels of every block, and which of their samples count, both ``(h, w, bands)``."""
     plane = Plane(source, glance.plane)
-    for block in Grid(glance.plane.shape, BLOCK_PX):
+    for block, wanted in _wanted(glance, inside):
         (pixels, valid), lost = read_or_repair(plane, block, glance)
         counted = np.ones(pixels.shape, bool)
         if valid is not None:
             counted &= valid
         for box, _ in lost:
             counted[box.relative_to(block).slices] = False
+        if wanted is not None:
+            counted &= wanted[..., None]
         yield pixels, counted
+
+
+def _wanted(
+    glance: PassLayout, inside: np.ndarray | None
+) -> Iterator[tuple[Box, np.ndarray | None]]:
+    """Blocks to read, and which of their pixels count, ``(h, w)`` bool; None means all."""
+    if inside is None:
+        yield from ((block, None) for block in Grid(glance.plane.shape, BLOCK_PX))
+        return
+    side, (height, width) = glance.tile_px, glance.plane.shape
+    for cells in Grid((inside.shape[0], inside.shape[1]), max(1, BLOCK_PX // side)):
+        marked = inside[cells.slices]
+        if not marked.any():
+            continue
+        rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
+        least = Box(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1).shift(cells.y0, cells.x0)
+        block = least.scale(side).clip((height, width))
+        pixels = np.kron(inside[least.slices], np.ones((side, side), bool))
+        yield block, pixels[: block.height, : block.width]

@@ -26,11 +26,11 @@ from saccade.pipeline.recipe import PassRecipe, Recipe, Resolution
 from saccade.pipeline.resolve import locate_resolution, resolve_image, seen_by
 from saccade.pipeline.sources.averaged import AveragedSource
 from saccade.pipeline.sources.base import Identity, Source
-from saccade.workers.areas import area_of
+from saccade.workers.areas import area_of, glance_in_area
 from saccade.workers.averaging import expect_levels
 from saccade.workers.backing_off import Lesson
 from saccade.workers.device import Predictor, kind_of, torch_device
-from saccade.workers.measuring import with_inputs
+from saccade.workers.measuring import is_measured, with_inputs
 from saccade.workers.memory import Account, Budget, MemoryModel
 from saccade.workers.memory_book import MemoryBook, ProbeCase
 from saccade.workers.memory_host import LaneBudgets
@@ -121,8 +121,12 @@ class Resolver:
             recipe = self.recipe.glancing_at(finest)
         capacities = [self._capacity(draft, *one) for one in zip(draft.passes, memory, strict=True)]
         plan = self._lay_out(identity, recipe, capacities)
+        base = self.spec.model_folder
+        plan = replace(plan, area=area_of(self.recipe, base))
         self._average(plan)
-        plan = with_inputs(plan, recipe, self.source)
+        measured = is_measured(recipe, self.source)
+        inside = glance_in_area(plan, self.recipe, base) if measured else None
+        plan = with_inputs(plan, recipe, self.source, inside)
         plan, settings = self.tuner.tune(recipe, plan, self.source, capacities)
         # who held the memory when a lesson was learned may be gone: lessons make smaller, and only
         # what was measured refuses
@@ -134,9 +138,7 @@ class Resolver:
         """Make the levels that passes read where the file's own won't do, in one sweep."""
         if not isinstance(self.source, AveragedSource):
             return
-        base = self.spec.model_folder
-        plan = replace(plan, area=area_of(self.recipe, base))
-        self.source.make(expect_levels(self.source, plan, self.recipe, base))
+        self.source.make(expect_levels(self.source, plan, self.recipe, self.spec.model_folder))
 
     def accounts(self, plan: ImagePlan) -> dict[str, Account]:
         """By pass, what a forward pass may hold and is expected to, where that is known."""

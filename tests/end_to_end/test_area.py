@@ -189,17 +189,6 @@ def test_levels_are_averaged_around_the_area_only_and_answers_are_the_same(
     assert (scores[:, px] == all_scores[:, px]).all()
 
 
-def test_statistics_are_those_of_the_whole_raster_also_where_there_is_an_area(
-    lab: Lab, tmp_path: Path
-) -> None:
-    area = area_over(tmp_path, (8, 8, 40, 40))
-    recipe = two_passes()
-    for one in recipe["passes"]:
-        one["model"] |= {"normalise": {"by": "percentiles"}}
-    result = lab.run(recipe | {"area": str(area)}, pyramid(nodata=3))
-    assert result.plan.statistics == lab.run(recipe, pyramid(nodata=3)).plan.statistics
-
-
 # --------------------------------------------------------------------------- manifests and resuming
 
 
@@ -280,3 +269,49 @@ def test_a_mosaic_runs_like_any_image(tmp_path: Path, lab: Lab) -> None:
         file.write(b"more")
     with pytest.raises(ResumeRefused, match=r"both: .* bytes, is"):
         run(recipe, images, folder, LOCAL, model_folder=lab.models)
+
+
+# -------------------------------------------------------------------------------------- statistics
+
+
+def normalised(area: Path | None, **details: Any) -> dict[str, Any]:
+    passes = two_passes(**details)
+    for one in passes["passes"]:
+        one["model"]["normalise"] = {"by": "percentiles", "low": 3, "high": 97}
+    return passes | ({} if area is None else {"area": str(area)})
+
+
+def test_statistics_are_of_the_tiles_of_the_glance_that_the_area_meets(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """The glance's tile is 32 pixels of level 0 wide; two that lie apart are met."""
+    area = area_over(tmp_path, (40, 70, 50, 80), (200, 8, 201, 9))
+    source = image()
+    result = lab.run(normalised(area), source)
+    pixels = noise(SIDE_PX, SIDE_PX)
+    halves = pixels.reshape(128, 2, 128, 2, -1).mean(axis=(1, 3))
+    wanted = np.concatenate(
+        [np.rint(halves[r : r + 16, c : c + 16]) for r, c in ((16, 32), (96, 0))]
+    )
+    assert result.plan.statistics is not None
+    for band, one in enumerate(result.plan.statistics):
+        values = wanted[..., band].ravel()
+        assert one.valid_px == values.size
+        assert one.mean == pytest.approx(values.mean())
+        assert one.percentile(3) == pytest.approx(np.percentile(values, 3))
+
+
+def test_statistics_of_an_area_that_meets_all_tiles_are_those_of_the_image(
+    lab: Lab, tmp_path: Path
+) -> None:
+    whole = lab.run(normalised(None), image())
+    known = lab.run(normalised(area_over(tmp_path, (0, 0, SIDE_PX, SIDE_PX))), image())
+    assert known.plan.statistics == whole.plan.statistics
+
+
+def test_statistics_read_nothing_outside_the_tiles_of_the_glance(lab: Lab, tmp_path: Path) -> None:
+    source = image()
+    lab.run(normalised(area_over(tmp_path, (64, 64, 128, 192))), source)
+    px = np.zeros((SIDE_PX, SIDE_PX), bool)
+    px[64:128, 64:192] = True
+    assert (read_px(source) == px).all()

@@ -18,6 +18,8 @@ from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.georeference import Georeference
 from saccade.pipeline.sources.bands import Band, Palette, Samples
 
+OVERVIEWS = ".ovr"
+"""What the name of a file of overviews has after that of the image."""
 QUICK_HASH_BYTES = 65536
 
 
@@ -189,11 +191,23 @@ def level_downsample(full: Shape, reduced: Shape) -> float:
 
 
 def file_identity(path: Path) -> Identity:
-    """Identity of one file: size, modification time, hash of head, middle and tail."""
-    stat = path.stat()
-    digest = hashlib.blake2b(str(stat.st_size).encode(), digest_size=16)
-    with path.open("rb") as file:
-        for start in (0, stat.st_size // 2, max(0, stat.st_size - QUICK_HASH_BYTES)):
-            file.seek(start)
-            digest.update(file.read(QUICK_HASH_BYTES))
-    return Identity(str(path), stat.st_size, stat.st_mtime_ns, digest.hexdigest())
+    """Identity of one file: size, modification time, hash of head, middle and tail.
+
+    Overviews beside it count as if they were a part of it.
+    """
+    digest, nbytes, newest = hashlib.blake2b(digest_size=16), 0, 0
+    for one in with_overviews(path):
+        stat = one.stat()
+        digest.update(str(stat.st_size).encode())
+        with one.open("rb") as file:
+            for start in (0, stat.st_size // 2, max(0, stat.st_size - QUICK_HASH_BYTES)):
+                file.seek(start)
+                digest.update(file.read(QUICK_HASH_BYTES))
+        nbytes, newest = nbytes + stat.st_size, max(newest, stat.st_mtime_ns)
+    return Identity(str(path), nbytes, newest, digest.hexdigest())
+
+
+def with_overviews(path: Path) -> tuple[Path, ...]:
+    """A file, and the one beside it that holds its overviews, where there is one."""
+    beside = path.with_name(f"{path.name}{OVERVIEWS}")
+    return (path, beside) if beside.is_file() else (path,)

@@ -9,7 +9,7 @@ from pathlib import Path
 from saccade.pipeline import remote
 from saccade.pipeline.errors import AccessDenied, NoSuchObject, SourceError
 from saccade.pipeline.remote import RemoteFacts
-from saccade.pipeline.sources.base import QUICK_HASH_BYTES, Identity
+from saccade.pipeline.sources.base import QUICK_HASH_BYTES, Identity, with_overviews
 from saccade.pipeline.sources.suffixes import MOSAICS, VRT
 
 ZARR_DOCUMENTS = ("zarr.json", ".zgroup", ".zarray")
@@ -65,7 +65,8 @@ def moved_on(then: Identity, uri: str) -> str:
     if path.is_dir():
         return ""
     try:
-        stats = [one.stat() for one in (path, *described_files(path))]
+        files = [one for file in (path, *described_files(path)) for one in with_overviews(file)]
+        stats = [one.stat() for one in files]
     except OSError as error:
         return f"{error.filename or uri} can't be read ({error.strerror})"
     except SourceError as error:

@@ -18,7 +18,7 @@ from saccade.pipeline.sources import (
     tiff_tags,
     tiff_vendors,
 )
-from saccade.pipeline.sources.base import Identity, Level
+from saccade.pipeline.sources.base import Identity, Level, with_overviews
 from saccade.pipeline.sources.byte_source import ByteSource, LocalBytes
 from saccade.pipeline.sources.ground_size import mercator_notes, size_on_ground
 from saccade.pipeline.sources.ome import OmeXml
@@ -32,6 +32,7 @@ from saccade.pipeline.sources.reader import (
     opening,
 )
 from saccade.pipeline.sources.tiff_levels import Planes, find_levels
+from saccade.pipeline.sources.tiff_overviews import find_overviews
 from saccade.pipeline.sources.tiff_segments import Segments
 from saccade.pipeline.sources.tile_cache import TileCache, cache_limit
 
@@ -48,7 +49,8 @@ class TiffSource(Reader):
     Samples are handed out as stored: a palette as its index, orientation tags not applied, min-is-
     white not inverted. JPEG's YCbCr becomes RGB. Tiles that the file leaves out hold ``nodata``,
     or 0 where it states none. A fourth channel is an alpha only where ExtraSamples says so. A
-    level without a mask of its own has that of level 0.
+    level without a mask of its own has that of level 0. A file on this disk that holds no reduced
+    images has those of ``NAME.ovr`` beside it, as GDAL has it.
 
     Raises:
         BrokenImage: the directories are damaged.
@@ -59,12 +61,29 @@ class TiffSource(Reader):
         self.uri = str(place) if isinstance(place, Path) else place.name
         with opening(self.uri, "TIFF"):
             self._file = LocalBytes(place) if isinstance(place, Path) else place
+            self._beside: ByteSource | None = None
             try:
                 with self._file.as_file() as file, TiffFile(file, name=self.uri) as tif:
                     self._describe(tif)
             except BaseException:
-                self._file.close()
+                self._close_files()
                 raise
+
+    def _add_overviews(self, first: TiffPage) -> None:
+        """Levels from the file of overviews beside this one."""
+        path = with_overviews(Path(self.uri))[-1]
+        self._beside = beside = LocalBytes(path)
+        with (
+            opening(str(path), "TIFF of overviews"),
+            beside.as_file() as file,
+            TiffFile(file, name=str(path)) as tif,
+        ):
+            for page, made in find_overviews(tif, str(path), first):
+                segments = Segments(page, beside, self.dtype, self.nodata or 0)
+                full = self.levels[0].shape
+                level = level_of(full, segments.shape, segments.tile, segments.codec, made)
+                self._segments.append((segments,))
+                self.levels = (*self.levels, level)
 
     def _describe(self, tif: TiffFile) -> None:
         ome = OmeXml.parse(tif.ome_metadata, self.uri) if tif.is_ome else None
@@ -74,14 +93,18 @@ class TiffSource(Reader):
         self.is_raster = tif.is_geotiff or any(one in first.tags for one in GDAL_TAGS)
         self._read_tags(first, planes[0], ome)
         self._segments = [tuple(self._open_page(page) for page in level) for level in planes]
-        self._masks = tiff_masks.Masks.of(tif, planes, self._file)
+        self.levels = _levels([level[0] for level in self._segments], _resamplings(planes))
+        alone = len(planes) == 1 and len(planes[0]) == 1 and isinstance(self._file, LocalBytes)
+        if alone and len(with_overviews(Path(self.uri))) > 1:
+            self._add_overviews(first)
+        shapes = [one.shape for one in self.levels]
+        self._masks = tiff_masks.Masks.of(tif, shapes, self._file)
         self._masked = self._masks is not None
         largest = max(s.cached_nbytes for level in self._segments for s in level)
         self.cache_nbytes = cache_limit(largest)
         self._cache = TileCache(self.cache_nbytes)
-        self.levels = _levels([level[0] for level in self._segments], _resamplings(planes))
         self.vendor = tiff_vendors.vendor(tif)
-        shapes, sized = [one.shape for one in self.levels], self.pixel_size is not None
+        sized = self.pixel_size is not None
         self._drawn_alike = tiff_vendors.drawn_alike(tif, shapes, sized=sized)
 
     def _read_tags(self, first: TiffPage, planes: Planes, ome: OmeXml | None) -> None:
@@ -154,7 +177,12 @@ class TiffSource(Reader):
         """Release the file; closing twice is allowed."""
         super().close()
         self._cache.clear()
-        self._file.close()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for file in (self._file, self._beside):
+            if file is not None:
+                file.close()
 
 
 def _format(tif: TiffFile) -> str:

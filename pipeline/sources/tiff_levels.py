@@ -64,7 +64,7 @@ def find_masks(tif: TiffFile) -> dict[tuple[int, int], TiffPage]:
     """The directories that say which pixels hold data, by height and width."""
     masks: dict[tuple[int, int], TiffPage] = {}
     for page in tif.pages:
-        if isinstance(page, TiffPage) and _flags(page) & MASK and page.samplesperpixel == 1:
+        if isinstance(page, TiffPage) and flags_of(page) & MASK and page.samplesperpixel == 1:
             masks.setdefault(shape_of(page), page)
     return masks
 
@@ -92,13 +92,14 @@ def _kind(page: TiffPage) -> tuple[object, ...]:
     return (page.samplesperpixel, page.dtype, page.bitspersample, page.photometric)
 
 
-def _flags(page: TiffPage) -> int:
+def flags_of(page: TiffPage) -> int:
+    """What a directory says of its kind: bits ``REDUCED`` and ``MASK``."""
     return int(page.subfiletype or 0)
 
 
 def _candidates(pages: Sequence[TiffPage]) -> list[TiffPage]:
     """The pages that may be level 0: all that are neither reduced nor masks."""
-    return [page for page in pages if not _flags(page) & (REDUCED | MASK)] or list(pages[:1])
+    return [page for page in pages if not flags_of(page) & (REDUCED | MASK)] or list(pages[:1])
 
 
 def _ome_planes(pages: Sequence[TiffPage], ome: OmeXml, uri: str) -> Planes:
@@ -160,7 +161,7 @@ def _loose_levels(full: Planes, pages: Sequence[TiffPage]) -> list[Planes]:
         (page,)
         for page in pages
         if page is not first
-        and not _flags(page) & MASK
+        and not flags_of(page) & MASK
         and _kind(page) == _kind(first)
         and page.is_tiled == first.is_tiled
         and is_reduction(shape_of(first), shape_of(page))

@@ -11,7 +11,7 @@ from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.sources.base import level_downsample
 from saccade.pipeline.sources.byte_source import ByteSource
 from saccade.pipeline.sources.reduce import source_span
-from saccade.pipeline.sources.tiff_levels import Planes, find_masks, shape_of
+from saccade.pipeline.sources.tiff_levels import find_masks
 from saccade.pipeline.sources.tiff_segments import Segments
 from saccade.pipeline.sources.tile_cache import TileCache
 
@@ -23,9 +23,8 @@ class Masks:
         self._shapes, self._masks = shapes, masks
 
     @classmethod
-    def of(cls, tif: TiffFile, levels: Sequence[Planes], file: ByteSource) -> Masks | None:
-        """Those of a file's levels; None where level 0 has none."""
-        shapes = [shape_of(planes[0]) for planes in levels]
+    def of(cls, tif: TiffFile, shapes: Sequence[Shape], file: ByteSource) -> Masks | None:
+        """Those of levels of some heights and widths; None where level 0 has none."""
         found = find_masks(tif)
         if shapes[0] not in found:
             return None

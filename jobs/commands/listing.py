@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from saccade.jobs.commands.words import (
     screen,
 )
 
+if TYPE_CHECKING:
+    from saccade.jobs.manifests.manifest import ListOptions
+
 app = typer.Typer()
 
 
@@ -27,6 +30,10 @@ def manifest_command(
         Path | None,
         typer.Option("-o", "--output", help="A .csv, .jsonl or .parquet file; else the screen."),
     ] = None,
+    mosaic: Annotated[
+        Path | None,
+        typer.Option(help="Write a .mosaic.yaml of the files on one grid, one image for 'run'."),
+    ] = None,
     formats: Formats = None,
     asset: Asset = None,
 ) -> None:
@@ -35,6 +42,9 @@ def manifest_command(
     from saccade.jobs.manifests.manifest import ListOptions
     from saccade.jobs.manifests.writing import csv_lines, write_manifest, writer_for
 
+    if mosaic is not None:
+        _describe_mosaic(mosaic, images, ListOptions(formats, asset))
+        return
     if output is not None:
         writer_for(output)
     made = make_manifest(images, ListOptions(formats, asset))
@@ -45,4 +55,15 @@ def manifest_command(
         screen.print(f"{len(made.rows)} images in {output}", highlight=False, soft_wrap=True)
     if made.listing.problems:
         complaints.print(made.listing.told(output), markup=False, highlight=False)
+        raise typer.Exit(EXIT_QUARANTINED)
+
+
+def _describe_mosaic(path: Path, images: list[str], options: ListOptions) -> None:
+    """Write a mosaic, and tell what is not in it."""
+    from saccade.jobs.manifests.mosaicking import write_mosaic
+
+    made = write_mosaic(path, images, options)
+    screen.print(f"{len(made.files)} files in {path}", highlight=False, soft_wrap=True)
+    if made.listing.problems:
+        complaints.print(made.listing.told(path), markup=False, highlight=False)
         raise typer.Exit(EXIT_QUARANTINED)

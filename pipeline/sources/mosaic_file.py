@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from saccade.pipeline.errors import RecipeError, SourceError, UnsupportedImage
+from saccade.pipeline.errors import RecipeError, SourceError
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.recipe_file import load_tree
 from saccade.pipeline.remote_stores import is_remote
@@ -36,6 +36,7 @@ from saccade.pipeline.sources.mosaic_parts import (
     Overlap,
     Part,
     PartFacts,
+    check_channels,
     lay_out,
 )
 from saccade.pipeline.sources.suffixes import RASTERS, ZARR
@@ -298,7 +299,7 @@ def _parts(
     for layer in layers:
         first = files[layer[0]]
         for index in layer:
-            _check_channels(files[index], first)
+            check_channels(files[index], first)
             window, bands = Box.of(files[index].shape), tuple(range(first.channels))
             nodata, date = files[index].nodata, listed[index].date
             corner = canvas.corners[index]
@@ -307,11 +308,3 @@ def _parts(
         prefix = f"{label}:" if stacked else ""
         names += [f"{prefix}{name}" for name in first.channel_names]
     return parts, names
-
-
-def _check_channels(one: PartFacts, first: PartFacts) -> None:
-    if one.channels != first.channels:
-        raise UnsupportedImage(
-            f"{one.uri}: {first.channels} bands expected, as {first.uri} has; found "
-            f"{one.channels}; leave it out, or make a stack of them"
-        )

@@ -201,6 +201,19 @@ def _size(affine: Affine) -> str:
     return f"{width:.9g} x {height:.9g}"
 
 
+def check_channels(one: PartFacts, first: PartFacts) -> None:
+    """Refuse a file that has not the bands of another one.
+
+    Raises:
+        UnsupportedImage: it has more, or fewer.
+    """
+    if one.channels != first.channels:
+        raise UnsupportedImage(
+            f"{one.uri}: {first.channels} bands expected, as {first.uri} has; found "
+            f"{one.channels}; leave it out, or make a stack of them"
+        )
+
+
 def shared_downsamples(
     files: Sequence[PartFacts], parts: Sequence[Part], shape: Shape
 ) -> list[int]:

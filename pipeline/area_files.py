@@ -22,8 +22,9 @@ import numpy as np
 from saccade.pipeline.area import MOST_VERTICES, Edges, Polygon, signed_area
 from saccade.pipeline.area_warp import in_pixels
 from saccade.pipeline.area_wkb import polygons_of_geopackage
-from saccade.pipeline.errors import UsageError
+from saccade.pipeline.errors import AccessDenied, NoSuchObject, UsageError
 from saccade.pipeline.georeference import Crs, Georeference
+from saccade.pipeline.remote_stores import is_remote
 
 LONGITUDE_LATITUDE = Crs(4326, geographic=True)
 SQLITE = b"SQLite format 3\0"
@@ -66,19 +67,46 @@ class Area:
         return Edges.of(pixels)
 
 
-def area_digest(path: Path | str) -> str:
-    """32 hexadecimal digits of a file's bytes.
+def area_place(base: Path, file: str) -> str:
+    """Where an area's file lies: a URL as it is, a path from a folder."""
+    return file if is_remote(file) else str(base / file)
+
+
+def _fetched(uri: str) -> bytes:
+    """An object as a whole.
 
     Raises:
         UsageError: it can't be read.
+        StorageGone: the object store does not answer.
     """
+    from saccade.pipeline.remote import get_whole
+
+    try:
+        return get_whole(uri)
+    except (NoSuchObject, AccessDenied) as error:
+        raise UsageError(str(error)) from error
+
+
+def _digest_of(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def area_digest(path: Path | str) -> str:
+    """32 hexadecimal digits of the bytes of a file, or of an object behind a URL.
+
+    Raises:
+        UsageError: it can't be read.
+        StorageGone: the object store does not answer.
+    """
+    if is_remote(str(path)):
+        return _digest_of(_fetched(str(path)))
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         raise UsageError(
-            f"{path}: an area of interest is a GeoJSON or GeoPackage on this disk; it can't be "
-            f"read: {error.strerror}"
+            f"{path}: an area of interest is a GeoJSON or GeoPackage, on this disk or behind a "
+            f"URL; it can't be read: {error.strerror}"
         ) from error
 
 
@@ -87,35 +115,47 @@ def read_area(path: str, digest: str) -> Area:
     """An area, checked; the last ones are kept.
 
     Args:
-        path: of the file.
+        path: of the file, or its URL.
         digest: what ``area_digest`` gives of it.
 
     Raises:
         UsageError: another file than the digest's, neither of the two formats, or polygons that
             are none.
     """
-    now = area_digest(path)
+    data = _fetched(path) if is_remote(path) else None
+    now = area_digest(path) if data is None else _digest_of(data)
     if now != digest:
         raise UsageError(
             f"{path}: the area changed while the run was going on; put the old file back, or run "
             "again with --force"
         )
-    with Path(path).open("rb") as file:
-        magic = file.read(len(SQLITE))
     try:
-        layers = tuple(_geopackage(path) if magic == SQLITE else _geojson(path))
+        layers = tuple(_layers(path, data))
         _check(layers)
     except (ValueError, sqlite3.Error) as error:
         raise UsageError(f"{path}: {error}") from error
     return Area(path, layers)
 
 
+def _layers(path: str, data: bytes | None) -> Iterator[Layer]:
+    """Of a file of either format; ``data`` are its bytes where it lies behind a URL."""
+    if data is None:
+        with Path(path).open("rb") as file:
+            magic = file.read(len(SQLITE))
+    else:
+        magic = data[: len(SQLITE)]
+    if magic == SQLITE:
+        yield from _geopackage(path, data)
+    else:
+        yield from _geojson(Path(path).read_bytes() if data is None else data)
+
+
 # ----------------------------------------------------------------------------------------- GeoJSON
 
 
-def _geojson(path: str) -> Iterator[Layer]:
+def _geojson(data: bytes) -> Iterator[Layer]:
     try:
-        tree = json.loads(Path(path).read_bytes())
+        tree = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"an area is GeoJSON or a GeoPackage; found neither ({error})") from error
     if not isinstance(tree, dict):
@@ -172,9 +212,12 @@ def _rings(coordinates: Sequence[Any]) -> Polygon:
 # -------------------------------------------------------------------------------------- GeoPackage
 
 
-def _geopackage(path: str) -> Iterator[Layer]:
-    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True)) as base:
+def _geopackage(path: str, data: bytes | None) -> Iterator[Layer]:
+    """Of a file, or of the bytes of one that lies elsewhere."""
+    uri = ":memory:" if data else f"{Path(path).absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=data is None)) as base:
+        if data:
+            base.deserialize(data)
         columns = "table_name, column_name, srs_id"
         for table, column, srs in base.execute(f"SELECT {columns} FROM gpkg_geometry_columns"):
             found = base.execute(f"SELECT {_quoted(column)} FROM {_quoted(table)}")

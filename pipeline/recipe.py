@@ -257,7 +257,8 @@ class AreaOfInterest(Node):
     """Where passes may look at all: polygons. A bare path is short for ``{file: PATH}``."""
 
     file: str
-    """GeoJSON or GeoPackage, in any CRS; a relative path begins at the recipe's own folder."""
+    """GeoJSON or GeoPackage, in any CRS, also behind a URL; a relative path begins at the recipe's
+    own folder."""
     digest: str | None = None
     """Of the file's bytes; stated by a run, so that another area is another run."""
 

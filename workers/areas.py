@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from saccade.pipeline.area import Edges, tiles_met
-from saccade.pipeline.area_files import area_digest, read_area
+from saccade.pipeline.area_files import area_digest, area_place, read_area
 from saccade.pipeline.errors import SourceError, UsageError
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
@@ -27,7 +27,7 @@ def area_of(recipe: Recipe, base: Path) -> str | None:
     if recipe.area is None:
         return None
     try:
-        return recipe.area.digest or area_digest(base / recipe.area.file)
+        return recipe.area.digest or area_digest(area_place(base, recipe.area.file))
     except UsageError as error:
         raise SourceError(str(error)) from error
 
@@ -71,7 +71,7 @@ def _edges(plan: ImagePlan, recipe: Recipe, base: Path) -> Edges | None:
     if recipe.area is None or plan.area is None:
         return None
     try:
-        area = read_area(str(base / recipe.area.file), plan.area)
+        area = read_area(area_place(base, recipe.area.file), plan.area)
         return area.over(plan.georeference, plan.uri)
     except UsageError as error:
         raise SourceError(str(error)) from error

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.answers import read_answers
+from saccade.pipeline.area_files import area_place
 from saccade.pipeline.errors import SourceError
 from saccade.pipeline.features import check_features, read_features
 from saccade.pipeline.geometry import Box
@@ -275,7 +276,7 @@ class WorkerContext:
         """What an image's result says of its making: that of the run, and where its area lies."""
         said = dict(self.spec.provenance)
         if recipe.area is not None:
-            said["area"] = str(self.spec.model_folder / recipe.area.file)
+            said["area"] = area_place(self.spec.model_folder, recipe.area.file)
         return said
 
     def resolve(self, entry: ImageEntry, **tuning: Any) -> Resolved:

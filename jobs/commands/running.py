@@ -70,7 +70,7 @@ def run_command(
     ] = False,
     retry: Annotated[bool, typer.Option(help="Begin images again that were set aside.")] = False,
     area: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Look only here: polygons in GeoJSON or GeoPackage, in any CRS."),
     ] = None,
     formats: Formats = None,
@@ -110,9 +110,7 @@ def run_command(
         images,
         output=output,
         recipe=tree,
-        options=ListOptions(
-            formats, asset, mpp=mpp, gsd=gsd, area=str(area) if area else None, skip=skip_missing
-        ),
+        options=ListOptions(formats, asset, mpp=mpp, gsd=gsd, area=area, skip=skip_missing),
     )
     if listed.problems:
         complaints.print(listed.told(output), markup=False, highlight=False)

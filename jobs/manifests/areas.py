@@ -13,7 +13,7 @@ from pathlib import Path
 from saccade.jobs.manifests.places import resolved
 from saccade.jobs.manifests.problems import Problem
 from saccade.jobs.manifests.rows import area_file
-from saccade.pipeline.area_files import area_digest
+from saccade.pipeline.area_files import area_digest, area_place
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.recipe import Recipe
 from saccade.workers.tasks import ImageEntry
@@ -61,6 +61,6 @@ def sealed_recipe(recipe: Recipe, base: Path) -> Recipe:
     """
     if recipe.area is None:
         return recipe
-    path = str(base / recipe.area.file)
+    path = area_place(base, recipe.area.file)
     area = recipe.area.model_copy(update={"file": path, "digest": area_digest(path)})
     return recipe.model_copy(update={"area": area})

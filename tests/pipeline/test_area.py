@@ -6,7 +6,7 @@ import json
 import sqlite3
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 
 from saccade.pipeline import area as area_module
 from saccade.pipeline.area import Edges, Polygon, tiles_met
-from saccade.pipeline.area_files import area_digest, read_area
+from saccade.pipeline.area_files import area_digest, area_place, read_area
 from saccade.pipeline.area_wkb import polygons_of_wkb
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.geometry import Grid
 from saccade.pipeline.georeference import Affine, ControlPoint, Crs, Georeference
+
+if TYPE_CHECKING:
+    from object_server import Bucket
 
 shapely = pytest.importorskip("shapely")
 UTM = Crs(32632)
@@ -327,3 +330,29 @@ def test_places_that_the_images_crs_does_not_have_are_told(tmp_path: Path) -> No
     path = written(tmp_path, geojson(shapely.box(0, -95, 10, 10)))
     with pytest.raises(UsageError, match=r"in EPSG:4326 can't be told in EPSG:32632: .*; cut the"):
         edges_of(path)
+
+
+@pytest.mark.parametrize("kind", ["geojson", "gpkg"])
+def test_an_area_in_an_object_store_is_that_of_the_file(
+    tmp_path: Path, bucket: Bucket, kind: str
+) -> None:
+    path = tmp_path / f"area.{kind}"
+    if kind == "geojson":
+        written(tmp_path, geojson(SHAPE, crs="EPSG:32632"))
+    else:
+        geopackage(path, [SHAPE], 32632)
+    uri = bucket.put(f"areas/area.{kind}", path)
+    assert area_digest(uri) == area_digest(path)
+    assert area_place(tmp_path, uri) == uri
+    found = read_area(uri, area_digest(uri)).over(PLACE, "image.tif")
+    np.testing.assert_array_equal(found.starts, edges_of(path).starts)
+    bucket.put(f"areas/area.{kind}", b"another")
+    read_area.cache_clear()
+    with pytest.raises(UsageError, match="the area changed while the run was going on"):
+        read_area(uri, area_digest(path))
+
+
+def test_an_area_that_is_not_in_its_object_store_is_told(bucket: Bucket) -> None:
+    uri = bucket.put("areas/there.geojson", b"{}").replace("there", "gone")
+    with pytest.raises(UsageError, match=r"gone\.geojson"):
+        area_digest(uri)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,6 +19,9 @@ from saccade.pipeline.area_files import read_area
 from saccade.pipeline.errors import StoreError, UsageError
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.result import open_result
+
+if TYPE_CHECKING:
+    from object_server import Bucket
 
 rasterio = pytest.importorskip("rasterio")
 shapely = pytest.importorskip("shapely")
@@ -194,3 +197,13 @@ def test_outlines_are_simplified_when_asked(folder: Path, tmp_path: Path, to: st
     before, after = exact.get_coordinates(), simple.get_coordinates()
     assert len(after) < len(before) * 0.8
     assert simple.geometry.is_valid.all()
+
+
+def test_a_run_and_its_exports_take_an_area_from_an_object_store(
+    folder: Path, tmp_path: Path, bucket: Bucket
+) -> None:
+    uri = bucket.put("areas/area.geojson", folder / "area.geojson")
+    recipe = Recipe.model_validate(RECIPE | {"area": uri})
+    run(recipe, [folder / "here.tif"], tmp_path / "run", LOCAL)
+    found = files(tmp_path / "run", "cog", tmp_path)[-1].read_bytes()
+    assert found == files(folder / "part", "cog", tmp_path / "part")[-1].read_bytes()

@@ -92,32 +92,37 @@ class FileUpload:
 
     def __init__(self, path: Path, fsync: bool) -> None:
         """Nothing on the disk yet."""
-        self._path, self._fsync = path, fsync
+        self.path, self._fsync = path, fsync
         self._partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
         self._file: FileIO | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a file already."""
+        return self._file is not None
+
     def append(self, data: bytes) -> None:
         """Write the next part."""
-        with named_errors(self._path, "written"):
+        with named_errors(self.path, "written"):
             file, rest = self._opened(), memoryview(data)
             while rest:
                 rest = rest[file.write(rest) :]
 
     def _opened(self) -> FileIO:
         if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("wb", buffering=0)
         return self._file
 
     def commit(self) -> None:
         """Rename the file to its place."""
-        with named_errors(self._path, "written"):
+        with named_errors(self.path, "written"):
             with self._opened() as file:
                 if self._fsync:
                     os.fsync(file.fileno())
-            self._partial.replace(self._path)
+            self._partial.replace(self.path)
             if self._fsync:
-                _sync_folder(self._path.parent)
+                _sync_folder(self.path.parent)
 
     def abandon(self) -> None:
         """Remove what is not in place."""

@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from saccade.pipeline.models.base import Prediction, Views
 
 
-KEY_PARTS = 7
-"""Parts of a file's path that say which it is, whatever folder the run lies in."""
-
-
 class Once:
     """Says yes to a share of all things, and to each at most once in a process."""
 
@@ -68,12 +64,17 @@ def fail_writes(fails: Once, slow_seconds: float) -> None:
     def faulty(upload: FileUpload) -> FileIO:
         if not upload.begun:
             time.sleep(slow_seconds)
-        place = "/".join(upload.path.parts[-KEY_PARTS:])
-        if fails(place):
+        if fails(place_of(upload.path)):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return opened(upload)
 
     FileUpload._opened = faulty  # type: ignore[method-assign]
+
+
+def place_of(path: Path) -> str:
+    """Which file of which result, whatever folder the run lies in."""
+    results = [at for at, part in enumerate(path.parts) if part.endswith(".ome.zarr")]
+    return "/".join(path.parts[results[0] if results else -1 :])
 
 
 def jump(hours: float, seed: int) -> None:

@@ -247,8 +247,9 @@ def gain_target(
         ``(N, 1, h, w)`` in [0, 1), and ``(N, 1, h, w)`` bool: where the finer crop was.
     """
     stride = batch.passes[index].places[0].stride
-    at_fine = _handed_on(batch, index + 1, coarse, stride, batch.passes[index + 1].places[0].stride)
     below = batch.passes[index + 1]
+    told = known(batch, index, coarse)
+    at_fine = _handed_on(batch, index + 1, told, stride, below.places[0].stride)
     pooled = []
     for i in range(len(batch)):
         three = (batch.back(i, maps) for maps in (at_fine, finer, below.truth))

@@ -23,7 +23,7 @@ from saccade.workers.answer import Answer, cropped, cut, joined
 from saccade.workers.backing_off import Part, PixelLimit, halves
 from saccade.workers.device_copies import copies_for
 from saccade.workers.device_graphs import Graphs
-from saccade.workers.given import as_given
+from saccade.workers.device_inputs import as_given
 from saccade.workers.memory_curve import is_simulated
 from saccade.workers.memory_limits import most_resident_nbytes
 from saccade.workers.pending import Pending

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training import tree, write_config, write_set
+from training import tree, write_config, write_rasters, write_set
 
 from saccade.jobs.driver import run
 from saccade.jobs.manifests.manifest import find_images
@@ -20,6 +20,11 @@ from saccade.pipeline.result import open_result
 from saccade.workers.training.config import TrainRecipe
 from saccade.workers.training.trainer import Moment
 
+FOUR_BANDS = {
+    "source": "net.py:tiny",
+    "options": {"channels": 4},
+    "normalise": {"by": "percentiles"},
+}
 ROOT = Path(__file__).parents[2]
 ALL = ["glance", "focus", "refine"]
 
@@ -144,16 +149,19 @@ def test_progress_says_how_long_it_takes_yet() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray Train's own
+@pytest.mark.parametrize("kind", ["photographs", "rasters"])
 def test_two_processes_on_ray_train_the_same_twice(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     reason = "Ray Train needs the extra 'train'"
     pytest.importorskip("ray.train", reason=reason, exc_type=ImportError)
     # the model's file imports from here, in processes that pytest does not start
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)
-    found = []
+    found, words = [], {}
+    if kind == "rasters":
+        images, words = write_rasters(tmp_path / "rasters"), {"model": FOUR_BANDS}
     for name in ("a", "b"):
-        output = {"folder": str(tmp_path / name)}
-        out = train(write_config(images, f"{name}.yaml", ray={"workers": 2}, output=output))
+        settings = {"ray": {"workers": 2}, "output": {"folder": str(tmp_path / name)}}
+        out = train(write_config(images, f"{name}.yaml", **settings, **words))
         found.append((out / "weights.safetensors").read_bytes())
     assert found[0] == found[1]

@@ -17,7 +17,7 @@ from torch.nn import functional
 from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.inputs import Inputs
 from saccade.pipeline.sources.bands import Samples
-from saccade.workers.given import as_given
+from saccade.workers.device_inputs import as_given
 from saccade.workers.training.groups import Crop, CropPlace, Draw, Group
 
 

@@ -32,8 +32,9 @@ def px_nbytes(one: TrainPass) -> int:
 
     Scaled samples are floats of four.
     """
-    named = one.bands is not None
-    return (len(one.bands) if named else 3) * (4 if one.scaled else 2 if named else 1)
+    if one.bands is None:
+        return 3 * (4 if one.scaled else 1)
+    return len(one.bands) * (4 if one.scaled else 2)
 
 
 def nbytes_of(sight: PassSight) -> int:

@@ -160,14 +160,14 @@ def write_rasters(folder: Path, images: int = 4, *, truth_in_hole: bool = True) 
     return folder
 
 
-def write_raster(path: Path, pixels: np.ndarray) -> None:
+def write_raster(path: Path, pixels: np.ndarray, nodata: int | None = NODATA) -> None:
     """A GeoTIFF with overviews that leave pixels out."""
     import rasterio
     from rasterio.enums import Resampling
     from rasterio.transform import Affine
 
     height, width, count = pixels.shape
-    profile = {"driver": "GTiff", "dtype": pixels.dtype, "count": count, "nodata": NODATA}
+    profile = {"driver": "GTiff", "dtype": pixels.dtype, "count": count, "nodata": nodata}
     profile |= {"height": height, "width": width, "tiled": True, "blockxsize": 64}
     profile |= {"blockysize": 64, "crs": "EPSG:32618", "transform": Affine(10, 0, 5e5, 0, -10, 4e6)}
     with rasterio.open(path, "w", **profile) as dataset:

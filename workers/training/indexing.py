@@ -17,8 +17,8 @@ import numpy as np
 
 from saccade.pipeline.errors import SourceError
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.sources import open_source
+from saccade.pipeline.sources.bands import Samples
 from saccade.pipeline.sources.plane import Plane, PlaneSpec
 from saccade.pipeline.truth import NAME, TruthRecipe
 from saccade.workers.training.frozen import FrozenImage
@@ -67,10 +67,8 @@ def index_image(frozen: FrozenImage, truth: TruthRecipe, sights: Sequence[PassSi
     """
     with TrainingImage(frozen, truth, sights) as image:
         finest = sights[-1].crop_px * image.planes[-1].downsample
-        index, grid = _grid(frozen.plan, finest)
-        whole = Box.of(grid.shape)
-        samples = Plane(image.seen[index], grid).read_valid(whole)
-        marked = image.truth.on(grid, whole, "max")
+        grid, samples = _seen_whole(image, finest)
+        marked = image.truth.on(grid, Box.of(grid.shape), "max")
         shape = image.source.levels[0].shape
     kept = [marked[image.truth.classes.index(name)] for name in sights[0].classes]
     held = samples.where_any()
@@ -86,21 +84,32 @@ def index_image(frozen: FrozenImage, truth: TruthRecipe, sights: Sequence[PassSi
     return ImageIndex(shape, grid.downsample, lesions, cells, finest, held)
 
 
-def _grid(plan: ImagePlan, finest_px: float) -> tuple[int, PlaneSpec]:
-    """Which pass's plane an index is read from, and the index's own grid.
+def _seen_whole(image: TrainingImage, finest_px: float) -> tuple[PlaneSpec, Samples]:
+    """The grid of an index, and the image on it.
 
     Args:
-        plan: of the image.
+        image: open.
         finest_px: side of the finest pass's crop, in pixels of level 0.
     """
-    index, coarser = 0, 1
-    if plan.passes[0].holes:
-        most_px = finest_px / CELLS_PER_CROP
-        fine = [i for i, one in enumerate(plan.passes) if one.plane.downsample <= most_px]
-        index = fine[0] if fine else len(plan.passes) - 1
-        coarser = max(1, int(most_px / plan.passes[index].plane.downsample))
-    plane = plan.passes[index].plane
-    return index, plane.coarser(max(coarser, -(-max(plane.shape) // LONGEST)))
+    if image.layouts[0].holes:
+        index, coarser = _finer(image.planes, finest_px / CELLS_PER_CROP)
+        grid, samples = _read_whole(image, index, coarser)
+        if samples.where_any() is not None:
+            return grid, samples
+    return _read_whole(image, 0, 1)
+
+
+def _finer(planes: Sequence[PlaneSpec], most_px: float) -> tuple[int, int]:
+    """The coarsest pass whose pixels are small enough, and how many of them make a cell."""
+    fine = [index for index, plane in enumerate(planes) if plane.downsample <= most_px]
+    index = fine[0] if fine else len(planes) - 1
+    return index, max(1, int(most_px / planes[index].downsample))
+
+
+def _read_whole(image: TrainingImage, index: int, coarser: int) -> tuple[PlaneSpec, Samples]:
+    plane = image.planes[index]
+    grid = plane.coarser(max(coarser, -(-max(plane.shape) // LONGEST)))
+    return grid, Plane(image.seen[index], grid).read_valid(Box.of(grid.shape))
 
 
 def foreground(pixels: np.ndarray, held: np.ndarray | None = None) -> np.ndarray:

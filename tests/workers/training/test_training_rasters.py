@@ -342,6 +342,19 @@ def test_no_crop_is_drawn_that_holds_no_data(tmp_path: Path) -> None:
                     assert crop.valid is None or crop.valid.any()
 
 
+def test_an_image_that_could_lack_data_and_does_not_is_learned_from_as_any(tmp_path: Path) -> None:
+    found = []
+    for name, nodata in (("a", None), ("b", NODATA)):
+        folder = write_rasters(tmp_path / name)
+        for number in range(4):
+            pixels = np.minimum(raster(number)[0], NODATA - 1)
+            write_raster(folder / f"i{number}.tif", pixels, nodata)
+        one = trainer(folder, tmp_path / f"out-{name}", **config())
+        one.run()
+        found.append(dict(one.average.held))
+    assert same(*found)
+
+
 def test_an_image_without_any_data_is_named(tmp_path: Path) -> None:
     folder = write_rasters(tmp_path / "set")
     write_raster(folder / "i1.tif", np.full_like(raster(0)[0], NODATA))
@@ -356,15 +369,3 @@ def test_words_left_out_are_no_part_of_what_a_training_is(images: Path) -> None:
     stated = gather(write_config(images, **WORDS["all of them"])).config.identity()
     assert [one["bands"] for one in stated["passes"]] == [[3, 2]] * 3
     assert [one["scaled"] for one in stated["passes"]] == [True] * 3
-
-
-def test_four_bands_with_holes_are_trained_on_and_run_by_the_recipe_that_is_left(
-    images: Path, tmp_path: Path
-) -> None:
-    words = config(bands=["nir", "red", "green", 3], normalise=PERCENTILES)
-    one = trainer(images, tmp_path / "out", **words)
-    plan = planned_by_a_run(one, tmp_path / "run")
-    text = (tmp_path / "out" / "card.md").read_text()
-    assert "bands nir, red, green, 3; normalise by percentiles, low 3.0, high 96.0" in text
-    assert [layout.bands for layout in plan.passes] == [(3, 0, 1, 2)] * 3
-    assert plan.statistics is not None

@@ -104,9 +104,12 @@ class FileUpload:
     def append(self, data: bytes) -> None:
         """Write the next part."""
         with named_errors(self.path, "written"):
-            file, rest = self._opened(), memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        file, rest = self._opened(), memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
 
     def _opened(self) -> FileIO:
         if self._file is None:

@@ -99,7 +99,8 @@ def _crossed(edges: Edges, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     low, high = _low_and_high(edges)
     first, last = _spans(rows, low, high)
     for which, row in _per_row(first, last):
-        left, right = _within(edges, which, rows[row], rows[row + 1])
+        ends = _within(edges, which, rows[row], rows[row + 1])
+        left, right = (np.round(end, DECIMALS) for end in ends)
         start, stop = _spans(columns, left, right)
         some = start <= stop
         at = row[some] * (width + 1)

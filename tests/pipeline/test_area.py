@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from saccade.pipeline import area as area_module
@@ -60,12 +60,22 @@ def triangles(draw: st.DrawFn) -> Any:
     return shape
 
 
+SLIVER = shapely.Polygon([(-3.5, 23.75), (5.5, 7.25), (5.25, 7.75)])
+"""An edge of it runs through corners of tiles."""
+
+
 @given(
     st.lists(triangles(), min_size=1, max_size=3),
     st.lists(triangles(), max_size=2),
     st.integers(1, 7),
     st.sampled_from([1.0, 2.0, 2.5]),
 )
+@example([SLIVER], [], 1, 1.0)
+@example([SLIVER], [], 1, 2.0)
+@example([SLIVER], [], 1, 2.5)
+@example([SLIVER], [], 2, 1.0)
+@example([SLIVER], [], 3, 1.0)
+@example([SLIVER], [], 5, 1.0)
 def test_tiles_are_met_that_share_ground_with_any_polygon(
     shapes: Any, cut: Any, tile_px: int, downsample: float
 ) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from saccade.pipeline.plan import Batch
 from saccade.workers.context import ImageContext
 from saccade.workers.lanes import FirstFailure
 from saccade.workers.reading import WindowPixels
+from saccade.workers.sharing import Helper, Owner, patience_seconds
 from saccade.workers.sweep import SweepJob
 from saccade.workers.tasks import Task
 
@@ -30,6 +31,12 @@ class Flight:
     """Of the unit's image, once opened."""
     job: SweepJob | None = None
     """What a sweep has gathered; None before its first window is there, and once it is stored."""
+    side: Owner | Helper | None = None
+    """What it asks about batches that others may compute; None until its image is open."""
+    computed: int = 0
+    """Batches that went through the model here."""
+    helped: int = 0
+    """Batches of which somebody else's answer was taken."""
     failure: FirstFailure = field(default_factory=FirstFailure)
     """The first thing that went wrong."""
     seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "device": 0.0})
@@ -52,8 +59,15 @@ class Flight:
         if self.job is None:
             assert self.image is not None
             plan, unit = self.image.plan, self.task.unit
+            if self.task.helps:  # without batches it has no arrays
+                unit = replace(unit, batches=())
             self.job = SweepJob(plan, plan.passes[unit.pass_index], unit)
         return self.job
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long to wait for a batch that somebody else has claimed."""
+        return patience_seconds(self.seconds["device"] / self.computed if self.computed else None)
 
     @property
     def spans_said(self) -> dict[str, list[float]]:
@@ -67,5 +81,6 @@ class ReadBatch:
 
     flight: Flight
     batch: Batch = ()
+    index: int = 0
     reads: tuple[Future[WindowPixels], ...] = ()
     nbytes: int = 0

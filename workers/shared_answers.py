@@ -132,7 +132,7 @@ class SharedAnswers:
         """
         path = self._folder / f"{index}.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return _unflat(dict(arrays))
         except FileNotFoundError:
             return None

@@ -84,7 +84,7 @@ def _shares(roster: Roster, paces: Paces, now_seconds: float, rule: HelpRule) ->
             if copy.counts_at(worker.name) and _may_be_helped(copy):
                 # what waits behind another unit has not begun
                 seconds = 0.0 if place else worker.seconds_of(copy, now_seconds)
-                share = share_left(seconds, paces.expected_seconds(copy.entry.ref), rule)
+                share = share_left(seconds, paces.guess_seconds(copy.entry.ref), rule)
                 shares[copy.entry] = min(share, shares.get(copy.entry, 1.0))
     return shares
 

@@ -20,7 +20,7 @@ from saccade.workers.straggling import LEAST_SECONDS, Paces
 class HelpRule:
     """Which units are worth helping with."""
 
-    least_seconds: float = LEAST_SECONDS
+    least_seconds: float = LEAST_SECONDS / 2
     """A unit that usually takes less gets no help; nor does one of which nothing is known, before
     it has run for so long."""
     fewest_parts: float = 1.5

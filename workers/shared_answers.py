@@ -148,6 +148,8 @@ def clear_scratch(folder: Path) -> None:
     """Remove a folder of answers at once: who still writes there finds it gone."""
     with suppress(StoreError, OSError):
         LocalShelf(folder.parent).delete(folder.name)
+    with suppress(OSError):  # others' answers lie there, or there never were any
+        folder.parent.rmdir()
 
 
 def digest(*facts: Any) -> str:

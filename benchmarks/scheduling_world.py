@@ -61,7 +61,7 @@ class Costs:
     """Likewise."""
     write: tuple[float, float] = (0.05, 0.06)
     """Per unit, and per megapixel of its region, composed or not."""
-    storing: float = 0.022
+    storing: float = 0.059
     """Per megapixel that somebody answers who helps, halos included: five classes as float32.
     ``helping.py --costs`` measures this and the next."""
     taking: float = 0.012

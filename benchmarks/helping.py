@@ -6,12 +6,15 @@ whatever else the machine does falls on both.
 
     python benchmarks/helping.py                      # some minutes on two cores
     python benchmarks/helping.py --side 1024 --rounds 3
+    python benchmarks/helping.py --waits 0.25         # devices that are only waited for
     python benchmarks/helping.py --costs              # what storing and taking answers costs
 
 The image is ``3 side`` wide and ``side`` high, of noise. Two workers that are twice as fast as one
 take 2 units' time without help, and 1.5 with help that begins at once and costs nothing. Often they
 are not: they share a processor, memory and Python's lock. So the *bound* is measured, too: three
-quarters of what four units take, two per worker, without help.
+quarters of what four units take, two per worker, without help. With ``--waits`` each batch, of one
+tile then, waits for so many seconds instead of computing, as for a device of the worker's own: on a
+machine that others use this says what the engine, the driver and the files cost.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -43,10 +47,33 @@ from saccade.workers.shared_answers import Answered, SharedAnswers
 WINDOW_PX = 640
 
 
-def recipe(side: int, scores: str) -> Recipe:
+WAITING = """
+import time
+
+import torch
+
+from saccade.pipeline.models.base import ModelSpec, Prediction
+
+
+class Waiting:
+    spec = ModelSpec(tuple("abcde"), halo_px=64)
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __call__(self, views):
+        time.sleep(self.seconds)
+        return Prediction(views.pixels[:, :1].expand(-1, 5, -1, -1))
+"""
+
+
+def recipe(side: int, scores: str, waits: float) -> Recipe:
     """A dense pass of one shard per unit."""
-    model = {"source": "builtin:retina-lesions"}
-    one = {"name": "dense", "resolution": {"downsample": 1}, "model": model, "tile": 256}
+    one: dict[str, Any] = {"name": "dense", "resolution": {"downsample": 1}, "tile": 256}
+    one["model"] = {"source": "builtin:retina-lesions"}
+    if waits:
+        one["model"] = {"source": "waiting.py:Waiting", "options": {"seconds": waits}}
+        one |= {"window": 256, "batch": 1}
     return Recipe.model_validate(
         {"passes": [one], "output": {"scores": scores, "chunk": side // 2, "shard": side}}
     )
@@ -74,7 +101,7 @@ def one_run(folder: Path, image: Path, tree: Recipe, rule: HelpRule) -> Swept:
     """A run by two workers, by its receipts."""
     driver.Dispatcher = partial(Dispatcher, help_rule=rule)  # type: ignore[misc, assignment]
     options = RunOptions(workers="local:2", device="cpu")
-    summary = driver.run(tree, [image], folder, options)
+    summary = driver.run(tree, [image], folder, options, model_folder=image.parent)
     assert len(summary.complete) == 1, summary.quarantined
     records = read_records(RunFolder(folder).journal)
     swept = [r for r in records if r["kind"] == "receipt" and "pass" in r]
@@ -87,17 +114,18 @@ def one_run(folder: Path, image: Path, tree: Recipe, rule: HelpRule) -> Swept:
     )
 
 
-def compare(side: int, rounds: int, scores: str) -> None:
+def compare(side: int, rounds: int, tree: Recipe) -> None:
     """Interleaved runs, as a table; the bytes must be the same."""
     rows, ratios, stored = [], [], set()
     contenders = ((3, NO_HELP), (3, HELP_RULE), (4, NO_HELP))
     with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "waiting.py").write_text(WAITING)
         images = {units: Path(name) / f"{units}.tif" for units in (3, 4)}
         for units, image in images.items():
             write_image(image, side, units)
         for n in range(rounds):
             alone, helped, four = (
-                one_run(Path(name) / f"{n}-{m}", images[units], recipe(side, scores), rule)
+                one_run(Path(name) / f"{n}-{m}", images[units], tree, rule)
                 for m, (units, rule) in enumerate(contenders)
             )
             stored |= {hash(alone.stored), hash(helped.stored)}
@@ -143,13 +171,15 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=2048, help="of a unit, pixels")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scores", default="uint8", choices=["uint8", "float32"])
+    parser.add_argument("--waits", type=float, default=0.0, help="seconds per batch")
     parser.add_argument("--costs", action="store_true")
     options = parser.parse_args()
     print(f"{machine()}\n$ {command()}\n")
     if options.costs:
         costs()
     else:
-        compare(options.side, options.rounds, options.scores)
+        tree = recipe(options.side, options.scores, options.waits)
+        compare(options.side, options.rounds, tree)
 
 
 if __name__ == "__main__":

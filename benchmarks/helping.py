@@ -71,11 +71,13 @@ def recipe(side: int, scores: str, waits: float) -> Recipe:
     """A dense pass of one shard per unit."""
     one: dict[str, Any] = {"name": "dense", "resolution": {"downsample": 1}, "tile": 256}
     one["model"] = {"source": "builtin:retina-lesions"}
+    chunk = side // 2  # in scores, of which the network has one per two pixels
     if waits:
+        chunk = side
         one["model"] = {"source": "waiting.py:Waiting", "options": {"seconds": waits}}
         one |= {"window": 256, "batch": 1}
     return Recipe.model_validate(
-        {"passes": [one], "output": {"scores": scores, "chunk": side // 2, "shard": side}}
+        {"passes": [one], "output": {"scores": scores, "chunk": chunk, "shard": chunk}}
     )
 
 
@@ -105,6 +107,7 @@ def one_run(folder: Path, image: Path, tree: Recipe, rule: HelpRule) -> Swept:
     assert len(summary.complete) == 1, summary.quarantined
     records = read_records(RunFolder(folder).journal)
     swept = [r for r in records if r["kind"] == "receipt" and "pass" in r]
+    assert len(swept) in (3, 4), f"three units or four expected; found {len(swept)}"
     spans = [span for r in swept for span in r["spans"].values()]
     chunks = sorted(p for p in (folder / "results").rglob("c/**/*") if p.is_file())
     return Swept(

@@ -42,7 +42,7 @@ from saccade.workers.dispatch import Dispatcher
 from saccade.workers.folder import RunFolder
 from saccade.workers.helping import HELP_RULE, NO_HELP, HelpRule
 from saccade.workers.reading import WindowPixels
-from saccade.workers.shared_answers import Answered, SharedAnswers
+from saccade.workers.shared_answers import AnsweredBatch, SharedAnswers
 
 WINDOW_PX = 640
 
@@ -149,7 +149,7 @@ def costs(rounds: int = 30) -> None:
     """CPU seconds per megapixel of storing and taking answers of five classes."""
     scores = np.random.default_rng(7).random((5, WINDOW_PX, WINDOW_PX), np.float32)
     window = WindowPixels(np.zeros((WINDOW_PX, WINDOW_PX, 3), np.uint8))
-    answered = Answered((window,), {0: Said(scores)})
+    answered = AnsweredBatch((window,), {0: Said(scores)})
     with tempfile.TemporaryDirectory() as name:
         shared = SharedAnswers(Path(name), lambda: "key")
         shared.begin()

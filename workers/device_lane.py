@@ -21,7 +21,7 @@ from saccade.workers.flight import Flight, ReadBatch
 from saccade.workers.lanes import ByteBudget
 from saccade.workers.pending import OneBehind, Pending
 from saccade.workers.reading import WindowPixels
-from saccade.workers.shared_answers import Answered
+from saccade.workers.shared_answers import AnsweredBatch
 from saccade.workers.sharing import Owner
 from saccade.workers.telling import UnitLog
 
@@ -37,6 +37,7 @@ class DeviceLane:
         told: hears what units meet.
         budget: of what was read; every batch gives back what it held.
         read: begins to read windows that nobody has read.
+        placed: answers of a flight's batch were placed.
         through: a flight's last batch is through.
         give: an answer is another worker's.
     """
@@ -47,13 +48,15 @@ class DeviceLane:
         told: UnitLog,
         budget: ByteBudget,
         read: Callable[[Flight, Batch], Reads],
+        placed: Callable[[Flight], None],
         through: Callable[[Flight], None],
-        give: Callable[[Flight, int, Answered], None],
+        give: Callable[[Flight, int, AnsweredBatch], None],
     ) -> None:
         self._context = context
         self._told = told
         self._budget = budget
         self._read = read
+        self._placed = placed
         self._through = through
         self._give = give
         self._on_device = OneBehind()
@@ -96,7 +99,7 @@ class DeviceLane:
         pairs = list(zip(ready.batch, windows, strict=True))
         wanted = [i for i, (window, read) in enumerate(pairs) if job.wants(window, read)]
         if not wanted:
-            self._take(ready, Answered(windows, {}))
+            self._take(ready, AnsweredBatch(windows, {}))
             self._budget.release(ready.nbytes)
             return
         since = time.perf_counter()
@@ -153,22 +156,23 @@ class DeviceLane:
             ready.flight.spend("device", since)
             ready.flight.computed += 1
             said = {i: answer.of(place) for place, i in enumerate(wanted)}
-            self._take(ready, Answered(windows, said, answer.splits))
+            self._take(ready, AnsweredBatch(windows, said, answer.splits))
         except BaseException as error:
             ready.flight.failure.report(error)
         finally:
             self._budget.release(ready.nbytes)
 
-    def _take(self, ready: ReadBatch, answered: Answered) -> None:
+    def _take(self, ready: ReadBatch, answered: AnsweredBatch) -> None:
         """Place a batch's answers in its unit; where this worker only helps, give them away."""
         flight = ready.flight
         if flight.task.helps:
             self._give(flight, ready.index, answered)
             return
         job = flight.gathering()
+        job.splits += answered.splits
         for i, (window, read) in enumerate(zip(ready.batch, answered.windows, strict=True)):
             job.place(window, read, answered.said.get(i))
-        job.splits += answered.splits
+        self._placed(flight)
 
 
 def _read_by(reads: Iterable[Future[WindowPixels]]) -> Windows:

@@ -21,8 +21,9 @@ from saccade.workers.device_lane import DeviceLane
 from saccade.workers.flight import Flight, ReadBatch, Receipt
 from saccade.workers.lanes import ByteBudget, LaneClosed
 from saccade.workers.reading import WindowPixels
-from saccade.workers.shared_answers import Answered
+from saccade.workers.shared_answers import AnsweredBatch
 from saccade.workers.sharing import Helper, HelpOver, Owner, Side
+from saccade.workers.strip import Strip
 from saccade.workers.sweep import receipt_of
 from saccade.workers.tasks import Task, WorkerSpec
 from saccade.workers.telling import UnitLog
@@ -56,7 +57,13 @@ class Engine:
         # Models are loaded, and measured, in this lane, too.
         self._steps = ThreadPoolExecutor(1, "step", set_threads, (spec.torch_threads,))
         computing = DeviceLane(
-            self.context, self._told, self._read_budget, self._reads, self._hand_over, self._give
+            self.context,
+            self._told,
+            self._read_budget,
+            self._reads,
+            self._pass_on,
+            self._hand_over,
+            self._give,
         )
         self._lanes = [
             threading.Thread(target=self._feed, name="feed", daemon=True),
@@ -158,12 +165,12 @@ class Engine:
 
     # ------------------------------------------------------------------- behind the device lane
 
-    def _give(self, flight: Flight, index: int, answered: Answered) -> None:
+    def _give(self, flight: Flight, index: int, answered: AnsweredBatch) -> None:
         """Store an answer for the unit's owner, beside what is computed next."""
         self._write_budget.acquire(answered.nbytes)
         self._writers.submit(self._give_now, flight, index, answered)
 
-    def _give_now(self, flight: Flight, index: int, answered: Answered) -> None:
+    def _give_now(self, flight: Flight, index: int, answered: AnsweredBatch) -> None:
         try:
             if isinstance(flight.side, Helper):
                 flight.side.put(index, answered)
@@ -172,41 +179,74 @@ class Engine:
         finally:
             self._write_budget.release(answered.nbytes)
 
+    def _pass_on(self, flight: Flight) -> None:
+        """Give what became ready to the write lane, as soon as that has room."""
+        for strip in flight.gathering().ready():
+            self._write_budget.acquire(strip.nbytes)
+            self._to_write(flight, strip)
+
     def _hand_over(self, flight: Flight) -> None:
-        """A flight's last batch is through: it is written, or, where it helps, it is over."""
+        """Every window is placed, or something went wrong: the write lane ends the unit."""
         try:
-            if flight.task.helps:
-                self._writers.submit(self._end, flight, help_receipt(flight))
-                return
-            if not flight.failure:
-                nbytes = flight.gathering().nbytes
-                self._write_budget.acquire(nbytes)
-                self._writers.submit(self._write, flight, nbytes)
-                return
+            if not (flight.failure or flight.task.helps):
+                self._pass_on(flight)
         except BaseException as error:
             flight.failure.report(error)
-        self._end(flight, None)
+        self._to_write(flight, None)
 
     # ------------------------------------------------------------------------------ write lane
 
-    def _write(self, flight: Flight, nbytes: int) -> None:
-        receipt: Receipt | None = None
+    def _to_write(self, flight: Flight, strip: Strip | None) -> None:
+        """One thread at a time writes a unit: its strips go from top to bottom."""
+        with flight.lock:
+            flight.to_write.append(strip)
+            begins, flight.being_written = not flight.being_written, True
+        if begins:
+            self._writers.submit(self._write, flight)
+
+    def _write(self, flight: Flight) -> None:
+        """Write what there is of a unit, and what comes meanwhile."""
+        while True:
+            with flight.lock:
+                if not flight.to_write:
+                    flight.being_written = False
+                    return
+                strip = flight.to_write.popleft()
+            if strip is None:
+                self._complete(flight)
+            else:
+                self._store(flight, strip)
+
+    def _store(self, flight: Flight, strip: Strip) -> None:
+        since, nbytes = time.perf_counter(), strip.nbytes
         try:
-            receipt = self._store(flight)
+            if not flight.failure:
+                assert flight.image is not None
+                with self._told.working_for(flight.task):
+                    flight.gathering().store(strip, flight.image.store)
         except BaseException as error:
             flight.failure.report(error)
         finally:
-            used_nbytes = nbytes + flight.gathering().nbytes_read
-            flight.job = None
-            self._freed.add(used_nbytes)
+            flight.spend("write", since)
+            self._freed.add(nbytes)
             self._write_budget.release(nbytes)
+
+    def _complete(self, flight: Flight) -> None:
+        receipt: Receipt | None = None
+        try:
+            if not flight.failure:
+                receipt = help_receipt(flight) if flight.task.helps else self._put(flight)
+        except BaseException as error:
+            flight.failure.report(error)
+        if flight.job is not None:
+            self._freed.add(flight.job.nbytes_read)
         self._end(flight, receipt)
 
-    def _store(self, flight: Flight) -> Receipt:
+    def _put(self, flight: Flight) -> Receipt:
         since, job = time.perf_counter(), flight.gathering()
         assert flight.image is not None
         with self._told.working_for(flight.task):
-            written = job.write(flight.image.store)
+            written = job.put()
         flight.spend("write", since)
         receipt = receipt_of(job, flight.task.attempt, written, flight.seconds)
         receipt["helped"] = flight.helped
@@ -236,6 +276,7 @@ class Engine:
     def _end(self, flight: Flight, receipt: Receipt | None) -> None:
         """Answer for a unit, once; every flight comes by here."""
         self._flights.discard(flight)
+        self._drop(flight)
         if flight.image is not None:
             try:
                 self.context.release(flight.image)
@@ -252,6 +293,15 @@ class Engine:
             receipt["queued_nbytes"] = self._queued_nbytes()
             receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.spec.device)
             flight.answer.set_result(receipt)
+
+    def _drop(self, flight: Flight) -> None:
+        """What a unit gathered, and what of it is stored but not in place."""
+        job, flight.job = flight.job, None
+        try:
+            if job is not None:
+                job.abandon()
+        except BaseException as error:
+            flight.failure.report(error)
 
 
 def read_budget(spec: WorkerSpec) -> ByteBudget:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from saccade.pipeline.plan import Batch
@@ -13,6 +14,7 @@ from saccade.workers.context import ImageContext
 from saccade.workers.lanes import FirstFailure
 from saccade.workers.reading import WindowPixels
 from saccade.workers.sharing import Helper, Owner, patience_seconds
+from saccade.workers.strip import Strip
 from saccade.workers.sweep import SweepJob
 from saccade.workers.tasks import Task
 
@@ -43,6 +45,10 @@ class Flight:
     """Busy time by lane."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Guards what follows, and ``seconds``, which several readers add to."""
+    to_write: deque[Strip | None] = field(default_factory=deque)
+    """Strips that are ready, from top to bottom; None comes after the last one."""
+    being_written: bool = False
+    """Whether a thread of the write lane is at this unit."""
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By lane, from when to when it was at the unit, by the host's clock."""
 
@@ -59,8 +65,6 @@ class Flight:
         if self.job is None:
             assert self.image is not None
             plan, unit = self.image.plan, self.task.unit
-            if self.task.helps:  # without batches it has no arrays
-                unit = replace(unit, batches=())
             self.job = SweepJob(plan, plan.passes[unit.pass_index], unit)
         return self.job
 

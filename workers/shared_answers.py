@@ -34,7 +34,7 @@ LEAST_FREE_NBYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answered:
+class AnsweredBatch:
     """A batch that has been through the model: all that its unit wants to know of it."""
 
     windows: tuple[WindowPixels, ...]
@@ -103,7 +103,7 @@ class SharedAnswers:
         except FileNotFoundError:
             return None
 
-    def put(self, index: int, answered: Answered) -> None:
+    def put(self, index: int, answered: AnsweredBatch) -> None:
         """Store what was said of a batch, at once.
 
         Raises:
@@ -122,7 +122,7 @@ class SharedAnswers:
                 partial.unlink(missing_ok=True)
             raise
 
-    def get(self, index: int) -> Answered | None:
+    def get(self, index: int) -> AnsweredBatch | None:
         """What was said of a batch; None where that is not there.
 
         Raises:
@@ -159,7 +159,7 @@ def digest(*facts: Any) -> str:
 # ------------------------------------------------------------------------------------ as arrays
 
 
-def _flat(answered: Answered) -> dict[str, np.ndarray]:
+def _flat(answered: AnsweredBatch) -> dict[str, np.ndarray]:
     windows = [_facts(window) for window in answered.windows]
     facts = {"splits": answered.splits, "said": sorted(answered.said), "windows": windows}
     arrays = {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)}
@@ -187,11 +187,11 @@ def _facts(window: WindowPixels) -> dict[str, Any]:
     }
 
 
-def _unflat(arrays: Mapping[str, np.ndarray]) -> Answered:
+def _unflat(arrays: Mapping[str, np.ndarray]) -> AnsweredBatch:
     facts = json.loads(arrays["facts"].tobytes())
     windows = (_window(f, arrays.get(f"{i} valid")) for i, f in enumerate(facts["windows"]))
     said = {i: _said(dict(_below(arrays, f"{i} said "))) for i in facts["said"]}
-    return Answered(tuple(windows), said, facts["splits"])
+    return AnsweredBatch(tuple(windows), said, facts["splits"])
 
 
 def _window(facts: Mapping[str, Any], valid: np.ndarray | None) -> WindowPixels:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from saccade.pipeline.errors import SaccadeError
-from saccade.workers.shared_answers import Answered, SharedAnswers
+from saccade.workers.shared_answers import AnsweredBatch, SharedAnswers
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Owner:
             return True
         return claimed or not self.is_elsewhere(index)
 
-    def answer(self, index: int, seconds: float, gone: Callable[[], bool]) -> Answered | None:
+    def answer(self, index: int, seconds: float, gone: Callable[[], bool]) -> AnsweredBatch | None:
         """What somebody said of a batch, waited for; None where it is to be computed here.
 
         Args:
@@ -139,7 +139,7 @@ class Helper:
         with _over_without_folder():
             return self._shared.claim(index, HELPER)
 
-    def put(self, index: int, answered: Answered) -> None:
+    def put(self, index: int, answered: AnsweredBatch) -> None:
         """Store what was said, for the owner."""
         with _over_without_folder():
             self._shared.put(index, answered)

@@ -13,12 +13,12 @@ from saccade.pipeline.geometry import Box
 from saccade.workers.answer import Said
 from saccade.workers.folder import RunFolder
 from saccade.workers.reading import WindowPixels
-from saccade.workers.shared_answers import Answered, SharedAnswers, clear_scratch, digest
+from saccade.workers.shared_answers import AnsweredBatch, SharedAnswers, clear_scratch, digest
 
 RANDOM = np.random.default_rng(3)
 
 
-def answered() -> Answered:
+def answered() -> AnsweredBatch:
     """Three windows: damaged, without data in parts, and without any."""
     valid = RANDOM.random((13, 17)) > 0.5
     pixels = np.zeros((13, 17, 3), np.uint16)
@@ -36,7 +36,7 @@ def answered() -> Answered:
         for i in (0, 1)
     }
     said[1].scores[0, 0, :3] = np.nan, -0.0, np.float32(1e-42)
-    return Answered(windows, said, splits=2)
+    return AnsweredBatch(windows, said, splits=2)
 
 
 def shared_in(folder: Path, key: str = "key") -> SharedAnswers:
@@ -46,7 +46,7 @@ def shared_in(folder: Path, key: str = "key") -> SharedAnswers:
     return shared
 
 
-def facts(one: Answered) -> list[object]:
+def facts(one: AnsweredBatch) -> list[object]:
     """Everything in it, as bytes and values."""
     windows = [
         (w.pixels.nbytes, w.pixels.shape, w.pixels.dtype, w.lost, w.reasons, w.context_lost)

@@ -15,17 +15,25 @@ image a share of its tiles is refined, 5 to 60 %, thickly in some shards and not
 last; *tail* is the share after the first worker found nothing more to do; *over bound* compares the
 makespan with all device seconds divided by all devices; *opens* counts how often a worker opened an
 image, per image.
+
+Very few images are played batch by batch (``scheduling_batches.py``), without help of idle workers
+and with it. Their *bound* is a mean image's steps, one after the other, and all device seconds
+divided by all devices.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 from common import command, machine, table
+from scheduling_batches import Batches
 from scheduling_world import COSTS, Case, Simulation
+
+from saccade.workers.helping import HELP_RULE, NO_HELP
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,31 @@ def in_flight(case: Case) -> list[Case]:
     return [replace(case, name=f"{n} per worker", each=n) for n in each]
 
 
+ARCHIVES = 5
+"""Archives of very few images, over which makespans are averaged."""
+
+
+def very_few(median_mp: float, images: int, workers: int) -> list[str]:
+    """A row: makespans without help and with it, and what no schedule can beat."""
+    case = Case(images=images, workers=workers, median_mp=median_mp, least_units=16)
+    without, with_help = (
+        [Batches(replace(case, help=rule, seed=n)).run() for n in range(ARCHIVES)]
+        for rule in (NO_HELP, HELP_RULE)
+    )
+    before, after = (sum(p.now for p in played) / ARCHIVES for played in (without, with_help))
+    return [
+        f"{images} of {median_mp:g} MP on {workers}",
+        f"{before:.1f}",
+        f"{after:.1f}",
+        f"{sum(p.least_seconds for p in without) / ARCHIVES:.1f}",
+        f"{100 * (1 - after / before):.0f} %",
+        f"{sum(p.helped for p in with_help) / ARCHIVES:.0f}",
+    ]
+
+
+FEW_HEAD = ("images", "alone, s", "with help, s", "bound, s", "less", "times helped")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=10_000)
@@ -117,6 +150,10 @@ def main() -> None:
         answers = {title: pool.map(outcome, cases) for title, cases in tables.items()}
         for title, outcomes in answers.items():
             print(f"{title}:\n\n{table(HEAD, [one.row() for one in outcomes])}\n", flush=True)
+        sizes = itertools.product((100.0, 1600.0), (1, 4, 20), (8, 64))
+        rows = [pool.submit(very_few, *size) for size in sizes]
+        few_table = table(FEW_HEAD, [row.result() for row in rows])
+        print(f"very few images, means of {ARCHIVES} archives:\n\n{few_table}\n")
     print("Target: idle under 3 %, tail under 2 %.")
 
 

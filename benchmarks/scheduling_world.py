@@ -15,6 +15,7 @@ from math import ceil, exp
 from saccade.jobs.taking_up import WINDOW, LargestFirst, images_in_flight
 from saccade.workers import events
 from saccade.workers.dispatch import Dispatcher
+from saccade.workers.helping import NO_HELP, HelpRule
 from saccade.workers.ledger import Entry
 from saccade.workers.lines import Lines
 from saccade.workers.local import SLOTS
@@ -30,6 +31,8 @@ UNIT_MP = 16.8
 """Megapixels of a shard of 4096 x 4096."""
 GLANCE = 64
 """Pixels of the last pass per pixel of the glance."""
+BATCH_MP = 0.41
+"""Megapixels of a window of 640 x 640, of which the default layout makes a batch."""
 HALOS = 1.3
 """Pixels of windows per pixel of the tiles that they answer for."""
 
@@ -58,6 +61,11 @@ class Costs:
     """Likewise."""
     write: tuple[float, float] = (0.05, 0.06)
     """Per unit, and per megapixel of its region, composed or not."""
+    storing: float = 0.059
+    """Per megapixel that somebody answers who helps, halos included: five classes as float32.
+    ``helping.py --costs`` measures this and the next."""
+    taking: float = 0.012
+    """Likewise, for the unit's owner."""
 
 
 COSTS = Costs()
@@ -85,6 +93,14 @@ class Case:
     """Share of attempts that take ten times as long."""
     split: int = 1
     """Parts that each unit of the last images is cut into, at no cost."""
+    least_units: int = 1
+    """Units that a pass over a whole image is cut into at least."""
+    median_mp: float = 100
+    """Megapixels of an image in the last pass."""
+    seed: int = 7
+    """Which archive of these."""
+    help: HelpRule = NO_HELP
+    """Whom idle workers help; only where units are played batch by batch."""
 
 
 class OldestFirst(Lines):
@@ -105,6 +121,8 @@ class SimImage:
     """Megapixels of its last pass."""
     parts: int = 1
     """Parts of each unit."""
+    least_units: int = 1
+    """Of the last pass."""
     stage: int = 0
     """The open stage."""
     shares: list[float] = field(default_factory=list)
@@ -121,13 +139,36 @@ class SimImage:
             if number == 3:
                 work = 1.0 + HALOS * self.shares[n]
             refs.append(
-                events.UnitRef(f"{self.name}/{number}/{n}", self.name, "", 0, n, family, work)
+                events.UnitRef(
+                    f"{self.name}/{number}/{n}",
+                    self.name,
+                    "",
+                    0,
+                    n,
+                    family,
+                    work,
+                    parts=self.batches(number, n),
+                )
             )
         return tuple(refs)
 
+    def batches(self, number: int, unit: int) -> int:
+        """Windows of a sweep unit, each a batch."""
+        return ceil(self.seen(number, unit) / BATCH_MP)
+
+    def seen(self, number: int, unit: int) -> float:
+        """Megapixels of a unit that go through the model, halos included."""
+        if number not in (1, 3):
+            return 0.0
+        region = (self.mp / GLANCE if number == 1 else self.mp) / self._count(number)
+        return region * (1.0 if number == 1 else HALOS * self.shares[unit])
+
     def _count(self, number: int) -> int:
         passes = {1: self.mp / GLANCE, 3: self.mp}
-        return self.parts * ceil(passes[number] / UNIT_MP) if number in passes else 1
+        if number not in passes:
+            return 1
+        least = self.least_units if number == 3 else 1
+        return self.parts * max(least, ceil(passes[number] / UNIT_MP))
 
     def _drawn(self, count: int) -> list[float]:
         chance = random.Random(zlib.crc32(self.name.encode()))
@@ -140,7 +181,7 @@ class SimImage:
             base, per_mp = (COSTS.prepare, COSTS.select, COSTS.finalise)[number // 2]
             return base + per_mp * self.mp, 0, 0, 0
         region = (self.mp / GLANCE if number == 1 else self.mp) / self._count(number)
-        seen = region * (1.0 if number == 1 else HALOS * self.shares[unit])
+        seen = self.seen(number, unit)
         write = COSTS.write[0] / self.parts + COSTS.write[1] * region
         return 0, COSTS.read * seen, COSTS.device * seen, write
 
@@ -189,7 +230,7 @@ class Simulation:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.dispatcher = Dispatcher()
+        self.dispatcher = Dispatcher(help_rule=case.help)
         if not case.affinity:
             self.dispatcher._lines = OldestFirst()
         self.workers = {f"w{n:03d}": SimWorker() for n in range(case.workers)}
@@ -207,8 +248,8 @@ class Simulation:
         self._number = 0
 
     def _drawn(self) -> dict[str, float]:
-        chance = random.Random(7)
-        return {f"i{n:06d}": 100 * exp(chance.gauss(0, 1)) for n in range(self.case.images)}
+        chance, median = random.Random(self.case.seed), self.case.median_mp
+        return {f"i{n:06d}": median * exp(chance.gauss(0, 1)) for n in range(self.case.images)}
 
     def _guessed(self, entry: ImageEntry) -> float:
         """What a file's size says of an image: half as much, or twice."""
@@ -252,7 +293,7 @@ class Simulation:
             name = self._waiting.take().name
             self._left -= 1
             parts = self.case.split if self._left < self.case.workers else 1
-            image = SimImage(name, self._sizes[name], parts)
+            image = SimImage(name, self._sizes[name], parts, self.case.least_units)
             self._flying[name] = image
             self._begin(image)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from saccade.pipeline.store import sweep_partials
 from saccade.workers import events
 from saccade.workers.dispatch import Dispatcher
 from saccade.workers.outcome import Workers
+from saccade.workers.shared_answers import clear_scratch
 from saccade.workers.tasks import ImageEntry, Task
 
 POLL_SECONDS = 0.25
@@ -188,6 +190,7 @@ class RunLoop:
             # here and not for all images at first: an archive's results are hundreds of thousands
             # of folders
             sweep_partials(self._opened.folder.result(entry.name))
+            clear_scratch(self._opened.folder.scratch(entry.name))
             self._open_stage(entry, 0)
 
     def _open_stage(self, entry: ImageEntry, number: int) -> None:
@@ -214,11 +217,13 @@ class RunLoop:
             self._open_stage(flying.entry, number + 1)
             return
         del self._flying[name]
+        clear_scratch(self._opened.folder.scratch(name))
         self._record({"kind": "image", "image": name})
         self._handle(events.ImageDone(name))
 
     def _set_aside(self, quarantine: events.Quarantine) -> None:
         self._flying.pop(quarantine.image, None)
+        clear_scratch(self._opened.folder.scratch(quarantine.image))
         tried = self._opened.replay.tried.get(quarantine.image, ())
         self._record(quarantine_record(quarantine, tried))
         self._refuse_too_many(quarantine)
@@ -264,6 +269,10 @@ class RunLoop:
         match instruction:
             case events.Assign():
                 self._assign(instruction)
+            case events.Help():
+                self._help(instruction)
+            case events.StopHelping(helper, unit):
+                self._workers.stop_helping(helper, unit)
             case events.Commit():
                 self._commits.append(instruction)
             case events.StageComplete(image, stage):
@@ -304,6 +313,13 @@ class RunLoop:
         started = {"kind": "started", "image": unit.image, "unit": unit.id, "worker": assign.worker}
         self._opened.journal.note(timed(started))
         self._workers.assign(assign.worker, Task(unit, assign.attempt, flying.entry, timing))
+
+    def _help(self, told: events.Help) -> None:
+        flying = next(f for f in self._flying.values() if told.unit in f.units)
+        unit, entry = flying.units[told.unit], flying.entry
+        with suppress(OSError):  # the help then finds no folder, and is over
+            self._opened.folder.scratch(entry.name, unit.id).mkdir(parents=True, exist_ok=True)
+        self._workers.assign(told.worker, Task(unit, told.attempt, entry, helps=True))
 
     def _timing(self, flying: ImageInFlight) -> dict[str, Any]:
         """Seconds and dates: the only part of a result that differs between runs."""

@@ -53,8 +53,10 @@ class InFlight:
     def hear(self, event: events.Event, now: float) -> None:
         """Learn from an answer, and wait no longer for it, nor for what a lost worker had."""
         match event:
-            case events.UnitDone(unit=unit, attempt=attempt):
-                if done := self._attempts.get((unit, attempt)):
+            case events.UnitDone(unit=unit, attempt=attempt, receipt=receipt):
+                # what others did of a unit says nothing of what one worker takes
+                done = self._attempts.get((unit, attempt))
+                if done and not receipt.get("helped"):
                     self._times.learn(done.unit, now - done.since)
                 # a second attempt of a unit that is done has nothing to be waited for
                 self._attempts = {k: a for k, a in self._attempts.items() if k[0] != unit}

@@ -41,6 +41,7 @@ class StageWork:
                 order=order,
                 family=f"sweep {unit.pass_index}" if unit.kind == "sweep" else "",
                 work=_work(unit),
+                parts=len(unit.batches),
             )
             for order, unit in enumerate(interleaved(self.units))
         )

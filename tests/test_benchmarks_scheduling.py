@@ -18,7 +18,7 @@ def scheduling(monkeypatch: pytest.MonkeyPatch) -> Any:
     import scheduling as module
 
     yield module
-    for name in ("scheduling", "scheduling_world", "common"):
+    for name in ("scheduling", "scheduling_batches", "scheduling_world", "common"):
         sys.modules.pop(name, None)
 
 
@@ -49,6 +49,19 @@ def test_devices_are_idle_for_less_than_3_percent_of_a_long_run(scheduling: Any)
     played = scheduling.outcome(scheduling.Case(images=499, workers=4))
     assert played.idle < 0.03
     assert played.tail < 0.02
+
+
+@pytest.mark.parametrize(("images", "workers"), [(1, 8), (1, 64), (4, 64)])
+def test_help_shortens_a_run_over_few_images_and_beats_no_bound(
+    scheduling: Any, images: int, workers: int
+) -> None:
+    case = scheduling.Case(images=images, workers=workers, least_units=16)
+    alone, helped = (
+        scheduling.Batches(replace(case, help=rule)).run()
+        for rule in (scheduling.NO_HELP, scheduling.HELP_RULE)
+    )
+    assert helped.least_seconds < helped.now < alone.now
+    assert alone.helped == 0 < helped.helped
 
 
 def test_a_gap_between_images_is_told_from_one_within(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,10 @@ class UnitActor:
         log_error(self._logs, task.unit.id, outcome.details)
         return outcome
 
+    def stop_helping(self, unit: str) -> None:
+        """Help with a unit no more."""
+        self._engine.stop_helping(unit)
+
 
 class EmptyActors:
     """Actors that are being made, in the background, and wait to be told what to do."""
@@ -101,7 +105,7 @@ class EmptyActors:
             memory=self.place.memory_nbytes or None,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=SLOTS + 2,
+            max_concurrency=SLOTS + 4,  # units, its life, help and what ends it; what it began as
         )
         return remote.remote()
 
@@ -150,6 +154,11 @@ class RayWorkers:
         # one that died is not here any more: the same poll that noticed says so to the dispatcher
         if worker in self._actors:
             self._running[self._actors[worker].run.remote(task)] = (worker, task)
+
+    def stop_helping(self, worker: str, unit: str) -> None:
+        """Tell an actor; returns at once."""
+        if worker in self._actors:
+            self._actors[worker].stop_helping.remote(unit)
 
     def poll(self, timeout_seconds: float) -> list[Event]:
         """What ended, joined or died since the last call."""

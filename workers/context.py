@@ -58,6 +58,7 @@ from saccade.workers.resolving import (
     probe_case,
 )
 from saccade.workers.settings_shelf import cache_folder
+from saccade.workers.shared_answers import SharedAnswers, digest
 from saccade.workers.steps import finalise, freeze_image, select_next
 from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
 from saccade.workers.tuning import Tuner, said_of
@@ -182,6 +183,12 @@ class WorkerContext:
         if not is_simulated(self.spec.device):
             return model
         return SimulatedModel(model, simulated_memory(self.spec.device))
+
+    def shared(self, image: ImageContext, unit: Unit) -> SharedAnswers:
+        """Where answers of one unit lie that several workers give."""
+        facts = (self.spec.recipe_json, self.spec.provenance)
+        folder = self.folder.scratch(unit.image, unit.id)
+        return SharedAnswers(folder, lambda: digest(facts, image.plan.to_json(), unit.to_dict()))
 
     def predictor(self, entry: ImageEntry, image: ImageContext, unit: Unit) -> Predictor:
         """A pass's model, ready for windows of one image; made once as long as that is open."""

@@ -13,6 +13,9 @@ instructions. It knows neither what a unit does nor how a worker is reached.
 * Where nothing waits and a worker is idle, a unit that is late (``straggling``) gets a backup: one
   in its life, once half of its stage is written. A backup is no failure, and both attempts count:
   the unit goes on while either does, and what fails is charged as ever. Suspects get none.
+* Who is idle still helps (``helping``) with a unit that will take a while: it answers batches that
+  the unit's worker then need not. Help is no attempt: it commits nothing and takes no slot, what
+  becomes of it is charged to nobody, and it is told to stop when the unit ends or a unit comes.
 * A failure is: an error that a worker raised, a time-out, or a death with nothing else in flight.
   When a worker dies with several units in flight, each is a *suspect* and runs alone from then on.
   At ``max_failures`` the unit's image is quarantined.
@@ -31,6 +34,7 @@ from saccade.workers.events import (
     Drained,
     DrainRequested,
     Event,
+    HelpEnded,
     ImageDone,
     ImageFailed,
     Instruction,
@@ -46,6 +50,7 @@ from saccade.workers.events import (
     WorkerLeft,
     WorkerLost,
 )
+from saccade.workers.helping import HELP_RULE, HelpRule, end_help, help_to_give, stop_helping
 from saccade.workers.ledger import (
     Entry,
     Held,
@@ -67,12 +72,14 @@ class Dispatcher:
 
     Args:
         max_failures: failures of one unit after which its image is quarantined; positive.
+        help_rule: which units idle workers help with.
     """
 
-    def __init__(self, max_failures: int = 3) -> None:
+    def __init__(self, max_failures: int = 3, help_rule: HelpRule = HELP_RULE) -> None:
         if max_failures < 1:
             raise ValueError(f"max_failures is 1 or more; found {max_failures}")
         self._max_failures = max_failures
+        self._help_rule = help_rule
         self._images: dict[str, Image] = {}
         self._units: dict[str, Entry] = {}
         self._lines, self._suspects = Lines(), Line()
@@ -162,6 +169,7 @@ class Dispatcher:
             return
         for held in entry.held:
             yield self._cancel(entry, held)
+        yield from stop_helping(self._roster, entry)
         self._committing -= entry.state is State.COMMITTING
         entry.move(State.WITHDRAWN)
         del self._units[entry.ref.id]
@@ -181,6 +189,8 @@ class Dispatcher:
     def _worker_lost(self, event: WorkerLost) -> Told:
         worker = self._roster.remove(event.worker)
         if worker is not None:
+            if worker.helping:
+                worker.helping.entry.help_over = True
             for copy in worker.counting():
                 yield from self._outlive(copy, worker, event.reason)
 
@@ -188,7 +198,9 @@ class Dispatcher:
         # what was cancelled there explains the death, and has been charged for
         entry, held = copy.entry, (dead.name, copy.attempt)
         entry.suspect |= not dead.stopping
-        if len(dead.copies) == 1:
+        if entry.suspect:
+            yield from stop_helping(self._roster, entry)
+        if len(dead.copies) == 1 and dead.helping is None:
             yield from self._fail(entry, held, f"worker {dead.name} died: {reason}")
         else:
             self._give_up(entry, held)
@@ -200,12 +212,13 @@ class Dispatcher:
         entry = self._units.get(event.unit)
         if entry is None or not 0 < event.attempt <= entry.attempt:
             return
-        if seconds is not None:
+        if seconds is not None and not entry.helped:
             self._paces.learn(entry.ref, seconds)
         if entry.state is not State.COMMITTING:
             entry.move(State.COMMITTING)
             self._committing += 1
             yield Commit(event.unit, event.attempt, event.worker, event.receipt)
+            yield from stop_helping(self._roster, entry)
 
     def _committed(self, event: Committed) -> Told:
         entry = self._units.get(event.unit)
@@ -231,6 +244,10 @@ class Dispatcher:
             held = (event.worker, event.attempt)
             yield self._cancel(entry, held)
             yield from self._fail(entry, held, f"worker {event.worker} did not answer in time")
+
+    def _help_ended(self, event: HelpEnded) -> Told:
+        end_help(self._roster, event)
+        return iter(())
 
     def _cancel(self, entry: Entry, held: Held) -> Cancel:
         worker, attempt = held
@@ -258,11 +275,13 @@ class Dispatcher:
         if self._draining:
             return
         while self._suspects.head() and (worker := self._roster.empty()):
-            yield self._assign(self._suspects.pop(), worker)
+            yield from self._assign(self._suspects.pop(), worker)
+        if self._suspects.head():  # alone means beside no help either
+            yield from stop_helping(self._roster)
         self._roster.keep_for_suspects(len(self._suspects))
         while match := self._match():
             self._lines.take(match[1])
-            yield self._assign(match[1], match[0])
+            yield from self._assign(match[1], match[0])
 
     def _match(self) -> tuple[Worker, Entry] | None:
         """The next worker to be given a unit, and that unit."""
@@ -274,23 +293,30 @@ class Dispatcher:
                 return worker, entry
         return None
 
-    def _assign(self, entry: Entry, worker: Worker, backup: bool = False) -> Assign:
+    def _assign(self, entry: Entry, worker: Worker, backup: bool = False) -> Told:
+        if worker.helping:
+            yield from stop_helping(self._roster, worker.helping.entry, worker)
         entry.start(worker.name)
         alone = entry.suspect
         self._roster.start(worker, entry, alone, self._now_seconds)
-        return Assign(worker.name, entry.ref.id, entry.attempt, alone, backup)
+        yield Assign(worker.name, entry.ref.id, entry.attempt, alone, backup)
 
     def _tick(self, event: Tick) -> Told:
-        """Back up what is late, one unit per idle worker."""
+        """Give idle workers something to do: what is late, then what they can help with."""
         self._now_seconds = max(self._now_seconds, event.now_seconds)
         if self._draining or self._suspects.head() or self._lines.head():
             return
+        yield from self._back_up()
+        yield from help_to_give(self._roster, self._paces, self._now_seconds, self._help_rule)
+
+    def _back_up(self) -> Told:
+        """One unit per idle worker."""
         idle = self._roster.empty()
         for copy in self._roster.worth_another(self._now_seconds, self._paces) if idle else ():
             if idle is None:
                 return
             if _may_be_backed_up(copy.entry):
-                yield self._assign(copy.entry, idle, backup=True)
+                yield from self._assign(copy.entry, idle, backup=True)
                 idle = self._roster.empty()
 
     def _drain_requested(self, event: DrainRequested) -> Told:
@@ -319,6 +345,8 @@ class Dispatcher:
         running = [e for e in entries if e.state is State.RUNNING]
         assert all(1 <= len(e.held) <= 1 + e.backed_up for e in running)
         assert all(not e.held for e in entries if e.state is not State.RUNNING)
+        for worker in self._roster:
+            assert not (worker.helping and worker.helping.entry.ref.parts < 1), worker
         held = [(id(e), attempt) for e in running for _, attempt in e.held]
         counting = [(id(c.entry), c.attempt) for worker in self._roster for c in worker.counting()]
         assert sorted(held) == sorted(counting)
@@ -347,6 +375,7 @@ _HANDLERS: Mapping[type[Event], Callable[[Dispatcher, Any], Told]] = {
     UnitDone: Dispatcher._unit_done,
     UnitFailed: Dispatcher._unit_failed,
     UnitTimedOut: Dispatcher._unit_timed_out,
+    HelpEnded: Dispatcher._help_ended,
     Committed: Dispatcher._committed,
     Tick: Dispatcher._tick,
     DrainRequested: Dispatcher._drain_requested,

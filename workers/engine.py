@@ -10,21 +10,19 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from saccade.pipeline.plan import Batch, Unit, Window
 from saccade.workers.allocator import FreedMemory
-from saccade.workers.answer import Answer, Said
 from saccade.workers.context import WorkerContext
 from saccade.workers.device import peak_memory_nbytes, set_threads
+from saccade.workers.device_lane import DeviceLane
 from saccade.workers.flight import Flight, ReadBatch, Receipt
 from saccade.workers.lanes import ByteBudget, LaneClosed
-from saccade.workers.pending import OneBehind, Pending
 from saccade.workers.reading import WindowPixels
+from saccade.workers.shared_answers import AnsweredBatch
+from saccade.workers.sharing import Helper, HelpOver, Owner, Side
 from saccade.workers.strip import Strip
 from saccade.workers.sweep import receipt_of
 from saccade.workers.tasks import Task, WorkerSpec
@@ -51,7 +49,6 @@ class Engine:
         self._lock = threading.Lock()
         self._to_read: queue.Queue[Flight | None] = queue.Queue()
         self._to_compute: queue.Queue[ReadBatch | None] = queue.Queue()
-        self._on_device = OneBehind()
         self._read_budget = read_budget(spec)
         self._write_budget = ByteBudget(spec.write_nbytes)
         self._freed = FreedMemory()
@@ -59,9 +56,20 @@ class Engine:
         self._writers = ThreadPoolExecutor(spec.write_threads, "write")
         # Models are loaded, and measured, in this lane, too.
         self._steps = ThreadPoolExecutor(1, "step", set_threads, (spec.torch_threads,))
+        computing = DeviceLane(
+            self.context,
+            self._told,
+            self._read_budget,
+            self._reads,
+            self._pass_on,
+            self._hand_over,
+            self._give,
+        )
         self._lanes = [
             threading.Thread(target=self._feed, name="feed", daemon=True),
-            threading.Thread(target=self._compute, name="device", daemon=True),
+            threading.Thread(
+                target=computing.run, args=(self._to_compute,), name="device", daemon=True
+            ),
         ]
         for lane in self._lanes:
             lane.start()
@@ -83,6 +91,12 @@ class Engine:
             else:
                 self._steps.submit(self._step, flight)
         return flight.answer
+
+    def stop_helping(self, unit: str) -> None:
+        """Leave off helping with a unit, after the batch that is on the device; no error."""
+        for flight in tuple(self._flights):
+            if flight.task.helps and flight.task.unit.id == unit:
+                flight.failure.report(HelpOver("it was told to stop"))
 
     def close(self) -> None:
         """Leave quietly: what is in flight fails with ``LaneClosed``, and nothing hangs."""
@@ -106,29 +120,38 @@ class Engine:
     # ------------------------------------------------------------------------------- read lane
 
     def _feed(self) -> None:
-        """Hand windows to the readers in plan order, as far ahead as the budget allows."""
+        """Hand windows to the readers in order, as far ahead as the budget allows."""
         while (flight := self._to_read.get()) is not None:
             try:
                 with self._told.working_for(flight.task):
-                    self._open(flight)
-                for batch in flight.task.unit.batches:
+                    side = self._open(flight)
+                for index in side.order():
                     if flight.failure:
                         break
-                    self._to_compute.put(self._read_ahead(flight, batch))
+                    self._to_compute.put(self._read_ahead(flight, side, index))
             except BaseException as error:
                 flight.failure.report(error)
             self._to_compute.put(ReadBatch(flight))
 
-    def _open(self, flight: Flight) -> None:
-        self._told.begun(flight.task)
-        flight.image = self.context.image(flight.task.entry)
+    def _open(self, flight: Flight) -> Side:
+        task = flight.task
+        self._told.begun(task)
+        flight.image = self.context.image(task.entry)
+        shared, batches = self.context.shared(flight.image, task.unit), len(task.unit.batches)
+        flight.side = (Helper if task.helps else Owner)(shared, batches)
+        return flight.side
 
-    def _read_ahead(self, flight: Flight, batch: Batch) -> ReadBatch:
+    def _read_ahead(self, flight: Flight, side: Side, index: int) -> ReadBatch:
         assert flight.image is not None
-        nbytes = sum(flight.image.window_nbytes(flight.task.unit, window) for window in batch)
+        unit = flight.task.unit
+        batch = unit.batches[index]
+        read = () if side.is_elsewhere(index) else batch
+        nbytes = sum(flight.image.window_nbytes(unit, window) for window in read)
         self._read_budget.acquire(nbytes)
-        reads = tuple(self._readers.submit(self._read, flight, window) for window in batch)
-        return ReadBatch(flight, batch, reads, nbytes)
+        return ReadBatch(flight, batch, index, self._reads(flight, read), nbytes)
+
+    def _reads(self, flight: Flight, windows: Batch) -> tuple[Future[WindowPixels], ...]:
+        return tuple(self._readers.submit(self._read, flight, window) for window in windows)
 
     def _read(self, flight: Flight, window: Window) -> WindowPixels:
         since = time.perf_counter()
@@ -140,91 +163,21 @@ class Engine:
         finally:
             flight.spend("read", since)
 
-    # ----------------------------------------------------------------------------- device lane
+    # ------------------------------------------------------------------- behind the device lane
 
-    def _compute(self) -> None:
-        """One batch after the other, in the order they were handed to the readers."""
-        # Some kernels look at the calling thread's own setting.
-        set_threads(self.context.spec.torch_threads)
-        while (ready := self._next()) is not None:
-            try:
-                if ready.batch:
-                    with self._told.working_for(ready.flight.task):
-                        self._compute_batch(ready)
-                else:
-                    self._on_device.finish()
-                    self._hand_over(ready.flight)
-            except BaseException as error:
-                ready.flight.failure.report(error)
-                if ready.batch:
-                    self._read_budget.release(ready.nbytes)
+    def _give(self, flight: Flight, index: int, answered: AnsweredBatch) -> None:
+        """Store an answer for the unit's owner, beside what is computed next."""
+        self._write_budget.acquire(answered.nbytes)
+        self._writers.submit(self._give_now, flight, index, answered)
 
-    def _next(self) -> ReadBatch | None:
-        """What comes next; while nothing does, what is on the device is waited for."""
-        # readers that wait for its share of the budget would otherwise never give it a successor
-        if self._to_compute.empty():
-            self._on_device.finish()
-        ready = self._to_compute.get()
-        if ready is None:
-            self._on_device.finish()
-        return ready
-
-    def _compute_batch(self, ready: ReadBatch) -> None:
-        """Give the device a batch, then finish the one before it; on a CPU, the batch itself."""
-        flight = ready.flight
-        # All of them, also when one fails: what is being read still counts against the budget.
-        _wait_for(ready.reads)
-        windows = [read.result() for read in ready.reads]
-        if flight.failure:
-            self._read_budget.release(ready.nbytes)
-            return
-        assert flight.image is not None
-        job = flight.gathering()
-        pairs = list(zip(ready.batch, windows, strict=True))
-        wanted = [i for i, (window, read) in enumerate(pairs) if job.wants(window, read)]
-        if not wanted:
-            self._place(ready, windows, {})
-            self._read_budget.release(ready.nbytes)
-            return
-        since = time.perf_counter()
-        predictor = self.context.predictor(flight.task.entry, flight.image, flight.task.unit)
-        begun = predictor.launch([windows[i] for i in wanted])
-        flight.spend("device", since)
-        self._on_device.follow(partial(self._finish_for, ready, windows, wanted, begun))
-        if begun.settled:
-            self._on_device.finish()
-
-    def _finish_for(self, ready: ReadBatch, *rest: Any) -> None:
-        with self._told.working_for(ready.flight.task):
-            self._finish_batch(ready, *rest)
-
-    def _finish_batch(
-        self,
-        ready: ReadBatch,
-        windows: list[WindowPixels],
-        wanted: list[int],
-        begun: Pending[Answer],
-    ) -> None:
-        since = time.perf_counter()
+    def _give_now(self, flight: Flight, index: int, answered: AnsweredBatch) -> None:
         try:
-            answer = begun.result()
-            ready.flight.spend("device", since)
-            said = {i: answer.of(place) for place, i in enumerate(wanted)}
-            ready.flight.gathering().splits += answer.splits
-            self._place(ready, windows, said)
+            if isinstance(flight.side, Helper):
+                flight.side.put(index, answered)
         except BaseException as error:
-            ready.flight.failure.report(error)
+            flight.failure.report(error)
         finally:
-            self._read_budget.release(ready.nbytes)
-
-    def _place(
-        self, ready: ReadBatch, windows: list[WindowPixels], said: Mapping[int, Said]
-    ) -> None:
-        """Answers by window of the batch; those without data have none."""
-        job = ready.flight.gathering()
-        for i, (window, read) in enumerate(zip(ready.batch, windows, strict=True)):
-            job.place(window, read, said.get(i))
-        self._pass_on(ready.flight)
+            self._write_budget.release(answered.nbytes)
 
     def _pass_on(self, flight: Flight) -> None:
         """Give what became ready to the write lane, as soon as that has room."""
@@ -235,7 +188,7 @@ class Engine:
     def _hand_over(self, flight: Flight) -> None:
         """Every window is placed, or something went wrong: the write lane ends the unit."""
         try:
-            if not flight.failure:
+            if not (flight.failure or flight.task.helps):
                 self._pass_on(flight)
         except BaseException as error:
             flight.failure.report(error)
@@ -282,7 +235,7 @@ class Engine:
         receipt: Receipt | None = None
         try:
             if not flight.failure:
-                receipt = self._put(flight)
+                receipt = help_receipt(flight) if flight.task.helps else self._put(flight)
         except BaseException as error:
             flight.failure.report(error)
         if flight.job is not None:
@@ -296,6 +249,7 @@ class Engine:
             written = job.put()
         flight.spend("write", since)
         receipt = receipt_of(job, flight.task.attempt, written, flight.seconds)
+        receipt["helped"] = flight.helped
         receipt["memory"] = flight.image.memory_said(job.layout, self.context.spec.device)
         return receipt
 
@@ -328,6 +282,8 @@ class Engine:
                 self.context.release(flight.image)
             except BaseException as error:
                 flight.failure.report(error)
+        if isinstance(flight.side, Owner) and receipt is not None:
+            flight.side.clear()
         self._told.ended(flight.task, receipt, flight.failure.error)
         if flight.failure.error is not None:
             flight.answer.set_exception(flight.failure.error)
@@ -355,14 +311,6 @@ def read_budget(spec: WorkerSpec) -> ByteBudget:
     return ByteBudget(spec.read_nbytes, ENOUGH_AHEAD_NBYTES, few=spec.read_threads + 2)
 
 
-def _wait_for(reads: Iterable[Future[WindowPixels]]) -> None:
-    """Until every read has ended, one way or another."""
-    # concurrent.futures.wait() never returns when a pool that is shut down cancels one of them
-    for read in reads:
-        with suppress(CancelledError):
-            read.exception()
-
-
 def step_receipt(
     unit: Unit, attempt: int, details: dict[str, Any], seconds: dict[str, float]
 ) -> Receipt:
@@ -375,3 +323,8 @@ def step_receipt(
         "seconds": {"step": round(seconds["step"], 4)},
         **details,
     }
+
+
+def help_receipt(flight: Flight) -> Receipt:
+    """What the log keeps of help; the journal keeps nothing."""
+    return {"unit": flight.task.unit.id, "batches": flight.computed}

@@ -34,10 +34,14 @@ class UnitRef:
     not run side by side: such a unit gets no backup."""
     work: float = 1.0
     """Time it is expected to take beside others of its family; positive."""
+    parts: int = 0
+    """Batches, each of which another worker may answer ahead of it; 0 where nobody can help."""
 
     def __post_init__(self) -> None:
-        if not self.id or not self.image or self.nbytes < 0 or self.work <= 0:
-            raise ValueError(f"a unit has an id, an image, nbytes >= 0, work > 0; found {self}")
+        if not self.id or not self.image or self.nbytes < 0 or self.work <= 0 or self.parts < 0:
+            raise ValueError(
+                f"a unit has an id, an image, nbytes >= 0, work > 0 and parts >= 0; found {self}"
+            )
 
 
 # ---------------------------------------------------------------------------- events: what happened
@@ -160,6 +164,18 @@ class UnitTimedOut:
 
 
 @dataclass(frozen=True, slots=True)
+class HelpEnded:
+    """A worker helps with a unit no more."""
+
+    worker: str
+    """Who."""
+    unit: str
+    """Id of the unit."""
+    reason: str = ""
+    """For people, where it failed; empty where it was told to stop, or nothing was left."""
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """The receipt of a unit is durable: only now is the unit done."""
 
@@ -190,6 +206,7 @@ Event = (
     | UnitDone
     | UnitFailed
     | UnitTimedOut
+    | HelpEnded
     | Committed
     | Tick
     | DrainRequested
@@ -212,6 +229,31 @@ class Assign:
     """The unit is a suspect: nothing else is in flight there until it is answered for."""
     backup: bool = False
     """Another attempt runs elsewhere, and is late: whichever completes first is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """Let a worker answer batches of a unit ahead of the worker that has it, and store them.
+
+    It is no attempt: it has no receipt, takes no slot, and what becomes of it is ``HelpEnded``.
+    """
+
+    worker: str
+    """Who is to help."""
+    unit: str
+    """Id of the unit."""
+    attempt: int
+    """Number of the unit's latest attempt, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopHelping:
+    """Let a worker help no more; it says ``HelpEnded``. It is not ended for it."""
+
+    worker: str
+    """Who helps."""
+    unit: str
+    """Id of the unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,4 +329,14 @@ class Drained:
     """Nothing is in flight after ``DrainRequested``; said once."""
 
 
-Instruction = Assign | Commit | RecordFailure | Cancel | StageComplete | Quarantine | Drained
+Instruction = (
+    Assign
+    | Help
+    | StopHelping
+    | Commit
+    | RecordFailure
+    | Cancel
+    | StageComplete
+    | Quarantine
+    | Drained
+)

@@ -13,6 +13,7 @@ from saccade.pipeline.plan import Batch
 from saccade.workers.context import ImageContext
 from saccade.workers.lanes import FirstFailure
 from saccade.workers.reading import WindowPixels
+from saccade.workers.sharing import Helper, Owner, patience_seconds
 from saccade.workers.strip import Strip
 from saccade.workers.sweep import SweepJob
 from saccade.workers.tasks import Task
@@ -32,6 +33,12 @@ class Flight:
     """Of the unit's image, once opened."""
     job: SweepJob | None = None
     """What a sweep has gathered; None before its first window is there, and once it is stored."""
+    side: Owner | Helper | None = None
+    """What it asks about batches that others may compute; None until its image is open."""
+    computed: int = 0
+    """Batches that went through the model here."""
+    helped: int = 0
+    """Batches of which somebody else's answer was taken."""
     failure: FirstFailure = field(default_factory=FirstFailure)
     """The first thing that went wrong."""
     seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "device": 0.0})
@@ -62,6 +69,11 @@ class Flight:
         return self.job
 
     @property
+    def patience_seconds(self) -> float:
+        """How long to wait for a batch that somebody else has claimed."""
+        return patience_seconds(self.seconds["device"] / self.computed if self.computed else None)
+
+    @property
     def spans_said(self) -> dict[str, list[float]]:
         """As receipts hold them."""
         return {lane: [round(at, 3) for at in span] for lane, span in self.spans.items()}
@@ -73,5 +85,6 @@ class ReadBatch:
 
     flight: Flight
     batch: Batch = ()
+    index: int = 0
     reads: tuple[Future[WindowPixels], ...] = ()
     nbytes: int = 0

@@ -11,6 +11,7 @@
       memory/               what forward passes hold and what is allowed, measured and frozen
       plans/NAME/           image.json, then one frozen plan per pass
       cache/NAME/           levels of a raster averaged anew, until its result is complete
+      scratch/NAME/         answers of workers that help with a unit, until that is written
       results/NAME.ome.zarr the result, unless run.json names an object store for them
       pictures/NAME.png     what `saccade show` draws
       logs/                 what workers say
@@ -112,6 +113,10 @@ class RunFolder:
     def cache(self, image: str) -> Path:
         """What can be made again from one image, while it is worked on."""
         return self.root / "cache" / image
+
+    def scratch(self, image: str, unit: str = "") -> Path:
+        """What workers that help with one image's units, or with one of them, leave for it."""
+        return self.root / "scratch" / image / unit
 
     def pass_plan(self, image: str, layout: PassLayout) -> Path:
         """The frozen units of one pass."""

@@ -80,6 +80,10 @@ class Entry:
     """Attempts that count, while it runs: one, and perhaps a backup."""
     backed_up: bool = False
     """Whether it ever had a backup: it gets no other."""
+    helped: bool = False
+    """Whether anybody ever helped: what it took says nothing of others."""
+    help_over: bool = False
+    """Whether help failed, or found nothing left to do: it gets no other."""
 
     def move(self, to: State) -> None:
         """Change state, by the table."""

@@ -59,6 +59,10 @@ class LocalWorkers:
 
         self._engines[worker].submit(task).add_done_callback(ended)
 
+    def stop_helping(self, worker: str, unit: str) -> None:
+        """Tell an engine; returns at once."""
+        self._engines[worker].stop_helping(unit)
+
     def poll(self, timeout_seconds: float) -> list[Event]:
         """What ended since the last call."""
         try:

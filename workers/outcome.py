@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from saccade.pipeline import errors
-from saccade.workers.events import Event, UnitDone, UnitFailed
+from saccade.workers.events import Event, HelpEnded, UnitDone, UnitFailed
+from saccade.workers.sharing import HelpOver
 from saccade.workers.tasks import Task
 
 STOPS_RUN = (
@@ -42,6 +43,8 @@ class Outcome:
     @classmethod
     def of_error(cls, error: BaseException) -> Outcome:
         """What an exception means for its unit, its image and the run."""
+        if isinstance(error, HelpOver):
+            return cls()
         ours = isinstance(error, errors.SaccadeError)
         return cls(
             reason=str(error) if ours else f"{type(error).__name__}: {error} (see logs/errors.txt)",
@@ -57,6 +60,8 @@ class Outcome:
             SaccadeError: the failure stops the whole run.
         """
         unit, attempt = task.unit.id, task.attempt
+        if task.helps:
+            return HelpEnded(worker, unit, self.reason)
         if self.receipt is not None:
             return UnitDone(worker, unit, attempt, self.receipt)
         if self.stops_run:
@@ -78,6 +83,10 @@ class Workers(Protocol):
 
     def assign(self, worker: str, task: Task) -> None:
         """Give a unit to a worker; returns at once."""
+        ...
+
+    def stop_helping(self, worker: str, unit: str) -> None:
+        """Let a worker help with a unit no more; returns at once."""
         ...
 
     def poll(self, timeout_seconds: float) -> list[Event]:

@@ -26,6 +26,10 @@ class Recent:
         if len(self._by_time) > self._remembered:
             del self._by_size[bisect_left(self._by_size, self._by_time.popleft())]
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._by_size)
+
     @property
     def median(self) -> float | None:
         """Of two in the middle their mean; None while there are too few."""

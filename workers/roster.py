@@ -5,6 +5,9 @@ worker is empty, and then nothing else is. Suspects run alone: while some wait, 
 workers (at least one) are kept for them, so that the others' units go on.
 
 A worker keeps the images open that it was at last; which ones is guessed from what it was given.
+
+Help takes no slot and no bytes here: only who holds nothing is asked for it, and it ends where a
+unit comes.
 """
 
 from __future__ import annotations
@@ -42,6 +45,16 @@ class Copy:
 
 
 @dataclass(slots=True, eq=False)
+class Helping:
+    """What a worker without units of its own does meanwhile."""
+
+    entry: Entry
+    """The unit that it helps with."""
+    stopping: bool = False
+    """Whether it was told to stop, and has not answered."""
+
+
+@dataclass(slots=True, eq=False)
 class Worker:
     """One worker and what it holds."""
 
@@ -61,6 +74,13 @@ class Worker:
     """Thought to be open, by arrival; the one used last is last."""
     answered_seconds: float = 0.0
     """When it answered for the last unit of any family."""
+    helping: Helping | None = None
+    """With what it helps, until it has said that this is over."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do, and no help that is not over."""
+        return not self.copies and self.helping is None
 
     @property
     def stopping(self) -> bool:
@@ -90,7 +110,7 @@ class Worker:
 
     def late(self, now_seconds: float, paces: Paces) -> list[Copy]:
         """What runs here and counts, if the first of it is late."""
-        timed = self._timed()
+        timed = self.timed()
         expected_seconds = paces.expected_seconds(timed[0].entry.ref) if timed else None
         if not timed or not is_late(self.seconds_of(timed[0], now_seconds), expected_seconds):
             return []
@@ -98,10 +118,11 @@ class Worker:
 
     def queued(self, paces: Paces) -> list[Copy]:
         """What counts, waits behind the first, and takes long enough to be worth taking over."""
-        behind = (copy for copy in self._timed()[1:] if copy.counts_at(self.name))
+        behind = (copy for copy in self.timed()[1:] if copy.counts_at(self.name))
         return [copy for copy in behind if is_long(paces.expected_seconds(copy.entry.ref))]
 
-    def _timed(self) -> list[Copy]:
+    def timed(self) -> list[Copy]:
+        """What runs here and has a family: the first of it, and what waits behind that."""
         return [copy for copy in self.copies.values() if copy.entry.ref.family]
 
     def open_image(self, image: Image) -> None:
@@ -180,8 +201,21 @@ class Roster:
         return sorted(self._open.values(), key=_busyness)
 
     def empty(self) -> Worker | None:
-        """The first worker that holds nothing."""
-        return next((worker for worker in self._workers.values() if not worker.copies), None)
+        """The first worker that has nothing to do."""
+        return next((worker for worker in self._workers.values() if worker.idle), None)
+
+    def helpers(self, entry: Entry | None = None) -> list[Worker]:
+        """Workers that help, with this unit or any, and were not told to stop."""
+        helping = ((w, w.helping) for w in self if w.helping and not w.helping.stopping)
+        return [worker for worker, help_ in helping if entry is None or help_.entry is entry]
+
+    def end_help(self, name: str, unit: str) -> Helping | None:
+        """Count help out; None where this worker does not help with that unit."""
+        worker = self._workers.get(name)
+        if worker is None or worker.helping is None or worker.helping.entry.ref.id != unit:
+            return None
+        ended, worker.helping = worker.helping, None
+        return ended
 
     def worth_another(self, now_seconds: float, paces: Paces) -> list[Copy]:
         """What an idle worker might do as well: what is late, then what was queued the latest."""
@@ -235,5 +269,5 @@ class Roster:
             self._open.pop(worker.name, None)
 
 
-def _busyness(worker: Worker) -> tuple[int, int]:
-    return (len(worker.copies), worker.joined)
+def _busyness(worker: Worker) -> tuple[int, bool, int]:
+    return (len(worker.copies), worker.helping is not None, worker.joined)

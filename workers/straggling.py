@@ -26,11 +26,16 @@ class Paces:
     def learn(self, ref: UnitRef, seconds: float) -> None:
         """Take in what a unit took; none at all says that it was answered along with others."""
         if ref.family and seconds > 0:
-            recent = self._recent.setdefault(ref.family, Recent(REMEMBERED, FEWEST))
+            recent = self._recent.setdefault(ref.family, Recent(REMEMBERED, fewest=1))
             recent.add(seconds / ref.work)
 
     def expected_seconds(self, ref: UnitRef) -> float | None:
         """What a unit usually takes; None where too little is known."""
+        known = self._recent.get(ref.family, ())
+        return self.guess_seconds(ref) if len(known) >= FEWEST else None
+
+    def guess_seconds(self, ref: UnitRef) -> float | None:
+        """The same from however few; for what costs little where it is wrong."""
         recent = self._recent.get(ref.family)
         pace = recent.median_high if recent else None
         return None if pace is None else pace * ref.work

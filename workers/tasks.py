@@ -50,6 +50,8 @@ class Task:
     """The image it belongs to."""
     timing: Mapping[str, Any] = field(default_factory=dict)
     """For *finalise*: seconds and dates of the passes, for the record."""
+    helps: bool = False
+    """Whether another worker has the unit, and this one answers batches ahead of it."""
 
 
 @dataclass(frozen=True, slots=True)

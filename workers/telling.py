@@ -9,6 +9,7 @@ from typing import Any
 
 from saccade.pipeline.closing import Closing
 from saccade.workers.lanes import LaneClosed
+from saccade.workers.sharing import HelpOver
 from saccade.workers.slowness import Slowness
 from saccade.workers.tasks import Task
 from saccade.workers.unit_log import WorkerLog, working_for
@@ -30,15 +31,20 @@ class UnitLog(Closing):
 
     def begun(self, task: Task) -> None:
         """Work on a unit begins."""
-        self._say(task, logging.INFO, "unit begun", {"kind": task.unit.kind})
+        self._say(task, logging.INFO, f"{_what(task)} begun", {"kind": task.unit.kind})
 
     def ended(
         self, task: Task, receipt: Mapping[str, Any] | None, error: BaseException | None
     ) -> None:
         """A unit is answered for: it is done, or an error ended it."""
         if error is not None:
-            level = logging.INFO if isinstance(error, LaneClosed) else logging.ERROR
-            self._say(task, level, f"unit failed: {error}", {"error": type(error).__name__})
+            quiet = isinstance(error, LaneClosed | HelpOver)
+            level = logging.INFO if quiet else logging.ERROR
+            verb = "ended" if isinstance(error, HelpOver) else "failed"
+            message = f"{_what(task)} {verb}: {error}"
+            self._say(task, level, message, {"error": type(error).__name__})
+        elif task.helps and receipt is not None:
+            self._say(task, logging.INFO, "help ended", {"batches": receipt["batches"]})
         elif receipt is not None:
             self._say(task, logging.INFO, "unit ended", _details(receipt))
             self._tell_slow(task, receipt)
@@ -61,6 +67,10 @@ class UnitLog(Closing):
         """Close the log."""
         if self._log is not None:
             self._log.close()
+
+
+def _what(task: Task) -> str:
+    return "help" if task.helps else "unit"
 
 
 def _details(receipt: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,12 +27,15 @@ from saccade.workers.events import (
     Drained,
     DrainRequested,
     Event,
+    Help,
+    HelpEnded,
     ImageDone,
     Instruction,
     Quarantine,
     RecordFailure,
     StageComplete,
     StageReady,
+    StopHelping,
     Tick,
     UnitDone,
     UnitFailed,
@@ -42,6 +45,7 @@ from saccade.workers.events import (
     WorkerLeft,
     WorkerLost,
 )
+from saccade.workers.helping import HelpRule
 from saccade.workers.straggling import LEAST_SECONDS, Paces
 
 Attempt = tuple[str, str, int]
@@ -50,6 +54,7 @@ PICK = st.integers(0, 10**6)
 STAGES = 3
 NEVER = 10**6
 FAMILIES = ("sweep 1", "sweep 1", "")
+PARTS = (11, 2, 0)
 
 
 class Eager(Paces):
@@ -65,10 +70,11 @@ class World(RuleBasedStateMachine):
 
     workers = Bundle("workers")
 
-    @initialize(max_failures=st.sampled_from([1, 2, 3, NEVER]))
-    def start(self, max_failures: int) -> None:
+    @initialize(max_failures=st.sampled_from([1, 2, 3, NEVER]), most=st.sampled_from([0, 1, None]))
+    def start(self, max_failures: int, most: int | None) -> None:
         self.max_failures = max_failures
-        self.dispatcher = Dispatcher(max_failures)
+        self.dispatcher = Dispatcher(max_failures, HelpRule(0.0, 0.0, most))
+        self.most_helpers = NEVER if most is None else most
         self.dispatcher._paces = Eager()
         self.units: dict[str, UnitRef] = {}
         self.open_stage: dict[str, StageReady] = {}
@@ -77,6 +83,8 @@ class World(RuleBasedStateMachine):
         self.alone: set[Attempt] = set()
         self.counting: dict[str, set[Attempt]] = {}
         self.backed_up: set[str] = set()
+        self.helping: dict[str, str] = {}
+        self.stopping: set[str] = set()
         self.now_seconds = 0.0
         self.zombies: list[Attempt] = []
         self.answered: list[Attempt] = []
@@ -149,13 +157,23 @@ class World(RuleBasedStateMachine):
     def end_worker(self, pick: int, on_purpose: bool) -> None:
         worker = sorted(self.held)[pick % len(self.held)]
         held = self.held.pop(worker)
+        helped = self.helping.pop(worker, None)
+        self.stopping.discard(worker)
         self.zombies += held.values()
         for attempt in held.values():
             self.count_out(attempt)
         told = self.tell(WorkerLeft(worker) if on_purpose else WorkerLost(worker, "signal 9"))
         charged = [i for i in told if isinstance(i, RecordFailure)]
-        assert len(charged) <= (len(held) == 1 and not on_purpose)
+        assert len(charged) <= (len(held) == 1 and not on_purpose and helped is None)
         assert self.tell(WorkerLost(worker, "again")) == []
+
+    @precondition(lambda self: self.helping)
+    @rule(pick=PICK, reason=st.sampled_from(["", "raised"]))
+    def end_help(self, pick: int, reason: str) -> None:
+        worker = sorted(self.helping)[pick % len(self.helping)]
+        self.stopping.discard(worker)
+        told = self.tell(HelpEnded(worker, self.helping.pop(worker), reason))
+        assert not any(isinstance(i, RecordFailure | Quarantine | Cancel) for i in told)
 
     @precondition(lambda self: self.to_commit)
     @rule(pick=PICK)
@@ -168,7 +186,7 @@ class World(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now_seconds += seconds
         told = self.tell(Tick(self.now_seconds))
-        assert all(isinstance(i, Assign) and i.backup for i in told)
+        assert all(isinstance(i, Help) or (isinstance(i, Assign) and i.backup) for i in told)
 
     @precondition(lambda self: len(self.answered) > 5)
     @rule()
@@ -185,8 +203,17 @@ class World(RuleBasedStateMachine):
     @invariant()
     def no_worker_is_empty_while_units_wait(self) -> None:
         waiting = sum(p.waiting for p in self.dispatcher.progress().values())
-        empty = [worker for worker, held in self.held.items() if not held]
+        # one that is to run alone waits until the help is over that was told to stop
+        empty = [w for w, held in self.held.items() if not held and w not in self.stopping]
         assert not (waiting and empty) or self.draining
+
+    @invariant()
+    def help_is_for_units_that_run_or_may_run_again(self) -> None:
+        for worker, unit in self.helping.items():
+            over = unit in self.committed or unit in self.to_commit
+            over |= self.units[unit].image in self.quarantined
+            assert not over or worker in self.stopping
+            assert not self.held[worker] or worker in self.stopping
 
     @invariant()
     def progress_is_what_happened(self) -> None:
@@ -208,6 +235,8 @@ class World(RuleBasedStateMachine):
         if not hasattr(self, "dispatcher"):
             return
         self.join(2, 31)
+        while self.helping:
+            self.end_help(0, "")
         while self.in_flight or self.to_commit or self.to_follow:
             while self.in_flight:
                 self.answer(self.in_flight[0])
@@ -237,7 +266,15 @@ class World(RuleBasedStateMachine):
 
     def announce(self, image: str, number: int, sizes: list[int], resumed: int) -> None:
         refs = tuple(
-            UnitRef(f"{image}/{number}/{n}", image, "sweep", nbytes, n % 3, FAMILIES[n % 3])
+            UnitRef(
+                f"{image}/{number}/{n}",
+                image,
+                "sweep",
+                nbytes,
+                n % 3,
+                FAMILIES[n % 3],
+                parts=PARTS[n % 3],
+            )
             for n, nbytes in enumerate(sizes)
         )
         already = frozenset(ref.id for n, ref in enumerate(refs) if resumed >> n & 1)
@@ -277,6 +314,7 @@ class World(RuleBasedStateMachine):
         unit = self.units[told.unit]
         assert unit.family, "two attempts of what must run once at a time"
         assert not self.held[told.worker], "a backup on a worker that is busy"
+        assert told.worker not in self.helping, "a backup on a worker that helps"
         assert not sum(p.waiting for p in self.dispatcher.progress().values()), "others wait"
         assert told.unit not in self.backed_up, "a second backup"
         assert len(self.counting[told.unit]) == 1
@@ -302,12 +340,30 @@ class World(RuleBasedStateMachine):
             assert unit.id not in self.counting, "running twice, and neither copy was given up"
         assert not self.alone & {*held.values()}, "something beside a suspect"
         assert not (told.alone and held), "a suspect beside something"
+        assert not (told.alone and told.worker in self.helping), "a suspect beside help"
+        assert told.worker not in self.helping or told.worker in self.stopping
         held[unit.id] = chosen
         self.counting.setdefault(unit.id, set()).add(chosen)
         self.alone |= {chosen} if told.alone else set()
         assert len(held) <= limits.slots
         nbytes = sum(self.units[u].nbytes for u in held)
         assert len(held) == 1 or limits.nbytes is None or nbytes <= limits.nbytes
+
+    def on_Help(self, told: Help) -> None:  # noqa: N802
+        assert not self.draining
+        assert not self.held[told.worker], "help from a worker that has something to do"
+        assert told.worker not in self.helping, "help with two units at once"
+        assert not sum(p.waiting for p in self.dispatcher.progress().values()), "others wait"
+        assert self.counting[told.unit], "help with a unit that nobody has"
+        assert not self.alone & self.counting[told.unit], "help with a suspect"
+        assert self.units[told.unit].parts > 1
+        assert [*self.helping.values()].count(told.unit) < self.most_helpers
+        self.helping[told.worker] = told.unit
+
+    def on_StopHelping(self, told: StopHelping) -> None:  # noqa: N802
+        assert self.helping[told.worker] == told.unit
+        assert told.worker not in self.stopping, "told twice"
+        self.stopping.add(told.worker)
 
     def on_Commit(self, told: Commit) -> None:  # noqa: N802
         assert told.unit not in self.committed
@@ -347,3 +403,28 @@ class World(RuleBasedStateMachine):
 
 World.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestAnyOrderOfEventsCommitsEveryUnitExactlyOnce = World.TestCase
+
+
+class Ticking(World):
+    """The same with a clock that is told after every event, and workers that often idle: they help
+    and give backups."""
+
+    @precondition(lambda self: len(self.stages_seen) < 3)
+    @rule(count=st.integers(1, 3))
+    def new_image(self, count: int) -> None:
+        self.announce(f"image{len({*self.stages_seen})}", 0, [0] * count, 0)
+
+    @rule()
+    def two_join(self) -> None:
+        self.join(1, None)
+        self.join(3, None)
+
+    def tell(self, event: Event) -> list[Instruction]:
+        told = super().tell(event)
+        self.now_seconds += 1.0
+        super().tell(Tick(self.now_seconds))
+        return told
+
+
+Ticking.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAnyOrderOfEventsWithIdleWorkers = Ticking.TestCase

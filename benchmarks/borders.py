@@ -16,8 +16,8 @@ chooses and writes meanwhile. *Cores idle* is the part of *at borders* in which 
 workers together had less to do than there are processors.
 
 With ``--pace`` no recipe is given: the model of ``borders_device`` sleeps so many seconds per
-megapixel, as if it computed beside the processors, and every gap counts. The pace is to be such that
-devices are the bottleneck; what an image takes of them and of processors is printed, to show it.
+megapixel, as if it computed beside the processors, and every gap counts. The pace is to be such
+that devices are the bottleneck; what an image takes of each is printed, to show that they are.
 ``--crops`` cuts so many images of different sizes from those that are given.
 
 A run begins with glances alone, which have nothing to be read beside. So there are two tables: of

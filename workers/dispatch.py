@@ -3,6 +3,8 @@
 A pure state machine: no clock, no I/O, no thread, no randomness; the same events give the same
 instructions. It knows neither what a unit does nor how a worker is reached.
 
+* A worker has room for steps, for glances and for other sweeps, each by itself, so that what the
+  device will need is chosen and looked at while it is busy; steps go by urgency.
 * A worker with room goes on with an image that it has open, then takes one that nobody has, then
   steals from the oldest (``lines``); each image's units go in their order. A unit keeps its place:
   one that runs again is ahead of those that never ran. A worker whose turn falls on a unit that it
@@ -34,6 +36,7 @@ from saccade.workers.events import (
     ImageDone,
     ImageFailed,
     Instruction,
+    Lane,
     Quarantine,
     RecordFailure,
     StageComplete,
@@ -55,7 +58,7 @@ from saccade.workers.ledger import (
     State,
     check_stage_ready,
 )
-from saccade.workers.lines import Line, Lines
+from saccade.workers.lines import LanesLines, Line
 from saccade.workers.roster import Copy, Roster, Worker
 from saccade.workers.straggling import Paces
 
@@ -75,7 +78,7 @@ class Dispatcher:
         self._max_failures = max_failures
         self._images: dict[str, Image] = {}
         self._units: dict[str, Entry] = {}
-        self._lines, self._suspects = Lines(), Line()
+        self._lines, self._suspects = LanesLines(), Line()
         self._roster = Roster()
         self._paces = Paces()
         self._now_seconds = 0.0
@@ -260,16 +263,17 @@ class Dispatcher:
         while self._suspects.head() and (worker := self._roster.empty()):
             yield self._assign(self._suspects.pop(), worker)
         self._roster.keep_for_suspects(len(self._suspects))
-        while match := self._match():
-            self._lines.take(match[1])
-            yield self._assign(match[1], match[0])
+        for lane in Lane:
+            while match := self._match(lane):
+                self._lines.take(match[1])
+                yield self._assign(match[1], match[0])
 
-    def _match(self) -> tuple[Worker, Entry] | None:
-        """The next worker to be given a unit, and that unit."""
-        if self._lines.head() is None:
+    def _match(self, lane: Lane) -> tuple[Worker, Entry] | None:
+        """The next worker to be given a unit of a lane, and that unit."""
+        if self._lines.head(lane) is None:
             return None
-        for worker in self._roster.open_workers():
-            entry = self._lines.turn(worker.images)
+        for worker in self._roster.open_workers(lane):
+            entry = self._lines.turn(lane, worker.images)
             if entry and worker.has_room(entry.ref):
                 return worker, entry
         return None
@@ -283,7 +287,7 @@ class Dispatcher:
     def _tick(self, event: Tick) -> Told:
         """Back up what is late, one unit per idle worker."""
         self._now_seconds = max(self._now_seconds, event.now_seconds)
-        if self._draining or self._suspects.head() or self._lines.head():
+        if self._draining or self._suspects.head() or any(map(self._lines.head, Lane)):
             return
         idle = self._roster.empty()
         for copy in self._roster.worth_another(self._now_seconds, self._paces) if idle else ():

@@ -1,8 +1,9 @@
 """Units that wait, and whose turn it is. Knows of a worker only which images it has open.
 
-A worker goes on with an image that it has open, because opening one costs reads that no unit needs.
-Where none of its images waits it takes the oldest that nobody has open, and where there is no such
-image either it steals from the oldest of all: nobody is idle while anything waits.
+Each lane has lines of its own. A step goes by its urgency, then by its image, to any worker. With
+sweeps a worker goes on with an image that it has open, because opening one costs reads that no unit
+needs. Where none of its images waits it takes the oldest that nobody has open, and where there is
+no such image either it steals from the oldest of all: nobody is idle while anything waits.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
+from saccade.workers.events import Lane
 from saccade.workers.ledger import Entry, Image, State
 
 
 class Line:
-    """Units that wait, oldest image first, each image's in their order."""
+    """Units that wait, the urgent first, then the oldest image's, each image's in their order."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, int, Entry]] = []
+        self._heap: list[tuple[int, int, int, int, Entry]] = []
 
     def __len__(self) -> int:
         """Units in line, and those that no longer wait but were not at the head since."""
@@ -27,7 +29,7 @@ class Line:
         """Let a unit wait at its own place."""
         # a unit that no longer waits may still be in the heap when its image's next stage opens:
         # the stage's number keeps keys distinct
-        key = (entry.stage.image.arrival, entry.stage.number, entry.place)
+        key = (entry.ref.urgency, entry.stage.image.arrival, entry.stage.number, entry.place)
         heappush(self._heap, (*key, entry))
 
     def head(self) -> Entry | None:
@@ -95,3 +97,37 @@ class Lines:
                 return head
             heappop(self._unopened)
         return None
+
+
+class LanesLines:
+    """The lines of every lane."""
+
+    def __init__(self) -> None:
+        self._steps = Line()
+        self._sweeps = {lane: Lines() for lane in (Lane.GLANCE, Lane.SWEEP)}
+
+    def push(self, entry: Entry) -> None:
+        """Let a unit wait at its own place."""
+        self._line(entry.ref.lane).push(entry)
+
+    def head(self, lane: Lane) -> Entry | None:
+        """The first unit of a lane; None where nothing waits."""
+        return self._line(lane).head()
+
+    def turn(self, lane: Lane, opened: Iterable[int]) -> Entry | None:
+        """The unit of a lane whose turn it is at a worker that has these arrivals open."""
+        return self._steps.head() if lane is Lane.STEP else self._sweeps[lane].turn(opened)
+
+    def take(self, entry: Entry) -> None:
+        """Take a unit whose turn it was out of its line."""
+        if entry.ref.lane is Lane.STEP:
+            self._steps.pop()
+        else:
+            self._sweeps[entry.ref.lane].take(entry)
+
+    def waiting(self) -> list[Entry]:
+        """All units that wait here, in no order; reads everything."""
+        return [entry for lane in Lane for entry in self._line(lane).waiting()]
+
+    def _line(self, lane: Lane) -> Line | Lines:
+        return self._steps if lane is Lane.STEP else self._sweeps[lane]

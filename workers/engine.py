@@ -1,8 +1,9 @@
 """Read lane, device lane, write lane: a stream of units through one worker.
 
-Threads read windows ahead of the device, one thread computes, threads write behind it. Lanes are
-bounded in bytes, so memory does not grow with the image. A unit's first failure is kept as the
-cause and its other lanes leave quietly; other units are not touched by it.
+Threads read windows ahead of the device, one thread computes, threads write behind it. Glances pass
+other sweeps by, batch for batch: they take little, and what follows them is to be there in time.
+Lanes are bounded in bytes, so memory does not grow with the image. A unit's first failure is kept
+as the cause and its other lanes leave quietly; other units are not touched by it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from saccade.workers.answer import Answer, Said
 from saccade.workers.context import WorkerContext
 from saccade.workers.device import peak_memory_nbytes, set_threads
 from saccade.workers.flight import Flight, ReadBatch, Receipt
-from saccade.workers.lanes import ByteBudget, LaneClosed
+from saccade.workers.lanes import ByteBudget, LaneClosed, PassingQueue
 from saccade.workers.pending import OneBehind, Pending
 from saccade.workers.reading import WindowPixels
 from saccade.workers.sweep import receipt_of
@@ -48,8 +49,9 @@ class Engine:
         self._flights: set[Flight] = set()
         self._closed = False
         self._lock = threading.Lock()
+        self._glances: queue.Queue[Flight | None] = queue.Queue()
         self._to_read: queue.Queue[Flight | None] = queue.Queue()
-        self._to_compute: queue.Queue[ReadBatch | None] = queue.Queue()
+        self._to_compute: PassingQueue[ReadBatch] = PassingQueue()
         self._on_device = OneBehind()
         self._read_budget = read_budget(spec)
         self._write_budget = ByteBudget(spec.write_nbytes)
@@ -59,7 +61,10 @@ class Engine:
         # Models are loaded, and measured, in this lane, too.
         self._steps = ThreadPoolExecutor(1, "step", set_threads, (spec.torch_threads,))
         self._lanes = [
-            threading.Thread(target=self._feed, name="feed", daemon=True),
+            threading.Thread(target=self._feed, args=(flights,), name="feed", daemon=True)
+            for flights in (self._glances, self._to_read)
+        ]
+        self._lanes += [
             threading.Thread(target=self._compute, name="device", daemon=True),
         ]
         for lane in self._lanes:
@@ -78,7 +83,7 @@ class Engine:
                 raise LaneClosed("the worker was closed; no unit can be given to it")
             self._flights.add(flight)
             if task.unit.kind == "sweep":
-                self._to_read.put(flight)
+                (self._glances if flight.passes else self._to_read).put(flight)
             else:
                 self._steps.submit(self._step, flight)
         return flight.answer
@@ -91,6 +96,7 @@ class Engine:
             flight.failure.report(LaneClosed("the worker was closed before this unit was done"))
         self._read_budget.close()
         self._write_budget.close()
+        self._glances.put(None)
         self._to_read.put(None)
         self._to_compute.put(None)
         for pool in (self._readers, self._writers, self._steps):
@@ -104,19 +110,19 @@ class Engine:
 
     # ------------------------------------------------------------------------------- read lane
 
-    def _feed(self) -> None:
+    def _feed(self, flights: queue.Queue[Flight | None]) -> None:
         """Hand windows to the readers in plan order, as far ahead as the budget allows."""
-        while (flight := self._to_read.get()) is not None:
+        while (flight := flights.get()) is not None:
             try:
                 with self._told.working_for(flight.task):
                     self._open(flight)
                 for batch in flight.task.unit.batches:
                     if flight.failure:
                         break
-                    self._to_compute.put(self._read_ahead(flight, batch))
+                    self._to_compute.put(self._read_ahead(flight, batch), flight.passes)
             except BaseException as error:
                 flight.failure.report(error)
-            self._to_compute.put(ReadBatch(flight))
+            self._to_compute.put(ReadBatch(flight), flight.passes)
 
     def _open(self, flight: Flight) -> None:
         self._told.begun(flight.task)
@@ -142,7 +148,7 @@ class Engine:
     # ----------------------------------------------------------------------------- device lane
 
     def _compute(self) -> None:
-        """One batch after the other, in the order they were handed to the readers."""
+        """One batch after the other, as they were handed to the readers, glances first."""
         # Some kernels look at the calling thread's own setting.
         set_threads(self.context.spec.torch_threads)
         while (ready := self._next()) is not None:

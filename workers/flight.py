@@ -47,6 +47,11 @@ class Flight:
             began, _ = self.spans.get(lane, (now - seconds, now))
             self.spans[lane] = (min(began, now - seconds), now)
 
+    @property
+    def passes(self) -> bool:
+        """Whether it is a glance, which passes other sweeps by."""
+        return self.task.unit.kind == "sweep" and self.task.unit.pass_index == 0
+
     def gathering(self) -> SweepJob:
         """What a sweep gathers, made when asked for first: a unit that is read ahead holds none."""
         if self.job is None:

@@ -56,6 +56,8 @@ class Engine:
         self._read_budget = read_budget(spec)
         self._write_budget = ByteBudget(spec.write_nbytes)
         self._freed = FreedMemory()
+        # an image is opened while those before it are still read
+        self._openers = ThreadPoolExecutor(1, "open")
         self._readers = ThreadPoolExecutor(spec.read_threads, "read")
         self._writers = ThreadPoolExecutor(spec.write_threads, "write")
         # Models are loaded, and measured, in this lane, too.
@@ -83,6 +85,7 @@ class Engine:
                 raise LaneClosed("the worker was closed; no unit can be given to it")
             self._flights.add(flight)
             if task.unit.kind == "sweep":
+                flight.opened = self._openers.submit(self._open, flight)
                 (self._glances if flight.passes else self._to_read).put(flight)
             else:
                 self._steps.submit(self._step, flight)
@@ -99,7 +102,7 @@ class Engine:
         self._glances.put(None)
         self._to_read.put(None)
         self._to_compute.put(None)
-        for pool in (self._readers, self._writers, self._steps):
+        for pool in (self._openers, self._readers, self._writers, self._steps):
             pool.shutdown(wait=True, cancel_futures=True)
         for lane in self._lanes:
             lane.join()
@@ -114,8 +117,8 @@ class Engine:
         """Hand windows to the readers in plan order, as far ahead as the budget allows."""
         while (flight := flights.get()) is not None:
             try:
-                with self._told.working_for(flight.task):
-                    self._open(flight)
+                assert flight.opened is not None
+                flight.opened.result()
                 for batch in flight.task.unit.batches:
                     if flight.failure:
                         break
@@ -125,8 +128,9 @@ class Engine:
             self._to_compute.put(ReadBatch(flight), flight.passes)
 
     def _open(self, flight: Flight) -> None:
-        self._told.begun(flight.task)
-        flight.image = self.context.image(flight.task.entry)
+        with self._told.working_for(flight.task):
+            self._told.begun(flight.task)
+            flight.image = self.context.image(flight.task.entry)
 
     def _read_ahead(self, flight: Flight, batch: Batch) -> ReadBatch:
         assert flight.image is not None

@@ -26,6 +26,8 @@ class Flight:
     """What was asked."""
     answer: Future[Receipt]
     """Where the receipt, or the first failure, goes."""
+    opened: Future[None] | None = None
+    """Ends when the image is open; of a sweep."""
     image: ImageContext | None = None
     """Of the unit's image, once opened."""
     job: SweepJob | None = None

@@ -106,7 +106,7 @@ def test_one_that_dies_is_replaced_by_one_that_waits_for_room(ray: FakeRay) -> N
     workers = workers_on(empty)
     ray.answers[empty.made[0].begin] = "there"
     name = f"actor-{actor.os.getpid()}-0"
-    assert workers.poll(0) == [WorkerJoined(name, actor.SLOTS, host="there")]
+    assert workers.poll(0) == [actor.joined(name, "there")]
     empty.carries = 0
     ray.answers[empty.made[0].live] = RayActorError()
     (lost,) = workers.poll(0)

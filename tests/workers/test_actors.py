@@ -11,7 +11,6 @@ from ray.exceptions import RayActorError
 from saccade.pipeline.errors import WorkerLost
 from saccade.workers import actor
 from saccade.workers.actor import START_FAILURES, RayWorkers
-from saccade.workers.events import WorkerJoined
 from saccade.workers.events import WorkerLost as Lost
 from saccade.workers.room import RayPlace
 from saccade.workers.tasks import WorkerSpec

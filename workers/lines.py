@@ -8,7 +8,7 @@ no such image either it steals from the oldest of all: nobody is idle while anyt
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 
 from saccade.workers.events import Lane
@@ -102,9 +102,9 @@ class Lines:
 class LanesLines:
     """The lines of every lane."""
 
-    def __init__(self) -> None:
+    def __init__(self, sweeps: Mapping[Lane, Lines] | None = None) -> None:
         self._steps = Line()
-        self._sweeps = {lane: Lines() for lane in (Lane.GLANCE, Lane.SWEEP)}
+        self._sweeps = sweeps or {Lane.GLANCE: Lines(), Lane.SWEEP: Lines()}
 
     def push(self, entry: Entry) -> None:
         """Let a unit wait at its own place."""

@@ -91,7 +91,7 @@ class Case:
 class OldestFirst(Lines):
     """The order without affinity: whoever has room takes the oldest image's next unit."""
 
-    def turn(self, opened: object) -> Entry | None:
+    def turn(self, opened: object, glanced: object = None) -> Entry | None:
         """Whatever is open."""
         return self.head()
 

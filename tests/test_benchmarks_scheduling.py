@@ -49,17 +49,3 @@ def test_devices_are_idle_for_less_than_3_percent_of_a_long_run(scheduling: Any)
     played = scheduling.outcome(scheduling.Case(images=499, workers=4))
     assert played.idle < 0.03
     assert played.tail < 0.02
-
-
-def test_a_gap_between_images_is_told_from_one_within(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import borders
-
-    def receipt(image: str, start: float, stop: float) -> dict[str, Any]:
-        seconds = {"device": stop - start}
-        return {"image": image, "spans": {"device": [start, stop]}, "seconds": seconds}
-
-    units = [receipt("a", 0, 2), receipt("a", 3, 5), receipt("b", 12, 20), receipt("b", 19, 23)]
-    waited = borders.waits("w", units)
-    assert (waited.seconds, waited.at_borders, waited.borders, waited.longest) == (23, 7, 1, 7)
-    assert waited.busy == 2 + 2 + 8 + 4

@@ -5,7 +5,8 @@ worker's bytes is admitted when the worker is empty, and then nothing else is. S
 while some wait, up to half of the workers (at least one) are kept for them, so that the others'
 units go on.
 
-A worker keeps the images open that it was at last; which ones is guessed from what it was given.
+A worker keeps the images open that it was at last; which ones is guessed from what it was given,
+for glances and other sweeps apart: whoever glances at an image need not be the one to sweep it.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Worker:
     """Sum over ``copies``."""
     taken: Counter[Lane] = field(default_factory=Counter)
     """Slots that ``copies`` take."""
-    images: dict[int, Image] = field(default_factory=dict)
-    """Thought to be open, by arrival; the one used last is last."""
+    images: dict[Lane, dict[int, Image]] = field(default_factory=lambda: {one: {} for one in Lane})
+    """Thought to be open, by lane of what it did there, by arrival; the one used last is last."""
     answered_seconds: float = 0.0
     """When it answered for the last unit of any family."""
 
@@ -106,18 +107,14 @@ class Worker:
     def _timed(self) -> list[Copy]:
         return [copy for copy in self.copies.values() if copy.entry.ref.family]
 
-    @property
-    def images_open(self) -> int:
-        """Most images that it is thought to have open."""
-        return self.slots[Lane.GLANCE] + self.slots[Lane.SWEEP] + IDLE_IMAGES
-
-    def open_image(self, image: Image) -> None:
+    def open_image(self, image: Image, lane: Lane) -> None:
         """It works on an image now; the one that it left the longest ago is closed for it."""
-        if self.images.pop(image.arrival, None) is None:
-            image.open_at += 1
-        self.images[image.arrival] = image
-        if len(self.images) > self.images_open:
-            self.images.pop(next(iter(self.images))).open_at -= 1
+        images = self.images[lane]
+        if images.pop(image.arrival, None) is None:
+            image.open_at[lane] += 1
+        images[image.arrival] = image
+        if len(images) > self.slots[lane] + IDLE_IMAGES:
+            images.pop(next(iter(images))).open_at[lane] -= 1
 
 
 class Roster:
@@ -146,8 +143,9 @@ class Roster:
         """Strike a worker off; None where it is not known."""
         worker = self._workers.pop(name, None)
         if worker is not None:
-            for image in worker.images.values():
-                image.open_at -= 1
+            for lane, images in worker.images.items():
+                for image in images.values():
+                    image.open_at[lane] -= 1
             self.copies_in_flight -= len(worker.copies)
             for offered in self._open.values():
                 offered.pop(name, None)
@@ -160,7 +158,7 @@ class Roster:
         worker.nbytes_in_flight += entry.ref.nbytes
         worker.taken[entry.ref.lane] += 1
         if entry.ref.lane is not Lane.STEP:  # steps keep no image open
-            worker.open_image(entry.stage.image)
+            worker.open_image(entry.stage.image, entry.ref.lane)
         self.copies_in_flight += 1
         self._refresh(worker)
 
@@ -234,12 +232,13 @@ class Roster:
         self._check_images()
 
     def _check_images(self) -> None:
-        opened = Counter(arrival for worker in self for arrival in worker.images)
-        for worker in self._workers.values():
-            assert len(worker.images) <= worker.images_open, worker
-            for arrival, image in worker.images.items():
+        held = [(lane, worker) for worker in self for lane in Lane]
+        opened = Counter((lane, arrival) for lane, w in held for arrival in w.images[lane])
+        for lane, worker in held:
+            assert len(worker.images[lane]) <= worker.slots[lane] + IDLE_IMAGES, worker
+            for arrival, image in worker.images[lane].items():
                 assert image.arrival == arrival, worker
-                assert image.open_at == opened[arrival], image
+                assert image.open_at[lane] == opened[lane, arrival], image
 
     def _refresh(self, worker: Worker) -> None:
         for lane, offered in self._open.items():

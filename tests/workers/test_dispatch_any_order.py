@@ -29,6 +29,7 @@ from saccade.workers.events import (
     Event,
     ImageDone,
     Instruction,
+    Lane,
     Quarantine,
     RecordFailure,
     StageComplete,
@@ -237,7 +238,16 @@ class World(RuleBasedStateMachine):
 
     def announce(self, image: str, number: int, sizes: list[int], resumed: int) -> None:
         refs = tuple(
-            UnitRef(f"{image}/{number}/{n}", image, "sweep", nbytes, n % 3, FAMILIES[n % 3])
+            UnitRef(
+                f"{image}/{number}/{n}",
+                image,
+                "sweep",
+                nbytes,
+                n % 3,
+                FAMILIES[n % 3],
+                lane=Lane(max(0, 2 - n // 2)),
+                urgency=n % 2,
+            )
             for n, nbytes in enumerate(sizes)
         )
         already = frozenset(ref.id for n, ref in enumerate(refs) if resumed >> n & 1)
@@ -305,7 +315,8 @@ class World(RuleBasedStateMachine):
         held[unit.id] = chosen
         self.counting.setdefault(unit.id, set()).add(chosen)
         self.alone |= {chosen} if told.alone else set()
-        assert len(held) <= limits.slots
+        taken = Counter(self.units[u].lane for u in held)
+        assert all(taken[lane] <= most for lane, most in limits.room.items())
         nbytes = sum(self.units[u].nbytes for u in held)
         assert len(held) == 1 or limits.nbytes is None or nbytes <= limits.nbytes
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeSource, Lab, noise, one_pass
+from fakes import FakeSource, Lab, noise, one_pass, pass_of, several_passes
 
 from saccade.pipeline.errors import DeviceFull, SourceError, StorageFull
 from saccade.pipeline.geometry import Box
@@ -44,7 +44,7 @@ class Bench:
         self.engine, self.entry = engine, entry
         self.done(self.submit(single_unit(entry.name, "prepare", 0)))
         folder = engine.context.folder
-        layout = folder.read_image_plan(entry.name).last
+        layout = folder.read_image_plan(entry.name).passes[0]
         self.units = folder.read_units(entry.name, layout)
 
     def submit(self, unit: Unit, entry: ImageEntry | None = None) -> Future[dict[str, Any]]:
@@ -300,6 +300,54 @@ def test_files_are_forced_to_disk_when_the_run_asks_for_it(
         receipt = b.done(b.submit(b.units[0]))
     stored = [key for key, checksum in receipt["keys"].items() if checksum]
     assert len(synced) - before == 2 * len(stored)
+
+
+# ------------------------------------------------------------------------------- who goes first
+
+
+def after_glance(b: Bench) -> tuple[Unit, ...]:
+    """The units of the second pass, once the glance was swept."""
+    name, folder = b.entry.name, b.engine.context.folder
+    for answer in b.sweep():
+        b.done(answer)
+    last = folder.read_image_plan(name).last
+    b.done(b.submit(single_unit(name, "select", 1, last)))
+    return folder.read_units(name, last)
+
+
+def test_a_glance_is_computed_before_sweeps_that_were_given_earlier(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    select = {"by": "foreground", "above": 0.0}
+    finer = pass_of("fine", "echo", 1, tile=16, batch=1, window=16, select=select)
+    recipe = several_passes([pass_of("glance", "echo", 4, tile=16), finer])
+    held, begun, order = threading.Event(), threading.Event(), list[str]()
+    launch = Predictor.launch
+
+    def slow(self: Predictor, windows: Any) -> Any:
+        order.append(self.layout.name)
+        begun.set()
+        assert held.wait(LIMIT_SECONDS)
+        return launch(self, windows)
+
+    with bench(lab, recipe, noise(97, 89)) as b:
+        sweeps = after_glance(b)
+        monkeypatch.setattr(Predictor, "launch", slow)
+        answers = [b.submit(unit) for unit in sweeps]
+        assert begun.wait(LIMIT_SECONDS)
+        answers += b.sweep()
+        waiting = b.engine._to_compute._waiting.queue
+        computed = sum(len(unit.batches) for unit in b.units)
+        while sum(not rank for rank, *_ in waiting) < computed + len(
+            b.units
+        ):  # and the end of each
+            threading.Event().wait(0.001)
+        held.set()
+        for answer in answers:
+            b.done(answer)
+    assert order[0] == "fine"
+    assert set(order[1 : 1 + computed]) == {"glance"}
+    assert "fine" in order[1 + computed :]
 
 
 # --------------------------------------------------------------------- a device that answers late

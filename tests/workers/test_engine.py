@@ -22,7 +22,7 @@ from saccade.pipeline.plan import Unit, single_unit
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.store import ImageStore
 from saccade.workers.answer import Answer
-from saccade.workers.context import ImageContext
+from saccade.workers.context import ImageContext, WorkerContext
 from saccade.workers.device import Predictor
 from saccade.workers.engine import Engine, read_budget
 from saccade.workers.lanes import LaneClosed
@@ -348,6 +348,39 @@ def test_a_glance_is_computed_before_sweeps_that_were_given_earlier(
     assert order[0] == "fine"
     assert set(order[1 : 1 + computed]) == {"glance"}
     assert "fine" in order[1 + computed :]
+
+
+def test_an_image_is_opened_while_the_one_before_it_is_still_read(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, opened = threading.Event(), threading.Event()
+    read, open_image = ImageContext.read, WorkerContext.image
+
+    def slow(self: ImageContext, unit: Unit, window: Any) -> Any:
+        assert held.wait(LIMIT_SECONDS)
+        return read(self, unit, window)
+
+    def watched(self: WorkerContext, entry: ImageEntry) -> ImageContext:
+        image = open_image(self, entry)
+        if entry.name == "two":
+            opened.set()
+        return image
+
+    # the first image's windows fill the budget: nothing of the second can be read before
+    budget = 16 * 16 * 3
+    with bench(
+        lab, one_pass("echo", window=16, **FOUR_UNITS), noise(97, 89), read_nbytes=budget
+    ) as b:
+        two = lab.entry("two", noise(89, 97))
+        b.done(b.submit(single_unit("two", "prepare", 0), two))
+        layout = b.engine.context.folder.read_image_plan("two").last
+        other = b.engine.context.folder.read_units("two", layout)[0]
+        monkeypatch.setattr(ImageContext, "read", slow)
+        monkeypatch.setattr(WorkerContext, "image", watched)
+        answers = [*b.sweep(), b.submit(other, two)]
+        assert opened.wait(LIMIT_SECONDS)
+        held.set()
+        assert all(b.done(answer)["tiles"]["failed"] == 0 for answer in answers)
 
 
 # --------------------------------------------------------------------- a device that answers late

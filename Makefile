@@ -3,9 +3,11 @@
 # Everything happens in .venv, made on first use from pyproject.toml and constraints.txt.
 # PYTHON picks the interpreter that .venv is made from: make test PYTHON=python3.12
 # ARGS is passed on to pytest:                          make test ARGS='-k geometry -x'
+# JOBS is how many files of tests run at a time:        make test JOBS=4
 # CHAOS is passed on to benchmarks/chaos.py:            make chaos CHAOS='--only soak'
 
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -22,7 +24,7 @@ demo: $(READY) ## run the demonstration; its result is left in demo/
 	$(BIN)/saccade demo -o demo
 
 test: $(READY) ## run the whole test suite
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 chaos: $(READY) ## inject faults and compare what is left (10 minutes and more); CHAOS= its options
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)

@@ -17,11 +17,12 @@ import os
 import random
 import sys
 import time
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saccade.pipeline.sources.byte_source import LocalBytes
-from saccade.pipeline.store_shelf import LocalShelf
+from saccade.pipeline.store_shelf import FileUpload
 
 if TYPE_CHECKING:
     from saccade.pipeline.models.base import Prediction, Views
@@ -58,16 +59,22 @@ def fail_reads(fails: Once) -> None:
 
 def fail_writes(fails: Once, slow_seconds: float) -> None:
     """Every write takes its time; the first of some files ends with an error of the device."""
-    fill = LocalShelf._fill
+    opened = FileUpload._opened
 
-    def faulty(shelf: LocalShelf, partial: Path, data: bytes) -> None:
-        time.sleep(slow_seconds)
-        key = partial.relative_to(shelf.root).as_posix().split(".partial")[0].rpartition(".")[0]
-        if fails(f"{shelf.root.name} {key}"):
+    def faulty(upload: FileUpload) -> FileIO:
+        if not upload.begun:
+            time.sleep(slow_seconds)
+        if fails(place_of(upload.path)):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        fill(shelf, partial, data)
+        return opened(upload)
 
-    LocalShelf._fill = faulty  # type: ignore[method-assign]
+    FileUpload._opened = faulty  # type: ignore[method-assign]
+
+
+def place_of(path: Path) -> str:
+    """Which file of which result, whatever folder the run lies in."""
+    results = [at for at, part in enumerate(path.parts) if part.endswith(".ome.zarr")]
+    return "/".join(path.parts[results[0] if results else -1 :])
 
 
 def jump(hours: float, seed: int) -> None:

@@ -145,7 +145,8 @@ def claim(materials: Materials, force: bool) -> None:
                 f"{materials.out}: trained with another configuration:\n  {listed}\n"
                 "use another output.folder, put the old values back, or start over with --force"
             )
-        shutil.rmtree(materials.out / "checkpoints", ignore_errors=True)
+        for begun in ("checkpoints", "plans"):
+            shutil.rmtree(materials.out / begun, ignore_errors=True)
     materials.out.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(now, indent=1))
 

@@ -114,13 +114,23 @@ def region_coverage(
 
 
 def _answer(store: Reads, plan: ImagePlan, layout: PassLayout, region: Box) -> PassAnswer:
-    ratio = layout.score_downsample / plan.last.score_downsample
-    aligned = ratio == 1 and layout.score_shape == plan.shape
-    place = region if aligned else coarse_box_for(region, ratio, layout.score_shape)
+    place, ratio, aligned = place_below(plan, layout, region)
     status = _status(store, layout, layout.tiles.cells_touching(place.scale(layout.stride)))
     stored = store.read(pass_path(layout.name, "scores"), place)
     holes = _nodata(store, layout, place) if layout.holes else None
     return PassAnswer.of(layout, ratio, aligned, place, stored, status, holes)
+
+
+def place_below(plan: ImagePlan, layout: PassLayout, region: Box) -> tuple[Box, float, bool]:
+    """The scores of a pass that matter for a region of the result.
+
+    Returns:
+        Where they lie; scores of the result per such score; whether they are the result's pixels.
+    """
+    ratio = layout.score_downsample / plan.last.score_downsample
+    aligned = ratio == 1 and layout.score_shape == plan.shape
+    place = region if aligned else coarse_box_for(region, ratio, layout.score_shape)
+    return place, ratio, aligned
 
 
 def _nodata(store: Reads, layout: PassLayout, place: Box) -> np.ndarray:

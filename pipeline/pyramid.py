@@ -8,34 +8,32 @@ levels below are made once all units are in, shard by shard, in bounded memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from saccade.pipeline.fusion import halve_mean, halve_mode, halve_valid
-from saccade.pipeline.geometry import Box, Grid
+from saccade.pipeline.geometry import Grid
 from saccade.pipeline.image_plan import LABEL_NODATA, ImagePlan
-from saccade.pipeline.store import ImageStore, Written
+from saccade.pipeline.store import ImageStore
 from saccade.pipeline.store_layout import labels_path, scores_path
+from saccade.pipeline.store_writing import Written
 
 
-def write_lower_levels(
-    store: ImageStore, plan: ImagePlan, region: Box, scores: np.ndarray, labels: np.ndarray
-) -> list[Written]:
-    """Write the levels that a unit owns below its region of level 0.
+def halvings(
+    plan: ImagePlan, scores: np.ndarray, labels: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The levels that a unit owns below level 0: number, scores and labels of each.
 
     Args:
-        store: the result.
         plan: of the image.
-        region: whole shards of level 0.
-        scores: ``(C, h, w)`` of the region, as stored.
-        labels: ``(h, w)`` uint8 of the region.
+        scores: ``(C, h, w)`` of whole shards, as stored, or of a strip of them that can be halved
+            as often without rest, but for the image's edge.
+        labels: ``(h, w)`` uint8 of the same.
     """
-    written: list[Written] = []
     for level in range(1, plan.levels_in_unit):
-        region = region.reduce(2)
         scores, labels = halve_scores(scores, labels), halve_mode(labels, LABEL_NODATA)
-        written += store.write(scores_path(level), region, scores)
-        written += store.write(labels_path(level), region, labels)
-    return written
+        yield level, scores, labels
 
 
 def complete_pyramid(store: ImageStore, plan: ImagePlan) -> list[Written]:

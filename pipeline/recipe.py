@@ -28,6 +28,7 @@ from saccade.pipeline.selectors import AllTiles, Selector
 Fuse = Literal["finest", "mean", "mean_logit", "max", "residual", "confidence_gated"]
 ScoreType = Literal["uint8", "float16", "float32"]
 Overviews = Literal["averaged", "stored"]
+Bands = tuple[Annotated[int, Field(ge=1)] | str, ...]
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
 ONLY = "only"
@@ -186,7 +187,7 @@ class PassRecipe(Node):
     """How finely it looks."""
     model: ModelRecipe
     """What looks."""
-    bands: tuple[Annotated[int, Field(ge=1)] | str, ...] | None = Field(None, min_length=1)
+    bands: Bands | None = Field(None, min_length=1)
     """What the model is given of the image, in this order: names of bands, or numbers counted from
     1 as GDAL and rasterio count them. By default all."""
     scaled: bool = False

@@ -10,11 +10,9 @@ Knows shapes and bytes; not what the values mean nor who computes them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,22 +25,11 @@ from saccade.pipeline.image_plan import SCHEMA_VERSION, ImagePlan
 from saccade.pipeline.store_geo import labels_place, scores_place
 from saccade.pipeline.store_layout import LABELS, ArraySpec, arrays_of
 from saccade.pipeline.store_object_shelf import Where, shelf_for
-from saccade.pipeline.store_shards import ChunkMemo, encode_shard
+from saccade.pipeline.store_shards import ChunkMemo
 from saccade.pipeline.store_shelf import Shelf
+from saccade.pipeline.store_writing import RegionWriter, Written
 
 ROOT = "zarr.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a write put where; as receipts keep it."""
-
-    key: str
-    """Relative to the result's root."""
-    nbytes: int
-    """Bytes stored; 0 where all is fill and there is no object."""
-    checksum: str
-    """Hash of the bytes stored; empty where there is no object."""
 
 
 class ImageStore:
@@ -120,10 +107,7 @@ class ImageStore:
     def write(
         self, array: str, box: Box, data: np.ndarray, memo: ChunkMemo | None = None
     ) -> tuple[Written, ...]:
-        """Store a box of whole shards; each is replaced at once.
-
-        Nothing stays of an array that was dropped: an attempt that another one overtook may write
-        when the image is complete.
+        """Store a box of whole shards; each is replaced at once. Nothing stays of a dropped array.
 
         Args:
             array: path of the array.
@@ -137,23 +121,17 @@ class ImageStore:
         """
         spec = self.spec(array)
         spec.check_data(box, data)
-        written = tuple(
-            self._put_shard(spec, key, data[(..., *place.relative_to(box).slices)], memo)
-            for key, place in spec.shards(box)
-        )
-        if not self.has(array):  # asked only now, so that whichever came last clears away
-            self._shelf.delete(array)
-        return written
+        writer = self.writing(array, box)
+        try:
+            writer.add(data, memo)
+            return tuple(writer.put())
+        finally:
+            writer.abandon()
 
-    def _put_shard(
-        self, spec: ArraySpec, key: str, data: np.ndarray, memo: ChunkMemo | None
-    ) -> Written:
-        encoded = encode_shard(spec, data, memo)
-        if encoded is None:
-            self._shelf.delete(key)
-            return Written(key, 0, "")
-        self._shelf.put(key, encoded)
-        return Written(key, len(encoded), hashlib.blake2b(encoded, digest_size=16).hexdigest())
+    def writing(self, array: str, box: Box) -> RegionWriter:
+        """What stores a box of whole shards that comes from top to bottom; see ``write``."""
+        spec = self.spec(array)
+        return RegionWriter(self._shelf, spec, box, lambda: not self.has(array))
 
     def read(self, array: str, box: Box) -> np.ndarray:
         """A box of an array, of any alignment; fill where nothing was written.

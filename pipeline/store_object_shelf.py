@@ -27,12 +27,38 @@ Where = Path | str
 """A folder, or a URI in an object store."""
 
 
+class ObjectUpload:
+    """Parts that are kept until one request puts them all there."""
+
+    def __init__(self, shelf: ObjectShelf, key: str) -> None:
+        """Nothing kept yet."""
+        self._shelf, self._key = shelf, key
+        self._parts: list[bytes] = []
+
+    def append(self, data: bytes) -> None:
+        """Keep the next part."""
+        self._parts.append(data)
+
+    def commit(self) -> None:
+        """Put the object there."""
+        self._shelf.put(self._key, b"".join(self._parts))
+        self._parts.clear()
+
+    def abandon(self) -> None:
+        """Forget the parts."""
+        self._parts.clear()
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectShelf:
     """Everything below one URI."""
 
     root: str
     """The URI, without a slash at its end."""
+
+    def begin(self, key: str) -> ObjectUpload:
+        """An object that comes in parts, and goes in one request."""
+        return ObjectUpload(self, key)
 
     def put(self, key: str, data: bytes) -> None:
         """Put the object there with one request."""

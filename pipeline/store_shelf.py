@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import uuid4
@@ -29,8 +30,28 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of a used-up quota."""
 
 
+class Upload(Protocol):
+    """An object on its way to its place, a part at a time; for one thread at a time."""
+
+    def append(self, data: bytes) -> None:
+        """Take the next part; raises as ``Shelf.put`` does."""
+        ...
+
+    def commit(self) -> None:
+        """Replace the object at once; raises as ``Shelf.put`` does."""
+        ...
+
+    def abandon(self) -> None:
+        """Leave nothing behind; gladly also after ``commit``, and twice."""
+        ...
+
+
 class Shelf(Protocol):
     """Whole objects by key. Safe to use from several threads and processes at once."""
+
+    def begin(self, key: str) -> Upload:
+        """An object that comes in parts."""
+        ...
 
     def put(self, key: str, data: bytes) -> None:
         """Replace the object at once: a reader meets the old bytes or the new, never a mixture.
@@ -66,6 +87,54 @@ class Shelf(Protocol):
         ...
 
 
+class FileUpload:
+    """A file that grows beside its place."""
+
+    def __init__(self, path: Path, fsync: bool) -> None:
+        """Nothing on the disk yet."""
+        self.path, self._fsync = path, fsync
+        self._partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+        self._file: FileIO | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a file already."""
+        return self._file is not None
+
+    def append(self, data: bytes) -> None:
+        """Write the next part."""
+        with named_errors(self.path, "written"):
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        file, rest = self._opened(), memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+
+    def _opened(self) -> FileIO:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._partial.open("wb", buffering=0)
+        return self._file
+
+    def commit(self) -> None:
+        """Rename the file to its place."""
+        with named_errors(self.path, "written"):
+            with self._opened() as file:
+                if self._fsync:
+                    os.fsync(file.fileno())
+            self._partial.replace(self.path)
+            if self._fsync:
+                _sync_folder(self.path.parent)
+
+    def abandon(self) -> None:
+        """Remove what is not in place."""
+        if self._file is not None:
+            self._file.close()
+            with named_errors(self._partial, "removed"):
+                self._partial.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, slots=True)
 class LocalShelf:
     """A folder of files."""
@@ -75,27 +144,18 @@ class LocalShelf:
     fsync: bool = False
     """Whether a file is on the disk, and not only in the system's memory, before it counts."""
 
+    def begin(self, key: str) -> FileUpload:
+        """A file beside its place, to be renamed there."""
+        return FileUpload(self.root / key, self.fsync)
+
     def put(self, key: str, data: bytes) -> None:
         """Write a file beside its place, then rename it there."""
-        path = self.root / key
-        partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
-        with named_errors(path, "written"):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._fill(partial, data)
-                partial.replace(path)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
-            if self.fsync:
-                _sync_folder(path.parent)
-
-    def _fill(self, partial: Path, data: bytes) -> None:
-        with partial.open("wb") as file:
-            file.write(data)
-            if self.fsync:
-                file.flush()
-                os.fsync(file.fileno())
+        upload = self.begin(key)
+        try:
+            upload.append(data)
+            upload.commit()
+        finally:
+            upload.abandon()
 
     def get(self, key: str) -> bytes | None:
         """The file's bytes; None where there is no such file."""

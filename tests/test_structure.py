@@ -34,7 +34,7 @@ CONFINED = {
         "pipeline/exports/geo_tags.py",
         "jobs/sample.py",
     ),
-    "imagecodecs": ("pipeline/sources/tiff*.py", "jobs/sample.py"),
+    "imagecodecs": ("pipeline/sources/tiff*.py", "pipeline/exports/cog.py", "jobs/sample.py"),
     "torch": (
         "pipeline/models/*",
         "workers/engine.py",

@@ -26,10 +26,18 @@ def tiny(**options):
 class TinyNet(nn.Module):
     """Two convolutions, guidance added, features and its own opinion of itself given."""
 
-    def __init__(self, classes: int = 1, width: int = 8, takes: bool = False, seed: int = 0):
+    def __init__(
+        self,
+        classes: int = 1,
+        width: int = 8,
+        takes: bool = False,
+        seed: int = 0,
+        channels: int = 3,
+        context: tuple[float, ...] = (),
+    ):
         super().__init__()
         with seeded(seed):
-            self.first = nn.Conv2d(3, width, 3, 2, 1)
+            self.first = nn.Conv2d(channels, width, 3, 2, 1)
             self.norm = nn.BatchNorm2d(width)
             self.second = nn.Conv2d(width, width, 3, 1, 1)
             self.guide = nn.Conv2d(classes, width, 1, 2, bias=False)
@@ -47,6 +55,8 @@ class TinyNet(nn.Module):
             pixel_size="downsample",
             features=(width, 2),
             takes_features=width if takes else 0,
+            channels=channels,
+            context=tuple(context),
         )
 
     def forward(
@@ -55,8 +65,11 @@ class TinyNet(nn.Module):
         guidance: Tensor | None = None,
         features: Tensor | None = None,
         pixel_size: Tensor | None = None,
+        context: tuple[Tensor, ...] = (),
     ) -> dict[str, Tensor]:
         hidden = self.norm(self.first(x))
+        for wide in context:
+            hidden = hidden + wide.mean()
         if guidance is not None:
             hidden = hidden + self.guide(guidance)
         if features is not None:
@@ -105,6 +118,64 @@ def write_set(folder: Path, images: int = 4) -> Path:
     truth_file = {"path": "{name}_bits.png", "classes": {"spot": {"bit": 2}}}
     (folder / "truth.yaml").write_text(yaml.safe_dump(truth_file))
     return folder
+
+
+NODATA = 60000
+HOLE = np.s_[80:160, 80:160]
+"""Without data in every band; whole pixels of every pass."""
+BAND_HOLE = np.s_[3:31, 170:233, 2]
+"""Without data in one band only."""
+BANDS = ("red", "green", "blue", "nir")
+
+
+STRIPS = np.zeros((240, 320), bool)
+"""A raster of which little holds data: two narrow strips."""
+STRIPS[:, 150:155] = STRIPS[200:203] = True
+
+
+def raster(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """``(h, w, 4)`` uint16 with spots and holes, and where spots are."""
+    image, truth = spots(seed, 240, 320)
+    generator = np.random.default_rng(seed)
+    pixels = np.repeat(image[..., :1].astype(np.uint16), len(BANDS), axis=2) * 31
+    pixels += generator.integers(0, 2000, pixels.shape, np.uint16)
+    pixels += np.arange(len(BANDS), dtype=np.uint16) * 1013
+    pixels[HOLE] = NODATA
+    pixels[BAND_HOLE] = NODATA
+    truth[HOLE] = False
+    return pixels, truth
+
+
+def write_rasters(folder: Path, images: int = 4, *, truth_in_hole: bool = True) -> Path:
+    """As ``write_set``, of rasters with four bands, scales, holes and overviews by nearest."""
+    write_set(folder, images)
+    rows = ["image,name"]
+    for number in range(images):
+        pixels, truth = raster(number)
+        truth[HOLE][20:30, 20:40] = truth_in_hole
+        write_raster(folder / f"i{number}.tif", pixels)
+        Image.fromarray(truth.astype(np.uint8) * 2).save(folder / f"i{number}_bits.png")
+        rows.append(f"i{number}.tif,i{number}")
+    (folder / "images.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def write_raster(path: Path, pixels: np.ndarray, nodata: int | None = NODATA) -> None:
+    """A GeoTIFF with overviews that leave pixels out."""
+    import rasterio
+    from rasterio.enums import Resampling
+    from rasterio.transform import Affine
+
+    height, width, count = pixels.shape
+    profile = {"driver": "GTiff", "dtype": pixels.dtype, "count": count, "nodata": nodata}
+    profile |= {"height": height, "width": width, "tiled": True, "blockxsize": 64}
+    profile |= {"blockysize": 64, "crs": "EPSG:32618", "transform": Affine(10, 0, 5e5, 0, -10, 4e6)}
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(np.moveaxis(pixels, -1, 0))
+        dataset.descriptions = BANDS[:count]
+        dataset.scales = [1e-4, 2e-4, -3e-4, 4e-4][:count]
+        dataset.offsets = [0.1, 0, 7, -0.2][:count]
+        dataset.build_overviews([2, 4], Resampling.nearest)
 
 
 def tree(**changes: Any) -> dict[str, Any]:

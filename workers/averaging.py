@@ -16,13 +16,26 @@ from saccade.pipeline.geometry import Grid
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.nesting import any_in
-from saccade.pipeline.recipe import Recipe
-from saccade.pipeline.sources.averaged import AveragedSource, Need
+from saccade.pipeline.recipe import Overviews, Recipe
+from saccade.pipeline.sources.averaged import AveragedSource, Need, leaves_pixels_out
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.workers.areas import grown, tiles_in_area
 from saccade.workers.measuring import is_measured
 from saccade.workers.reading import context_spec
+
+
+def as_passes_read(source: Source, overviews: Overviews, folder: Path) -> Source:
+    """An image with the coarser levels that a recipe wants of it.
+
+    Args:
+        source: the image, open.
+        overviews: as the recipe says.
+        folder: where averaged levels are kept.
+    """
+    if overviews != "averaged" or not leaves_pixels_out(source):
+        return source
+    return AveragedSource(source, folder)
 
 
 def expect_levels(

@@ -28,12 +28,12 @@ from saccade.pipeline.resampling import coarse_box_for, upsample
 from saccade.pipeline.resolve import seen_by
 from saccade.pipeline.selectors import Budget, Selector, inner
 from saccade.pipeline.sources import open_source
-from saccade.pipeline.sources.averaged import AveragedSource, leaves_pixels_out
+from saccade.pipeline.sources.averaged import AveragedSource
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.pipeline.store import ImageStore
 from saccade.workers.areas import area_of, tiles_in_area
-from saccade.workers.averaging import expect_levels
+from saccade.workers.averaging import as_passes_read, expect_levels
 from saccade.workers.backing_off import PixelLimit
 from saccade.workers.device import Predictor, torch_device
 from saccade.workers.device_graphs import Graphs
@@ -284,11 +284,8 @@ class WorkerContext:
 
     def opened(self, entry: ImageEntry) -> Source:
         """An image, open, with the coarser levels that the recipe wants of it."""
-        source = open_present(entry.uri)
-        averaged = self.recipe_for(entry).overviews == "averaged"
-        if not averaged or not leaves_pixels_out(source):
-            return source
-        return AveragedSource(source, self.folder.cache(entry.name))
+        overviews = self.recipe_for(entry).overviews
+        return as_passes_read(open_present(entry.uri), overviews, self.folder.cache(entry.name))
 
     def resolver(self, entry: ImageEntry, source: Source, **tuning: Any) -> Resolver:
         """What lays passes over an image; ``tuning`` are other values for a ``Tuner``'s fields."""

@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 
 from saccade.pipeline.errors import DeviceFull, ModelContract
-from saccade.pipeline.inputs import Inputs
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.models.base import PassModel, Prediction, Views
-from saccade.pipeline.models.wrap import per_channel
 from saccade.workers.answer import Answer, cropped, cut, joined
 from saccade.workers.backing_off import Part, PixelLimit, halves
 from saccade.workers.device_copies import copies_for
 from saccade.workers.device_graphs import Graphs
+from saccade.workers.device_inputs import as_given
 from saccade.workers.memory_curve import is_simulated
 from saccade.workers.memory_limits import most_resident_nbytes
 from saccade.workers.pending import Pending
@@ -151,17 +150,8 @@ class Predictor:
         dtype = stacked.dtype
         host = stacked if dtype == np.uint8 else stacked.astype(np.float32)
         tensor = self._upload(np.require(host, requirements=["C", "W"]))
-        pixels, scale = tensor.permute(0, 3, 1, 2), self._scale(dtype)
-        if self.layout.inputs.zero:
-            return _normalised(pixels, self.layout.inputs)
-        if pixels.dtype == torch.float32:
-            return pixels / scale
-        return pixels.to(torch.float32).div_(scale)
-
-    def _scale(self, dtype: np.dtype) -> float:
-        if self.model.spec.scale is not None:
-            return self.model.spec.scale
-        return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
+        samples = tensor.permute(0, 3, 1, 2)
+        return as_given(samples, dtype, self.layout.inputs, self.model.spec.scale)
 
     def _valid(self, windows: Sequence[WindowPixels]) -> Tensor | None:
         if all(w.valid is None for w in windows):
@@ -210,13 +200,6 @@ class Predictor:
             f"pass {self.layout.name!r}: one window of {height} x {width} px does not fit "
             f"the memory of {self.device}; set a smaller 'window' or 'tile' for this pass"
         )
-
-
-def _normalised(pixels: Tensor, inputs: Inputs) -> Tensor:
-    """``(N, C, H, W)`` float32 from samples, by the image's own numbers."""
-    zero, unit = (per_channel(values, pixels.device) for values in (inputs.zero, inputs.unit))
-    pixels = (pixels - zero).div_(unit)
-    return pixels.clamp_(0, 1) if inputs.clip else pixels
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -26,6 +26,7 @@ from saccade.workers.flight import Flight, ReadBatch, Receipt
 from saccade.workers.lanes import ByteBudget, LaneClosed, PassingQueue
 from saccade.workers.pending import OneBehind, Pending
 from saccade.workers.reading import WindowPixels
+from saccade.workers.strip import Strip
 from saccade.workers.sweep import receipt_of
 from saccade.workers.tasks import Task, WorkerSpec
 from saccade.workers.telling import UnitLog
@@ -219,8 +220,8 @@ class Engine:
             answer = begun.result()
             ready.flight.spend("device", since)
             said = {i: answer.of(place) for place, i in enumerate(wanted)}
-            self._place(ready, windows, said)
             ready.flight.gathering().splits += answer.splits
+            self._place(ready, windows, said)
         except BaseException as error:
             ready.flight.failure.report(error)
         finally:
@@ -233,38 +234,76 @@ class Engine:
         job = ready.flight.gathering()
         for i, (window, read) in enumerate(zip(ready.batch, windows, strict=True)):
             job.place(window, read, said.get(i))
+        self._pass_on(ready.flight)
+
+    def _pass_on(self, flight: Flight) -> None:
+        """Give what became ready to the write lane, as soon as that has room."""
+        for strip in flight.gathering().ready():
+            self._write_budget.acquire(strip.nbytes)
+            self._to_write(flight, strip)
 
     def _hand_over(self, flight: Flight) -> None:
+        """Every window is placed, or something went wrong: the write lane ends the unit."""
         try:
             if not flight.failure:
-                nbytes = flight.gathering().nbytes
-                self._write_budget.acquire(nbytes)
-                self._writers.submit(self._write, flight, nbytes)
-                return
+                self._pass_on(flight)
         except BaseException as error:
             flight.failure.report(error)
-        self._end(flight, None)
+        self._to_write(flight, None)
 
     # ------------------------------------------------------------------------------ write lane
 
-    def _write(self, flight: Flight, nbytes: int) -> None:
-        receipt: Receipt | None = None
+    def _to_write(self, flight: Flight, strip: Strip | None) -> None:
+        """One thread at a time writes a unit: its strips go from top to bottom."""
+        with flight.lock:
+            flight.to_write.append(strip)
+            begins, flight.being_written = not flight.being_written, True
+        if begins:
+            self._writers.submit(self._write, flight)
+
+    def _write(self, flight: Flight) -> None:
+        """Write what there is of a unit, and what comes meanwhile."""
+        while True:
+            with flight.lock:
+                if not flight.to_write:
+                    flight.being_written = False
+                    return
+                strip = flight.to_write.popleft()
+            if strip is None:
+                self._complete(flight)
+            else:
+                self._store(flight, strip)
+
+    def _store(self, flight: Flight, strip: Strip) -> None:
+        since, nbytes = time.perf_counter(), strip.nbytes
         try:
-            receipt = self._store(flight)
+            if not flight.failure:
+                assert flight.image is not None
+                with self._told.working_for(flight.task):
+                    flight.gathering().store(strip, flight.image.store)
         except BaseException as error:
             flight.failure.report(error)
         finally:
-            used_nbytes = nbytes + flight.gathering().nbytes_read
-            flight.job = None
-            self._freed.add(used_nbytes)
+            flight.spend("write", since)
+            self._freed.add(nbytes)
             self._write_budget.release(nbytes)
+
+    def _complete(self, flight: Flight) -> None:
+        receipt: Receipt | None = None
+        try:
+            if not flight.failure:
+                receipt = self._put(flight)
+        except BaseException as error:
+            flight.failure.report(error)
+        if flight.job is not None:
+            self._freed.add(flight.job.nbytes_read)
         self._end(flight, receipt)
 
-    def _store(self, flight: Flight) -> Receipt:
+    def _put(self, flight: Flight) -> Receipt:
         since, job = time.perf_counter(), flight.gathering()
         assert flight.image is not None
         with self._told.working_for(flight.task):
-            written = job.write(flight.image.store)
+            written = job.put()
         flight.spend("write", since)
         receipt = receipt_of(job, flight.task.attempt, written, flight.seconds)
         receipt["memory"] = flight.image.memory_said(job.layout, self.context.spec.device)
@@ -293,6 +332,7 @@ class Engine:
     def _end(self, flight: Flight, receipt: Receipt | None) -> None:
         """Answer for a unit, once; every flight comes by here."""
         self._flights.discard(flight)
+        self._drop(flight)
         if flight.image is not None:
             try:
                 self.context.release(flight.image)
@@ -307,6 +347,15 @@ class Engine:
             receipt["queued_nbytes"] = self._queued_nbytes()
             receipt["peak_memory_nbytes"] = peak_memory_nbytes(self.context.spec.device)
             flight.answer.set_result(receipt)
+
+    def _drop(self, flight: Flight) -> None:
+        """What a unit gathered, and what of it is stored but not in place."""
+        job, flight.job = flight.job, None
+        try:
+            if job is not None:
+                job.abandon()
+        except BaseException as error:
+            flight.failure.report(error)
 
 
 def read_budget(spec: WorkerSpec) -> ByteBudget:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from saccade.pipeline.plan import Batch
 from saccade.workers.context import ImageContext
 from saccade.workers.lanes import FirstFailure
 from saccade.workers.reading import WindowPixels
+from saccade.workers.strip import Strip
 from saccade.workers.sweep import SweepJob
 from saccade.workers.tasks import Task
 
@@ -38,6 +40,10 @@ class Flight:
     """Busy time by lane."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Guards what follows, and ``seconds``, which several readers add to."""
+    to_write: deque[Strip | None] = field(default_factory=deque)
+    """Strips that are ready, from top to bottom; None comes after the last one."""
+    being_written: bool = False
+    """Whether a thread of the write lane is at this unit."""
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By lane, from when to when it was at the unit, by the host's clock."""
 

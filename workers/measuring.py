@@ -24,11 +24,13 @@ from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.recipe import ModelRecipe, Recipe
 from saccade.pipeline.sources.averaged import Unrounded
 from saccade.pipeline.sources.base import Source
-from saccade.pipeline.sources.plane import Plane
+from saccade.pipeline.sources.plane import Plane, locate
 from saccade.workers.reading import read_or_repair
 
 BLOCK_PX = 1024
 """Side of what is read at a time."""
+ENOUGH_TO_FILL_PX = 2**22
+"""So many pixels tell what stands where there is no data; more are not decoded for it."""
 
 
 def with_inputs(plan: ImagePlan, recipe: Recipe, source: Source) -> ImagePlan:
@@ -46,7 +48,7 @@ def with_inputs(plan: ImagePlan, recipe: Recipe, source: Source) -> ImagePlan:
     known: tuple[BandStatistics, ...] | None = None
     if is_measured(recipe, source):
         percents = percents_of([model.normalise for model in models], source.bands)
-        known = measure(source, plan.passes[0], percents)
+        known = measure(source, _looked_at(plan.passes[0], models, source), percents)
     passes = tuple(
         replace(layout, inputs=_inputs(layout, model, source, known))
         for layout, model in zip(plan.passes, models, strict=True)
@@ -58,6 +60,21 @@ def is_measured(recipe: Recipe, source: Source) -> bool:
     """Whether what some pass's model is given depends on the statistics of an image's bands."""
     lacks, models = may_lack_data(source), [one.model for one in recipe.passes]
     return any(needs_statistics(model.normalise, model.nodata, lacks) for model in models)
+
+
+def _looked_at(glance: PassLayout, models: Sequence[ModelRecipe], source: Source) -> PassLayout:
+    """What the statistics are of: the glance's pixels.
+
+    Where they are for filling alone, for which a mean of much will do, means of those pixels.
+    """
+    if any(needs_statistics(model.normalise, "keep", lacks=False) for model in models):
+        return glance
+    downsample, (height, width) = glance.plane.downsample, glance.plane.shape
+    while height * width > ENOUGH_TO_FILL_PX:
+        downsample, height, width = 2 * downsample, height // 2, width // 2
+    if downsample == glance.plane.downsample:
+        return glance
+    return replace(glance, plane=locate(source, downsample=downsample))
 
 
 def _inputs(

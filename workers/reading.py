@@ -170,17 +170,17 @@ def _contexts(
     views, errors = [], []
     for factor in layout.context:
         try:
-            views.append(_context(plane, window, factor))
+            views.append(read_context(plane, window.read, factor))
         except ReadError as error:
             views.append(samples)
             errors.append(str(error))
     return tuple(views), tuple(errors)
 
 
-def _context(plane: Plane, window: Window, factor: float) -> Samples:
-    """The view of the same shape and centre whose pixels are ``factor`` times coarser."""
+def read_context(plane: Plane, box: Box, factor: float) -> Samples:
+    """The view of a box's shape and centre whose pixels are ``factor`` times coarser."""
     wide = Plane(plane.source, context_spec(plane, factor))
-    want = centred(window.read, wide.spec.downsample / plane.spec.downsample)
+    want = centred(box, wide.spec.downsample / plane.spec.downsample)
     have = want.clip(wide.spec.shape)
     return padded(_read_twice(wide.read_valid, have), have, want)
 

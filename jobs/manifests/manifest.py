@@ -24,7 +24,7 @@ from saccade.jobs.manifests.opening import open_bytes
 from saccade.jobs.manifests.places import folder_of, resolved, suffix_of
 from saccade.jobs.manifests.presence import Claim, checked
 from saccade.jobs.manifests.problems import Problem
-from saccade.jobs.manifests.rows import Row, Unusable, entry_of, positive
+from saccade.jobs.manifests.rows import Row, Unusable, entry_of, pixel_size
 from saccade.jobs.manifests.stac import is_item, row_of_item
 from saccade.pipeline.errors import ManifestError, SaccadeError
 from saccade.pipeline.recipe import Recipe
@@ -291,7 +291,7 @@ def check_pixel_size(mpp: float | None, gsd: float | None) -> None:
         raise ManifestError("a pixel size is mpp or gsd; found both")
     for name, size in (("mpp", mpp), ("gsd", gsd)):
         if size is not None:
-            positive(name, size)
+            pixel_size(name, size)
 
 
 def sized(entry: ImageEntry, *, mpp: float | None, gsd: float | None) -> ImageEntry:

@@ -22,6 +22,8 @@ from saccade.pipeline.errors import ManifestError
 from saccade.pipeline.recipe import ONLY, Recipe
 from saccade.workers.tasks import ImageEntry
 
+LEAST_PIXEL, MOST_PIXEL = 1e-6, 1e6
+"""Sides of pixels that are believed, in micrometres (``mpp``) or metres (``gsd``)."""
 COLUMNS = ("image", "name", "mpp", "gsd", "mask", "area", "passes", "classes")
 """Columns beside overrides, which are dotted: ``passes.refine.tile``."""
 FACTS = ("format", "width", "height", "levels", "bytes")
@@ -60,7 +62,7 @@ def entry_of(row: Row, base: str) -> ImageEntry:
     return ImageEntry(
         name,
         uri,
-        **{key: positive(key, row[key]) for key in ("mpp", "gsd") if key in row},
+        **{key: pixel_size(key, row[key]) for key in ("mpp", "gsd") if key in row},
         overrides=_overrides(row, base),
         pixels=_pixels(row),
     )
@@ -105,6 +107,21 @@ def positive(key: str, value: Any) -> float:
         number = 0.0
     if not 0 < number < math.inf:
         raise ManifestError(f"{key}: a positive number expected; found {str(value)[:LONGEST]!r}")
+    return number
+
+
+def pixel_size(key: str, value: Any) -> float:
+    """The side of a pixel of level 0, in the key's unit.
+
+    Raises:
+        ManifestError: no number, or one that no instrument has.
+    """
+    number = positive(key, value)
+    if not LEAST_PIXEL <= number <= MOST_PIXEL:
+        unit = {"mpp": "micrometres", "gsd": "metres"}[key]
+        raise ManifestError(
+            f"{key}: {LEAST_PIXEL:g} to {MOST_PIXEL:g} {unit} per pixel expected; found {number:g}"
+        )
     return number
 
 

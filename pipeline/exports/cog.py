@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 import struct
-import zlib
 from array import array
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
+import imagecodecs
 import numpy as np
 
 from saccade.pipeline.exports.geo_tags import geo_tags
@@ -34,6 +34,8 @@ from saccade.pipeline.uniform import is_uniform
 CLASSIC_NBYTES = 2**32 - 2**16
 """A larger file is a BigTIFF."""
 DEFLATE, NO_PREDICTOR, FLOAT_PREDICTOR = 8, 1, 3
+DEFLATE_LEVEL = 6
+_deflate = imagecodecs.deflate_encode if imagecodecs.DEFLATE.available else imagecodecs.zlib_encode
 GREY, PALETTE = 1, 3
 UNSIGNED, FLOAT = 1, 3
 ONE_PLANE, PLANE_BY_PLANE = 1, 2
@@ -127,11 +129,16 @@ def _write_tile(file: IO[bytes], data: bytes) -> None:
 def _compressed(tile: np.ndarray, same: dict[bytes, bytes]) -> bytes:
     """A tile, deflated; one that is all one value is compressed once."""
     if not is_uniform(tile[None]):
-        return zlib.compress(_predicted(tile))
+        return _deflated(tile)
     key = tile[0, 0].tobytes()
     if key not in same and len(same) < 256:
-        same[key] = zlib.compress(_predicted(tile))
-    return same.get(key) or zlib.compress(_predicted(tile))
+        same[key] = _deflated(tile)
+    return same.get(key) or _deflated(tile)
+
+
+def _deflated(tile: np.ndarray) -> bytes:
+    # libdeflate's bytes are fewer than zlib's, and take it a third of the time
+    return bytes(_deflate(_predicted(tile), DEFLATE_LEVEL))
 
 
 def _predicted(tile: np.ndarray) -> bytes:

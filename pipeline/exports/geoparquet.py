@@ -23,7 +23,7 @@ from saccade.pipeline.georeference import Crs
 
 VERSION = "1.1.0"
 GROUP_ROWS = 16_384
-GROUP_NBYTES = 2**25
+GROUP_NBYTES = 2**22
 """A group of rows ends when its geometries are so large."""
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 WKB_POLYGON = 3

@@ -20,7 +20,7 @@ import pytest
 from saccade.jobs.driver import run
 from saccade.jobs.journals import journal
 from saccade.jobs.options import RunOptions
-from saccade.pipeline.store_shelf import LocalShelf
+from saccade.pipeline.store_shelf import FileUpload, LocalShelf
 
 OPTIONS = RunOptions(workers="local:1", device="cpu")
 RECIPE = """\
@@ -56,10 +56,15 @@ class Reaper:
         self.dead = False
         self.log: list[str] = []
 
-    def meets(self, what: str) -> str:
-        """What becomes of the next write: '' as usual, else the moment at which all ends."""
+    def lives(self) -> str:
+        """A write that does not count goes as usual, while anything does."""
         if self.dead:
             raise Killed
+        return ""
+
+    def meets(self, what: str) -> str:
+        """What becomes of the next write: '' as usual, else the moment at which all ends."""
+        self.lives()
         self.count += 1
         self.log.append(what)
         if self.count != self.at:
@@ -71,14 +76,15 @@ class Reaper:
 @contextmanager
 def reaped(monkeypatch: pytest.MonkeyPatch, reaper: Reaper) -> Iterator[None]:
     """Send every write of shards, plans, metadata and journal past the reaper."""
-    fill, write_all, delete = LocalShelf._fill, journal._write_all, LocalShelf.delete
+    write, write_all, delete = FileUpload._write, journal._write_all, LocalShelf.delete
     replace, unlink = Path.replace, Path.unlink
 
-    def reaped_fill(shelf: LocalShelf, partial: Path, data: bytes) -> None:
-        moment = reaper.meets(f"fill {partial.name}")
+    def reaped_write(upload: FileUpload, data: bytes) -> None:
+        # what matters of a file that grows is that it is there, torn or whole
+        moment = reaper.lives() if upload.begun else reaper.meets(f"fill {upload.path.name}")
         if moment == "before":
             raise Killed
-        fill(shelf, partial, data[: len(data) // 2] if moment == "halfway" else data)
+        write(upload, data[: len(data) // 2] if moment == "halfway" else data)
         if moment:
             raise Killed
 
@@ -113,7 +119,7 @@ def reaped(monkeypatch: pytest.MonkeyPatch, reaper: Reaper) -> Iterator[None]:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalShelf, "_fill", reaped_fill)
+        patch.setattr(FileUpload, "_write", reaped_write)
         patch.setattr(LocalShelf, "delete", reaped_delete)
         patch.setattr(journal, "_write_all", reaped_append)
         patch.setattr(Path, "replace", reaped_replace)
@@ -268,7 +274,7 @@ SUICIDE = """
 import os, signal, sys
 from saccade.jobs.journals import journal
 from saccade.jobs.cli import main
-from saccade.pipeline.store_shelf import LocalShelf
+from saccade.pipeline.store_shelf import FileUpload
 
 what, at = sys.argv[1], int(sys.argv[2])
 count = 0
@@ -287,7 +293,7 @@ def deadly(function, moment):
 
 moment, _, target = what.partition(" ")
 if target == "put":
-    LocalShelf.put = deadly(LocalShelf.put, moment)
+    FileUpload.commit = deadly(FileUpload.commit, moment)
 else:
     journal.Journal.append = deadly(journal.Journal.append, moment)
 sys.argv = ["saccade", *sys.argv[3:]]

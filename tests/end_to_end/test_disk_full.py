@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.errors import StorageFull
-from saccade.pipeline.store_shelf import LocalShelf
+from saccade.pipeline.store_shelf import FileUpload
 
 Saccade = Callable[..., "subprocess.CompletedProcess[str]"]
 Results = Callable[[Path], dict[str, bytes]]
@@ -80,18 +81,18 @@ def test_no_unit_is_charged_when_the_disk_is_full(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fill = LocalShelf._fill
+    opened = FileUpload._opened
 
-    def full(shelf: LocalShelf, partial: Path, data: bytes) -> None:
-        if "/passes/refine/scores/c" in str(partial):
+    def full(upload: FileUpload) -> FileIO:
+        if "/passes/refine/scores/c" in str(upload.path):
             raise OSError(number, os.strerror(number))
-        fill(shelf, partial, data)
+        return opened(upload)
 
     images = [inputs / "one.tif", inputs / "two.tif"]
     options = RunOptions(workers="local:1", device="cpu")
     for _ in range(4):
         with monkeypatch.context() as patch:
-            patch.setattr(LocalShelf, "_fill", full)
+            patch.setattr(FileUpload, "_opened", full)
             with pytest.raises(StorageFull, match="space"):
                 run(inputs / "recipe.yaml", images, tmp_path, options)
     assert run(inputs / "recipe.yaml", images, tmp_path, options).complete == ("one", "two")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training import tree, write_config, write_set
+from training import tree, write_config, write_rasters, write_set
 
 from saccade.jobs.driver import run
 from saccade.jobs.manifests.manifest import find_images
@@ -17,9 +17,15 @@ from saccade.jobs.training import IDENTITY, claim, gather, line_of, train
 from saccade.pipeline.errors import ManifestError, RecipeError, ResumeRefused
 from saccade.pipeline.recipe_file import load_recipe, load_tree
 from saccade.pipeline.result import open_result
+from saccade.workers.folder import RunFolder
 from saccade.workers.training.config import TrainRecipe
 from saccade.workers.training.trainer import Moment
 
+FOUR_BANDS = {
+    "source": "net.py:tiny",
+    "options": {"channels": 4},
+    "normalise": {"by": "percentiles"},
+}
 ROOT = Path(__file__).parents[2]
 ALL = ["glance", "focus", "refine"]
 
@@ -48,6 +54,26 @@ def test_what_is_left_behind_is_weights_a_card_and_a_recipe_that_runs_them(
     fused = np.asarray(open_result(tmp_path / "run").fused)
     assert fused.shape[0] == 1
     assert fused.any()
+
+
+def test_four_bands_with_holes_are_trained_on_and_run_by_the_recipe_that_is_left(
+    tmp_path: Path,
+) -> None:
+    images = write_rasters(tmp_path / "set")
+    bands = {"bands": ["nir", "red", "green", 3]}
+    passes = [{**one, **bands} for one in tree()["passes"]]
+    out = train(write_config(images, model=FOUR_BANDS, passes=passes))
+    given = "bands nir, red, green, 3; normalise by percentiles, low 2.0, high 98.0"
+    assert json.loads((out / "card.json").read_text())["given"] == dict.fromkeys(ALL, given)
+    assert given in (out / "card.md").read_text()
+    recipe, options = load_recipe(out / "recipe.yaml"), RunOptions(workers="local:1", device="cpu")
+    entries = find_images([str(images / "i3.tif")])
+    assert run(recipe, entries, tmp_path / "run", options, model_folder=out).complete == ("i3",)
+    plan = open_result(tmp_path / "run").plan
+    known = RunFolder(out).read_image_plan("i3")
+    assert [one.inputs for one in plan.passes] == [one.inputs for one in known.passes]
+    assert [one.bands for one in plan.passes] == [(3, 0, 1, 2)] * len(ALL)
+    assert plan.statistics == known.statistics is not None
 
 
 def test_the_recipe_hands_features_on_where_the_model_takes_them(images: Path) -> None:
@@ -144,16 +170,19 @@ def test_progress_says_how_long_it_takes_yet() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray Train's own
+@pytest.mark.parametrize("kind", ["photographs", "rasters"])
 def test_two_processes_on_ray_train_the_same_twice(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     reason = "Ray Train needs the extra 'train'"
     pytest.importorskip("ray.train", reason=reason, exc_type=ImportError)
     # the model's file imports from here, in processes that pytest does not start
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)
-    found = []
+    found, words = [], {}
+    if kind == "rasters":
+        images, words = write_rasters(tmp_path / "rasters"), {"model": FOUR_BANDS}
     for name in ("a", "b"):
-        output = {"folder": str(tmp_path / name)}
-        out = train(write_config(images, f"{name}.yaml", ray={"workers": 2}, output=output))
+        settings = {"ray": {"workers": 2}, "output": {"folder": str(tmp_path / name)}}
+        out = train(write_config(images, f"{name}.yaml", **settings, **words))
         found.append((out / "weights.safetensors").read_bytes())
     assert found[0] == found[1]

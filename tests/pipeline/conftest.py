@@ -15,7 +15,7 @@ from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import STATUS_DONE, ImagePlan
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import plan_sweep
-from saccade.pipeline.pyramid import complete_pyramid, write_lower_levels
+from saccade.pipeline.pyramid import complete_pyramid, halvings
 from saccade.pipeline.sources.base import Identity, PixelSize
 from saccade.pipeline.sources.plane import PlaneSpec
 from saccade.pipeline.store import ImageStore
@@ -114,7 +114,11 @@ def _write_fused(
     coverage, status = region_coverage(store, plan, region, state)
     store.write("0", region, fused.scores)
     store.write("labels/classes/0", region, fused.labels)
-    write_lower_levels(store, plan, region, fused.scores, fused.labels)
+    below = region
+    for level, scores, labels in halvings(plan, fused.scores, fused.labels):
+        below = below.reduce(2)
+        store.write(f"{level}", below, scores)
+        store.write(f"labels/classes/{level}", below, labels)
     store.write("coverage", plan.coverage_box(region), coverage)
     store.write("status", plan.coverage_box(region), status)
 

@@ -121,14 +121,14 @@ def test_a_writer_that_raises_fails_its_unit_with_the_cause_and_no_other(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cause = StorageFull("no space is left")
-    write = ImageStore.write
+    writing = ImageStore.writing
 
-    def full(self: ImageStore, array: str, box: Box, *data: Any) -> Any:
+    def full(self: ImageStore, array: str, box: Box) -> Any:
         if array == "labels/classes/0" and box.y0 == box.x0 == 64:
             raise cause
-        return write(self, array, box, *data)
+        return writing(self, array, box)
 
-    monkeypatch.setattr(ImageStore, "write", full)
+    monkeypatch.setattr(ImageStore, "writing", full)
     with bench(lab, one_pass("echo", **FOUR_UNITS), noise(97, 89)) as b:
         *others, last = b.sweep()
         assert last.exception(LIMIT_SECONDS) is cause

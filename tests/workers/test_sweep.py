@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -8,15 +9,16 @@ import pytest
 from fakes import Lab, noise, one_pass, plane_spec
 
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.image_plan import STATUS_DONE, STATUS_FAILED, STATUS_NONE, ImagePlan
+from saccade.pipeline.image_plan import STATUS_DONE, STATUS_NONE, ImagePlan
 from saccade.pipeline.layout import lay_out
 from saccade.pipeline.models.base import ModelSpec
-from saccade.pipeline.plan import Unit, plan_sweep
+from saccade.pipeline.plan import Unit, Window, plan_sweep
 from saccade.pipeline.recipe import Output, PassRecipe
 from saccade.pipeline.sources.base import Identity
 from saccade.pipeline.store import ImageStore
 from saccade.workers.answer import Said
 from saccade.workers.reading import WindowPixels
+from saccade.workers.strip import strips_of
 from saccade.workers.sweep import SweepJob
 
 HEIGHT, WIDTH = 53, 61
@@ -119,8 +121,9 @@ def test_tiles_that_were_not_asked_for_stay_fill(make_store: Any) -> None:
     answered = np.zeros(scores.shape, bool)
     answered[16:32, 16:32] = True
     np.testing.assert_array_equal(np.isfinite(scores), answered)
-    assert (job.status == np.where(chosen, STATUS_DONE, STATUS_NONE)).all()
-    assert STATUS_FAILED not in job.status
+    status = store.read("passes/one/status", Box.of(chosen.shape))
+    assert (status == np.where(chosen, STATUS_DONE, STATUS_NONE)).all()
+    assert job.counts() == {"done": 1, "degraded": 0, "failed": 0}
 
 
 def test_a_unit_without_windows_writes_that_nobody_answered(make_store: Any) -> None:
@@ -138,3 +141,103 @@ def test_how_a_pass_is_cut_into_units_does_not_change_the_answer(lab: Lab, blend
     small = lab.fused(one_pass("ConvNet", chunk=16, **details), image)
     large = lab.fused(one_pass("ConvNet", chunk=64, **details), image)
     np.testing.assert_array_equal(small, large)
+
+
+# ------------------------------------------------------------------------------------------ strips
+
+
+@pytest.mark.parametrize("blend", ["crop", "hann"])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_in_which_windows_come_does_not_change_what_is_stored(
+    blend: str, seed: int, make_store: Any, tmp_path: Any
+) -> None:
+    plan = tall(plan_of(blend, 16))
+    planned, shuffled = (make_store(replace(plan, name=str(i))) for i in range(2))
+    for store, mixed in ((planned, False), (shuffled, True)):
+        for unit in plan_sweep("image", plan.last, every_tile(plan)):
+            windows = list(unit.windows)
+            if mixed:
+                random.Random(seed).shuffle(windows)
+            job = SweepJob(plan, plan.last, unit)
+            for window in windows:
+                placed(job, window)
+            job.write(store)
+    for array in ("0", "labels/classes/0", "1", "status", "passes/one/saliency"):
+        whole = planned.spec(array).area
+        one, other = planned.read(array, whole), shuffled.read(array, whole)
+        if blend == "crop" or one.dtype == np.uint8:
+            np.testing.assert_array_equal(one, other)
+        else:  # sums are taken in the order of windows
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_strip_is_ready_once_and_only_when_nothing_more_reaches_into_it() -> None:
+    plan = tall(plan_of("hann", 16))
+    (unit,) = plan_sweep("image", plan.last, every_tile(plan))
+    job = SweepJob(plan, plan.last, unit)
+    windows, seen = list(unit.windows), []
+    for at, window in enumerate(windows):
+        placed(job, window)
+        for strip in job.ready():
+            later = [w.core.grow(plan.last.halo_px) for w in windows[at + 1 :]]
+            assert not any(core.overlaps(strip.region) for core in later)
+            seen.append(strip.region)
+    assert seen == list(strips_of(plan, plan.last, unit))
+    assert sum(region.height for region in seen) == HEIGHT
+
+
+def test_a_unit_in_the_order_of_its_plan_holds_two_strips_at_most() -> None:
+    plan = tall(plan_of("crop", 16))
+    (unit,) = plan_sweep("image", plan.last, every_tile(plan))
+    job = SweepJob(plan, plan.last, unit)
+    for window in unit.windows:
+        placed(job, window)
+        assert len(job._strips) <= 2
+        list(job.ready())
+
+
+def test_what_is_given_up_leaves_no_file(make_store: Any, tmp_path: Any) -> None:
+    plan = tall(plan_of("crop", 16))
+    store = make_store(plan)
+    before = sorted(tmp_path.rglob("*"))
+    (unit,) = plan_sweep("image", plan.last, every_tile(plan))
+    job = SweepJob(plan, plan.last, unit)
+    for window in list(unit.windows)[:8]:
+        placed(job, window)
+        for strip in job.ready():
+            job.store(strip, store)
+    assert any(path.name.endswith(".partial") for path in tmp_path.rglob("*"))
+    job.abandon()
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == [
+        path for path in before if path.is_file()
+    ]
+
+
+@pytest.mark.parametrize("blend", ["crop", "hann"])
+def test_a_window_is_wanted_by_every_unit_that_blends_it(blend: str) -> None:
+    plan = plan_of(blend, 16)
+    holed = replace(plan, passes=(replace(plan.last, holes=True),))
+    for unit in plan_sweep("image", holed.last, every_tile(plan)):
+        job = SweepJob(holed, holed.last, unit)
+        for window in unit.windows:
+            valid = np.ones(window.read.shape, bool)
+            valid[0, 0] = False
+            read = WindowPixels(np.zeros((*window.read.shape, 3)), valid=valid)
+            assert job.wants(window, read)
+
+
+def tall(plan: ImagePlan) -> ImagePlan:
+    """The plan with one unit of several strips."""
+    return replace(plan, passes=(replace(plan.last, shard_px=64),))
+
+
+def every_tile(plan: ImagePlan) -> np.ndarray:
+    """A choice of all tiles of the last pass."""
+    return np.ones((plan.last.tiles.rows, plan.last.tiles.columns), bool)
+
+
+def placed(job: SweepJob, window: Window) -> None:
+    """Answer a window by the plane of numbers."""
+    answer = NUMBERS[window.read.slices].copy()
+    read = WindowPixels(np.zeros((*window.read.shape, 3)))
+    job.place(window, read, Said(answer[None], {"saliency": answer}))

@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from saccade.pipeline.geometry import Box, Shape
+from saccade.pipeline.inputs import Inputs
+from saccade.pipeline.sources.bands import Samples
+from saccade.workers.device_inputs import as_given
 from saccade.workers.training.groups import Crop, CropPlace, Draw, Group
 
 
@@ -109,7 +112,8 @@ def collate(
 
     Args:
         groups: all with crops of the same passes.
-        scales: per pass, what samples are divided by; None is the dtype's maximum, 1 of floats.
+        scales: per pass, the model's scale: what samples are divided by where nothing normalises
+            them; None is the dtype's maximum, 1 of floats.
         transpose: whether rows become columns.
         colour: largest relative change of colours.
         device: as torch names it.
@@ -138,8 +142,9 @@ def _pass_batch(
         turned = [turn.there(part) for turn, part in zip(turns, parts, strict=True)]
         return torch.stack(turned).to(device)
 
-    def pixels(arrays: Sequence[np.ndarray]) -> Tensor:
-        shown = [_shown(a, d, scale, colour) for a, d in zip(arrays, draws, strict=True)]
+    def pixels(views: Sequence[Samples]) -> Tensor:
+        each = zip(views, crops, draws, strict=True)
+        shown = [_shown(view, crop.inputs, draw, scale, colour) for view, crop, draw in each]
         return stacked([_widened(x, size) for x in shown])
 
     def on_scores(arrays: Sequence[np.ndarray]) -> Tensor:
@@ -162,21 +167,32 @@ def _pass_batch(
 
 
 def _valid(crop: Crop) -> Tensor:
-    held = np.ones(crop.pixels.shape[:2], bool) if crop.valid is None else crop.valid
+    held = np.ones(crop.place.box.shape, bool) if crop.valid is None else crop.valid
     return torch.from_numpy(held)[None]
 
 
-def _shown(pixels: np.ndarray, draw: Draw, scale: float | None, colour: float) -> Tensor:
-    """``(C, H, W)`` float32 of one crop, its colours changed as the draw says."""
-    integer = pixels.dtype.kind in "iu"
-    divisor = scale or (float(np.iinfo(pixels.dtype).max) if integer else 1.0)
-    x = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / divisor
+def _shown(view: Samples, inputs: Inputs, draw: Draw, scale: float | None, colour: float) -> Tensor:
+    """``(C, H, W)`` float32 of one view, the colours of what holds data changed as the draw says.
+
+    What stands where there is no data is the same in every run, and so it is here.
+    """
+    pixels, valid = view
+    samples = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)
+    x = as_given(samples[None], pixels.dtype, inputs, scale)[0]
     if draw.colour_seed is None:
         return x
-    gain, contrast, own = colour_change(draw.colour_seed, len(x), colour)
-    middle = 0.5 if integer else 0.0
+    bounded = inputs.clip if inputs.zero else pixels.dtype.kind in "iu"
+    changed = _recoloured(x, *colour_change(draw.colour_seed, len(x), colour), bounded)
+    if valid is None:
+        return changed
+    return torch.where(torch.from_numpy(valid).permute(2, 0, 1), changed, x)
+
+
+def _recoloured(x: Tensor, gain: float, contrast: float, own: np.ndarray, bounded: bool) -> Tensor:
+    """``(C, H, W)`` with other brightness, contrast and channels; within [0, 1] where it was."""
+    middle = 0.5 if bounded else 0.0
     changed = ((x - middle) * contrast + middle) * (gain * torch.from_numpy(own)[:, None, None])
-    return changed.clamp(0, 1) if integer else changed
+    return changed.clamp(0, 1) if bounded else changed
 
 
 def colour_change(seed: int, channels: int, most: float) -> tuple[float, float, np.ndarray]:

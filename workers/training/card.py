@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from saccade.pipeline.models.choice import BUILTIN
-from saccade.pipeline.recipe import ModelRecipe, PassRecipe, Recipe
+from saccade.pipeline.recipe import ModelRecipe, Recipe
 from saccade.pipeline.recipe_file import recipe_text
 from saccade.workers.folder import write_whole
 from saccade.workers.training.checkpoint import write_weights
+from saccade.workers.training.config import TrainPass
 from saccade.workers.training.learners import Learners, recipe_of
+from saccade.workers.training.running import recipe_to_run
 from saccade.workers.training.trainer import Trained, TrainJob
 from saccade.workers.training.validating import mean_of
 
@@ -94,6 +96,7 @@ def card_of(job: TrainJob, trained: Trained, facts: Facts) -> dict[str, Any]:
         "classes": {one.name: list(one.spec.classes) for one in trained.learners},
         "passes": {one.name: str(one.resolution) for one in config.passes},
         "models": {one.name: recipe_of(config, one).source for one in config.passes},
+        "given": {one.name: _given(one, recipe_of(config, one)) for one in config.passes},
         "parameters": parameters,
         "split": dict(facts.split),
         "trained_on": config.data.train,
@@ -109,6 +112,17 @@ def card_of(job: TrainJob, trained: Trained, facts: Facts) -> dict[str, Any]:
     }
 
 
+def _given(one: TrainPass, model: ModelRecipe) -> str:
+    """What a pass is given of samples, as a recipe says it; nothing where all is as usual."""
+    parts = [] if one.bands is None else [f"bands {', '.join(map(str, one.bands))}"]
+    parts += ["scaled"] if one.scaled else []
+    if model.normalise is not None:
+        values = model.normalise.model_dump(mode="json", exclude_none=True)
+        parts.append("normalise " + ", ".join(f"{key} {values[key]}" for key in values))
+    parts += [] if model.nodata == "fill" else [f"nodata {model.nodata}"]
+    return "; ".join(parts)
+
+
 def card_text(tree: Mapping[str, Any]) -> str:
     """The card for people, in Markdown."""
     facts = [
@@ -118,6 +132,7 @@ def card_text(tree: Mapping[str, Any]) -> str:
         ("Learned from", tree["trained_on"]),
         ("Passes", ", ".join(f"{name} ({where})" for name, where in tree["passes"].items())),
         ("Model", ", ".join(sorted(set(tree["models"].values())))),
+        *(("Given", f"{name}: {text}") for name, text in tree["given"].items() if text),
         ("Parameters", f"{tree['parameters']:,}"),
         ("Steps", f"{tree['steps']} of {tree['groups_per_step']} groups"),
         ("Seconds", tree["seconds"]),
@@ -153,21 +168,13 @@ def _metric_lines(tree: Mapping[str, Any]) -> list[str]:
 
 def recipe_of_weights(job: TrainJob, learners: Learners, files: Mapping[str, str]) -> Recipe:
     """A recipe that runs the weights on all tiles of every pass, from the folder they are in."""
-    passes: list[PassRecipe] = []
-    for one, learner in zip(job.config.passes, learners, strict=True):
-        model = _moved(recipe_of(job.config, one), job.model_folder, job.out)
-        stated = {"weights": files[one.name], "guidance": learner.guided}
-        passes.append(
-            PassRecipe(
-                name=one.name,
-                resolution=one.resolution,
-                model=model.model_copy(update=stated),
-                guidance=learner.guided,
-                features=bool(passes) and bool(learner.spec.takes_features),
-                context=learner.spec.context,
-            )
-        )
-    return Recipe(passes=tuple(passes))
+    recipe = recipe_to_run(job.config, learners)
+    passes = []
+    for one in recipe.passes:
+        model = _moved(one.model, job.model_folder, job.out)
+        model = model.model_copy(update={"weights": files[one.name]})
+        passes.append(one.model_copy(update={"model": model}))
+    return recipe.model_copy(update={"passes": tuple(passes)})
 
 
 def _moved(model: ModelRecipe, folder: Path, out: Path) -> ModelRecipe:

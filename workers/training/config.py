@@ -6,11 +6,22 @@ Every default is stated here; reading YAML and naming lines is ``recipe_file``'s
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from saccade.pipeline.recipe import ModelRecipe, Name, Node, Resolution, Share
+from saccade.pipeline.recipe import (
+    Bands,
+    ModelRecipe,
+    Name,
+    Node,
+    Overviews,
+    PassRecipe,
+    Recipe,
+    Resolution,
+    Share,
+)
 
 Factor = Annotated[float, Field(ge=0)]
 DEFAULT_WEIGHTS = (0.2, 0.3, 0.5)
@@ -41,6 +52,10 @@ class TrainPass(Node):
     """Names the pass in the schedule, the log and the card."""
     resolution: Resolution
     """How finely it looks."""
+    bands: Bands | None = Field(None, min_length=1)
+    """What it is given of the images, as in a recipe; by default all bands."""
+    scaled: bool = False
+    """Whether it is given samples times their band's scale plus its offset, as in a recipe."""
     crop: int = Field(256, ge=8)
     """Side of its crops, in pixels of this pass; less where the image is smaller."""
     loss_weight: float | None = Field(None, ge=0)
@@ -53,18 +68,6 @@ class TrainPass(Node):
     """A model of its own; by default the one of all passes."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the common model that differ in this pass, as ``depth`` may."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _samples_as_stored(cls, value: Any) -> Any:
-        found = [key for key in ("bands", "scaled") if isinstance(value, dict) and key in value]
-        if found:
-            raise ValueError(
-                f"training sees every band as stored; found {found[0]!r}: cut the bands out of the "
-                "images ('gdal_translate -b 3 -b 1 IN OUT'; '-unscale -ot Float32' for measured "
-                "values) and train on those"
-            )
-        return value
 
     @model_validator(mode="after")
     def _resolution_is_stated(self) -> TrainPass:
@@ -216,6 +219,8 @@ class TrainRecipe(Node):
     """From coarse to fine."""
     model: ModelRecipe | None = None
     """One model for all passes: they share its weights."""
+    overviews: Overviews = "averaged"
+    """What coarse passes read of rasters whose overviews leave pixels out, as in a recipe."""
     sampling: Sampling = Sampling()
     """Which crops are seen."""
     schedule: tuple[Stage, ...] = ()
@@ -262,11 +267,6 @@ class TrainRecipe(Node):
         alone = [one.name for one in self.passes if one.model is None]
         if alone and self.model is None:
             raise ValueError(f"no model for {', '.join(alone)}; state 'model', or one per pass")
-        if any(one and one.normalise for one in (self.model, *(p.model for p in self.passes))):
-            raise ValueError(
-                "training sees samples divided by scale; found 'normalise': state the model's "
-                "'scale', 'mean' and 'std' instead, and the same when it runs"
-            )
         unknown = sorted({name for stage in self.schedule for name in stage.train} - set(names))
         if unknown:
             raise ValueError(f"schedule names passes of {names}; found {', '.join(unknown)}")
@@ -294,4 +294,14 @@ class TrainRecipe(Node):
     def identity(self) -> dict[str, Any]:
         """What decides the weights, as JSON holds it."""
         tree = self.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+        _forget(tree, ("overviews",), Recipe)
+        for one in tree["passes"]:
+            _forget(one, ("bands", "scaled"), PassRecipe)
         return dict(json.loads(json.dumps(tree, sort_keys=True)))
+
+
+def _forget(tree: dict[str, Any], words: Sequence[str], stated_by: type[Node]) -> None:
+    """Leave words out, in place, that say what a recipe says without them."""
+    for word in words:
+        if tree[word] == stated_by.model_fields[word].default:
+            del tree[word]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from saccade.pipeline.models.answers import Answer
 from saccade.pipeline.models.base import ScaleUnit, Views
@@ -104,7 +105,7 @@ def _views(
     part = batch.passes[index]
     guidance = features = None
     if before is not None and learner.guided:
-        given = guidance_of(batch, index, stored(before[1].scores))
+        given = guidance_of(batch, index, known(batch, index - 1, stored(before[1].scores)))
         guidance = given * torch.from_numpy(kept).to(given)[:, None, None, None]
     if before is not None and learner.spec.takes_features:
         features = _features_of(batch, index, learner, *before)
@@ -131,6 +132,14 @@ def _told_sizes(batch: Batch, index: int, unit: ScaleUnit) -> Tensor | None:
 def stored(scores: Tensor) -> Tensor:
     """Scores as a run stores them by default, in steps of 1/255."""
     return (scores * UINT8_STEPS).round() / UINT8_STEPS
+
+
+def known(batch: Batch, index: int, scores: Tensor) -> Tensor:
+    """Scores of a pass as the next one is told of them: 0 where no pixel below holds data."""
+    part = batch.passes[index]
+    if part.valid is None:
+        return scores
+    return scores * max_pool2d(part.valid.to(scores), part.places[0].stride)
 
 
 def guidance_of(batch: Batch, index: int, scores: Tensor) -> Tensor:
@@ -221,7 +230,8 @@ def answer_from_finer(batch: Batch, index: int, finer: Tensor) -> tuple[Tensor, 
         ``(N, K, h, w)``, and ``(N, 1, h, w)`` bool: where the finer crop was.
     """
     pooled = [_pooled(batch, index, i, batch.back(i, finer), "max") for i in range(len(batch))]
-    return _both(batch, pooled)
+    answer, seen = _both(batch, pooled)
+    return answer, seen & _held_finely(batch, index)
 
 
 @torch.no_grad()
@@ -237,14 +247,25 @@ def gain_target(
         ``(N, 1, h, w)`` in [0, 1), and ``(N, 1, h, w)`` bool: where the finer crop was.
     """
     stride = batch.passes[index].places[0].stride
-    at_fine = _handed_on(batch, index + 1, coarse, stride, batch.passes[index + 1].places[0].stride)
     below = batch.passes[index + 1]
+    told = known(batch, index, coarse)
+    at_fine = _handed_on(batch, index + 1, told, stride, below.places[0].stride)
     pooled = []
     for i in range(len(batch)):
         three = (batch.back(i, maps) for maps in (at_fine, finer, below.truth))
         pooled.append(_pooled(batch, index, i, gain_between(*three), "mean"))
     gained, seen = _both(batch, pooled)
-    return squashed(gained, scale), seen
+    return squashed(gained, scale), seen & _held_finely(batch, index)
+
+
+def _held_finely(batch: Batch, index: int) -> Tensor:
+    """``(N, 1, h, w)`` bool, or True: scores below which the finer crop holds data everywhere."""
+    below = batch.passes[index + 1]
+    if below.valid is None:
+        return torch.ones((), dtype=torch.bool, device=below.pixels.device)
+    lost = max_pool2d((~below.valid).float(), below.places[0].stride)
+    pooled = [_pooled(batch, index, i, batch.back(i, lost), "max")[0] for i in range(len(batch))]
+    return batch.there(pooled) == 0
 
 
 def _pooled(batch: Batch, index: int, i: int, maps: Tensor, how: str) -> tuple[Tensor, Tensor]:

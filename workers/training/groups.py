@@ -15,6 +15,8 @@ import numpy as np
 
 from saccade.pipeline.errors import PlanError
 from saccade.pipeline.geometry import Box, Shape, round_up
+from saccade.pipeline.inputs import Inputs
+from saccade.pipeline.sources.bands import Samples
 from saccade.pipeline.sources.plane import PlaneSpec
 
 Kind = Literal["lesion", "hard", "any"]
@@ -81,12 +83,14 @@ class Crop:
 
     place: CropPlace
     """Where it lies."""
-    pixels: np.ndarray
-    """``(H, W, C)`` in the source's dtype."""
+    pixels: Samples
+    """``(H, W, C)`` as a run reads them, and which of them hold data; the rest is filled."""
+    inputs: Inputs
+    """What they become before the model."""
     valid: np.ndarray | None
     """``(H, W)`` bool, False where the image has no data; None when all of it is valid."""
-    context: tuple[np.ndarray, ...]
-    """Per factor, ``(H, W, C)``: the wider and coarser views."""
+    context: tuple[Samples, ...]
+    """Per factor, likewise ``(H, W, C)``: the wider and coarser views."""
     truth: np.ndarray
     """``(K, h, w)`` bool on the score grid: whether any pixel there belongs to the class."""
     counts: np.ndarray
@@ -97,7 +101,8 @@ class Crop:
     @property
     def nbytes(self) -> int:
         """Host memory held."""
-        arrays = [self.pixels, self.valid, *self.context, self.truth, self.counts, self.teacher]
+        views = [array for view in (self.pixels, *self.context) for array in view]
+        arrays = [*views, self.valid, self.truth, self.counts, self.teacher]
         return sum(array.nbytes for array in arrays if array is not None)
 
 

@@ -14,16 +14,13 @@ import numpy as np
 
 from saccade.pipeline.closing import Closing
 from saccade.pipeline.geometry import Box
-from saccade.pipeline.inputs import without_nan
-from saccade.pipeline.recipe import Resolution
-from saccade.pipeline.resolve import locate_resolution
-from saccade.pipeline.sources import open_source
+from saccade.pipeline.inputs import Inputs
+from saccade.pipeline.resolve import seen_by
 from saccade.pipeline.sources.bands import Samples
-from saccade.pipeline.sources.base import Source
-from saccade.pipeline.sources.plane import Plane, PlaneSpec, locate
+from saccade.pipeline.sources.plane import Plane, PlaneSpec
 from saccade.pipeline.truth import TruthRecipe, open_truth
-from saccade.workers.reading import centred, context_spec, pad_to, padded
-from saccade.workers.tasks import ImageEntry
+from saccade.workers.reading import padded, read_context
+from saccade.workers.training.frozen import FrozenImage, scaled
 from saccade.workers.training.groups import (
     Crop,
     CropPlace,
@@ -35,9 +32,6 @@ from saccade.workers.training.groups import (
 )
 from saccade.workers.training.teaching import TaughtImage
 
-LEAST_DOWNSAMPLE = 1.0
-"""An image is never magnified."""
-
 
 @dataclass(frozen=True, slots=True)
 class PassSight:
@@ -45,8 +39,6 @@ class PassSight:
 
     name: str
     """Of the pass."""
-    resolution: Resolution
-    """How finely it looks."""
     crop_px: int
     """Side of its crops."""
     multiple: int
@@ -57,6 +49,8 @@ class PassSight:
     """Of its scores."""
     context: tuple[float, ...] = ()
     """Extra fields of view, each so many times coarser."""
+    px_nbytes: int = 3
+    """Host memory of a pixel as read, about."""
 
     @property
     def crop_scores(self) -> int:
@@ -69,7 +63,7 @@ class TrainingImage(Closing):
 
     def __init__(
         self,
-        entry: ImageEntry,
+        frozen: FrozenImage,
         truth: TruthRecipe,
         sights: Sequence[PassSight],
         scale: float = 1.0,
@@ -78,7 +72,7 @@ class TrainingImage(Closing):
         """Open an image and its truth.
 
         Args:
-            entry: as the manifest names it.
+            frozen: the image, as the training knows it.
             truth: where its truth lies.
             sights: of all passes, from coarse to fine.
             scale: factor on the pixel size of every pass.
@@ -89,14 +83,16 @@ class TrainingImage(Closing):
             TruthError: the truth does not lie over the image.
             PlanError: crops do not nest.
         """
-        self.sights = tuple(sights)
+        self.sights, name = tuple(sights), frozen.entry.name
+        self.layouts = frozen.plan.passes
         with ExitStack() as opened:
-            self.source = opened.enter_context(closing(open_source(entry.uri)))
-            self.truth = opened.enter_context(closing(open_truth(truth, entry.name)))
+            self.source = opened.enter_context(closing(frozen.opened()))
+            self.seen = tuple(seen_by(layout, self.source) for layout in self.layouts)
+            self.truth = opened.enter_context(closing(open_truth(truth, name)))
             shape = self.source.levels[0].shape
-            self.truth.check_over(shape, entry.name)
-            self._teacher = TaughtImage(teacher, entry.name, shape) if teacher else None
-            self.asked = planes_of(self.source, entry, sights)
+            self.truth.check_over(shape, name)
+            self._teacher = TaughtImage(teacher, name, shape) if teacher else None
+            self.asked = tuple(layout.plane for layout in self.layouts)
             self.planes = self.asked if scale == 1 else scaled(self.source, self.asked, scale)
             names = tuple(sight.name for sight in sights)
             check_nested(shape, tuple(_extents(sights, self.planes)), names)
@@ -112,7 +108,7 @@ class TrainingImage(Closing):
         """Read planes once and whole, where so many crops would read more than that."""
         for index, (sight, plane) in enumerate(zip(self.sights, self.planes, strict=True)):
             if plane.shape[0] * plane.shape[1] <= crops * sight.crop_px**2:
-                self._whole[index] = Plane(self.source, plane).read_valid(Box.of(plane.shape))
+                self._whole[index] = Plane(self.seen[index], plane).read_valid(Box.of(plane.shape))
                 scores = self._place(index, (0.0, 0.0)).scores
                 self._whole_truth[index] = self._pooled(index, scores, Box.of(scores.shape))
 
@@ -123,6 +119,7 @@ class TrainingImage(Closing):
     def crop(self, index: int, draw: Draw) -> Crop:
         """The crop of one pass."""
         sight, place = self.sights[index], self._place(index, draw.centre)
+        inputs = self.layouts[index].inputs
         inside = place.box.clip(place.plane.shape)
         samples = padded(self._samples(index, inside), inside, place.box)
         valid = samples.where_any()
@@ -133,7 +130,8 @@ class TrainingImage(Closing):
             teacher = _filled(soft, scored, place.score_box)
         return Crop(
             place=place,
-            pixels=without_nan(samples.pixels),
+            pixels=_filled_by(inputs, samples),
+            inputs=inputs,
             valid=valid,
             context=tuple(self._context(index, place, factor) for factor in sight.context),
             truth=_filled(self._marked(index, place, scored), scored, place.score_box),
@@ -147,7 +145,7 @@ class TrainingImage(Closing):
 
     def _samples(self, index: int, box: Box) -> Samples:
         if index not in self._whole:
-            return Plane(self.source, self.planes[index]).read_valid(box)
+            return Plane(self.seen[index], self.planes[index]).read_valid(box)
         pixels, valid = self._whole[index]
         return Samples(pixels[box.slices], None if valid is None else valid[box.slices])
 
@@ -162,25 +160,9 @@ class TrainingImage(Closing):
         chosen: np.ndarray = known[which]
         return chosen
 
-    def _context(self, index: int, place: CropPlace, factor: float) -> np.ndarray:
-        plane = Plane(self.source, self.planes[index])
-        wide = Plane(self.source, context_spec(plane, factor))
-        want = centred(place.box, wide.spec.downsample / plane.spec.downsample)
-        have = want.clip(wide.spec.shape)
-        return without_nan(pad_to(wide.read(have), have, want))
-
-
-def planes_of(
-    source: Source, entry: ImageEntry, sights: Sequence[PassSight]
-) -> tuple[PlaneSpec, ...]:
-    """The image at every pass's resolution."""
-    return tuple(locate_resolution(source, one.resolution, entry.pixel_size) for one in sights)
-
-
-def scaled(source: Source, asked: Sequence[PlaneSpec], scale: float) -> tuple[PlaneSpec, ...]:
-    """The same planes, all of them coarser by ``scale``, but none finer than the image."""
-    factor = max(scale, LEAST_DOWNSAMPLE / min(one.downsample for one in asked))
-    return tuple(locate(source, downsample=one.downsample * factor, tolerance=0) for one in asked)
+    def _context(self, index: int, place: CropPlace, factor: float) -> Samples:
+        view = read_context(Plane(self.seen[index], self.planes[index]), place.box, factor)
+        return _filled_by(self.layouts[index].inputs, view)
 
 
 def read_visit(image: TrainingImage, visit: Visit, passes: Sequence[int]) -> Iterator[Group]:
@@ -195,6 +177,11 @@ def _extents(sights: Sequence[PassSight], planes: Sequence[PlaneSpec]) -> Iterat
     """Sides of crops in pixels of level 0."""
     for sight, plane in zip(sights, planes, strict=True):
         yield sight.crop_px * plane.downsample
+
+
+def _filled_by(inputs: Inputs, samples: Samples) -> Samples:
+    """Samples as a model is shown them, and still which of them hold data."""
+    return Samples(inputs.filled(*samples), samples.valid)
 
 
 def _counting(valid: np.ndarray | None, scored: Box, place: CropPlace) -> np.ndarray:

@@ -32,6 +32,16 @@ class ImageIndex:
     """``(n, 2)`` rows and columns of cells that are worth looking at."""
     look_px: float
     """Side of the finest pass's crop, in pixels of level 0."""
+    held: np.ndarray | None = None
+    """``(rows, columns)`` bool: cells that hold data; None where all do."""
+
+    def holds(self, point: Point) -> bool:
+        """Whether a point of level 0 lies in a cell that holds data."""
+        if self.held is None:
+            return True
+        cell = (int(at // self.cell_px) for at in point)
+        row, column = (min(i, last - 1) for i, last in zip(cell, self.held.shape, strict=True))
+        return bool(self.held[row, column])
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +158,11 @@ def _in_cell(
 
 
 def _moved(generator: np.random.Generator, point: Point, index: ImageIndex, jitter: float) -> Point:
-    """The point moved a little, still on the image."""
+    """The point moved a little, still on the image; where that leaves the data, as it was."""
     dy, dx = generator.uniform(-1, 1, 2) * jitter * index.look_px
     height, width = index.shape
-    return float(np.clip(point[0] + dy, 0, height)), float(np.clip(point[1] + dx, 0, width))
+    moved = float(np.clip(point[0] + dy, 0, height)), float(np.clip(point[1] + dx, 0, width))
+    return moved if index.holds(moved) else point
 
 
 def shuffled(generator: np.random.Generator, total: int, pool: int) -> list[int]:

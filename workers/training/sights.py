@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from saccade.pipeline.errors import RecipeError, TruthError
 from saccade.pipeline.truth import TruthRecipe
-from saccade.workers.training.config import TrainRecipe
+from saccade.workers.training.config import TrainPass, TrainRecipe
 from saccade.workers.training.learners import Learners
 from saccade.workers.training.reading import PassSight
 
@@ -16,21 +16,31 @@ def sights_of(config: TrainRecipe, learners: Learners) -> tuple[PassSight, ...]:
     return tuple(
         PassSight(
             one.name,
-            one.resolution,
             one.crop,
             learner.spec.multiple,
             learner.spec.stride,
             learner.spec.classes,
             learner.spec.context,
+            px_nbytes(one),
         )
         for one, learner in zip(config.passes, learners, strict=True)
     )
 
 
+def px_nbytes(one: TrainPass) -> int:
+    """Host memory of a pixel as read, about: three bytes, or two per band that is named.
+
+    Scaled samples are floats of four.
+    """
+    if one.bands is None:
+        return 3 * (4 if one.scaled else 1)
+    return len(one.bands) * (4 if one.scaled else 2)
+
+
 def nbytes_of(sight: PassSight) -> int:
-    """Host memory of a crop of one byte per sample of three channels, about."""
+    """Host memory of a crop, about."""
     views = 1 + len(sight.context)
-    return 3 * views * sight.crop_px**2 + (len(sight.classes) + 1) * sight.crop_scores
+    return sight.px_nbytes * views * sight.crop_px**2 + (len(sight.classes) + 1) * sight.crop_scores
 
 
 def check_shared(groups: int, images: int, size: int) -> None:

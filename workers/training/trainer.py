@@ -17,12 +17,14 @@ import torch
 from saccade.pipeline.errors import Interrupted
 from saccade.pipeline.models.seeding import seeded
 from saccade.pipeline.truth import TruthRecipe
+from saccade.workers.folder import RunFolder
 from saccade.workers.tasks import ImageEntry
 from saccade.workers.training.batch import Batch, collate
 from saccade.workers.training.checkpoint import Checkpoint, last_checkpoint, save_checkpoint
 from saccade.workers.training.config import TrainRecipe
 from saccade.workers.training.feeding import Feeder
 from saccade.workers.training.forward import answer_batch, losses_of
+from saccade.workers.training.frozen import Freezer, FrozenImage, freeze_images
 from saccade.workers.training.groups import Group, Visit
 from saccade.workers.training.indexing import index_images
 from saccade.workers.training.journal import StepLog
@@ -30,6 +32,7 @@ from saccade.workers.training.learners import Learners, build_learners
 from saccade.workers.training.mining import from_plain, merged, mined, to_plain
 from saccade.workers.training.reading import TrainingImage, read_visit
 from saccade.workers.training.rounds import Rounds, Tables
+from saccade.workers.training.running import recipe_to_run
 from saccade.workers.training.sampling import is_transposed, keeps_guidance, survey
 from saccade.workers.training.schedule import Schedule
 from saccade.workers.training.sights import check_classes, check_shared, nbytes_of, sights_of
@@ -115,11 +118,19 @@ class Trainer:
         self.optimiser = make_optimiser(config, self.learners)
         self.average = Average(config.ema, self.learners.state())
         self.tables, self.step, self.seconds_before = Tables(), 0, 0.0
+        self.images, self.validation = self._frozen(job.images), self._frozen(job.validation)
         index = partial(index_images, truth=job.truth, sights=self.sights, threads=config.readers)
-        self.indices = index(job.images, folder=job.out / "index")
-        known = index(job.validation, folder=job.out / "index")
+        self.indices = index(self.images, folder=job.out / "index")
+        known = index(self.validation, folder=job.out / "index")
         self.survey = survey(config.seed, known, config.output.validation_groups)
         self._weights = list(self.learners.parameters().values())
+
+    def _frozen(self, entries: Sequence[ImageEntry]) -> tuple[FrozenImage, ...]:
+        """Images as a run of what is trained would see them."""
+        config, specs = self.job.config, tuple(one.spec for one in self.learners)
+        recipe, folder = recipe_to_run(config, self.learners), RunFolder(self.job.out)
+        freeze = Freezer(recipe, specs, folder, config.augment.scale)
+        return freeze_images(entries, freeze, config.readers, self.team)
 
     def resume(self) -> bool:
         """Go on from the last checkpoint, where there is one."""
@@ -240,7 +251,7 @@ class Trainer:
         config = self.job.config
         if not self.survey or self.team.rank:
             return {}
-        read = partial(self._read_of, self.job.validation)
+        read = partial(self._read_of, self.validation)
         return validate(
             self.learners,
             self.survey,
@@ -274,7 +285,7 @@ class Trainer:
     def _feeder(self) -> Feeder:
         config = self.job.config
         most = self._pool() + config.sampling.per_image * config.readers
-        return Feeder(partial(self._read_of, self.job.images), most, config.readers)
+        return Feeder(partial(self._read_of, self.images), most, config.readers)
 
     def _rounds(self, feeder: Feeder) -> Rounds:
         team, pool = self.team, self._pool()
@@ -282,9 +293,9 @@ class Trainer:
         return Rounds(*parts, team.rank, team.size)
 
     def _read_of(
-        self, entries: Sequence[ImageEntry], visit: Visit, passes: Sequence[int]
+        self, images: Sequence[FrozenImage], visit: Visit, passes: Sequence[int]
     ) -> Iterator[Group]:
-        entry = entries[visit.image]
-        taught = self.job.teacher if entries is self.job.images else None
-        with TrainingImage(entry, self.job.truth, self.sights, visit.scale, taught) as image:
+        frozen = images[visit.image]
+        taught = self.job.teacher if images is self.images else None
+        with TrainingImage(frozen, self.job.truth, self.sights, visit.scale, taught) as image:
             yield from read_visit(image, visit, passes)

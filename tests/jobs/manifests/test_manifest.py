@@ -226,7 +226,10 @@ def test_a_manifests_own_pixel_size_wins_over_that_of_the_command() -> None:
     assert [entry.mpp for entry in sized] == [0.25, 0.5]
 
 
-@pytest.mark.parametrize(("mpp", "gsd"), [(0.5, 0.5), (-1, None), (0, None), (None, float("inf"))])
+@pytest.mark.parametrize(
+    ("mpp", "gsd"),
+    [(0.5, 0.5), (-1, None), (0, None), (1e300, None), (None, 1e-9), (None, float("inf"))],
+)
 def test_a_pixel_size_that_is_none_is_refused(mpp: float | None, gsd: float | None) -> None:
     with pytest.raises(ManifestError):
         list_images([ImageEntry("a", "a.tif")], options=ListOptions(mpp=mpp, gsd=gsd))

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.pipeline.errors import ReadError, RecipeError
-from saccade.pipeline.recipe_file import parse_tree
-from saccade.workers.training.config import LossRecipe, Optimiser, Stage, TrainRecipe
+from saccade.pipeline.errors import ReadError
+from saccade.workers.training.config import LossRecipe, Optimiser, Stage
 from saccade.workers.training.feeding import Errand, Feeder
 from saccade.workers.training.groups import Draw, Group, Visit
 from saccade.workers.training.losses import (
@@ -29,21 +28,6 @@ from saccade.workers.training.teaching import edges
 LOGITS = torch.linspace(-3, 3, 60).view(1, 2, 5, 6)
 TRUTH = (torch.arange(60).view(1, 2, 5, 6) % 7 == 0).float()
 ALL = torch.ones(1, 1, 5, 6, dtype=torch.bool)
-
-
-@pytest.mark.parametrize(
-    ("details", "found"), [("bands: [2, 1]", "'bands'"), ("scaled: true", "'scaled'")]
-)
-def test_a_choice_of_bands_or_scaling_is_refused_and_never_ignored(
-    details: str, found: str
-) -> None:
-    text = f"""
-    data: {{images: a, truth: b, split: c}}
-    model: "m.py:net"
-    passes: [{{name: one, resolution: {{downsample: 1}}, {details}}}]
-    """
-    with pytest.raises(RecipeError, match=f"every band as stored; found {found}.*gdal_translate"):
-        parse_tree(text, TrainRecipe, "train.yaml")
 
 
 @pytest.mark.parametrize("recipe", [LossRecipe(), LossRecipe(kind="focal"), LossRecipe(dice=1.0)])

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import ceil, exp
 
+from saccade.jobs.stages import URGENCY
 from saccade.jobs.taking_up import WINDOW, LargestFirst, images_in_flight
 from saccade.workers import events
 from saccade.workers.dispatch import Dispatcher
 from saccade.workers.helping import NO_HELP, HelpRule
 from saccade.workers.ledger import Entry
-from saccade.workers.lines import Lines
-from saccade.workers.local import SLOTS
+from saccade.workers.lines import LanesLines, Lines
+from saccade.workers.local import GLANCES, SLOTS, joined
 from saccade.workers.tasks import ImageEntry
 
 POLL_SECONDS = 0.25
@@ -106,9 +107,13 @@ class Case:
 class OldestFirst(Lines):
     """The order without affinity: whoever has room takes the oldest image's next unit."""
 
-    def turn(self, opened: object) -> Entry | None:
+    def turn(self, opened: object, glanced: object = None) -> Entry | None:
         """Whatever is open."""
         return self.head()
+
+
+STEPS = {0: "prepare", 2: "select", 4: "finalise"}
+"""Of the stages, those without a device."""
 
 
 @dataclass(slots=True)
@@ -134,21 +139,15 @@ class SimImage:
         if number == 3:
             self.shares = self._drawn(count)
         family = f"sweep {number // 2}" if number % 2 else ""
+        lane = {1: events.Lane.GLANCE, 3: events.Lane.SWEEP}.get(number, events.Lane.STEP)
+        urgency = URGENCY.get(STEPS.get(number, ""), 0)
         refs = []
         for n in range(count):
             if number == 3:
                 work = 1.0 + HALOS * self.shares[n]
+            name, parts = f"{self.name}/{number}/{n}", self.batches(number, n)
             refs.append(
-                events.UnitRef(
-                    f"{self.name}/{number}/{n}",
-                    self.name,
-                    "",
-                    0,
-                    n,
-                    family,
-                    work,
-                    parts=self.batches(number, n),
-                )
+                events.UnitRef(name, self.name, "", 0, n, family, work, parts, lane, urgency)
             )
         return tuple(refs)
 
@@ -220,7 +219,7 @@ class SimWorker:
         self.images.pop(image, None)
         self.images[image] = None
         self.opens += new
-        if len(self.images) > SLOTS + IDLE_IMAGES:
+        if len(self.images) > SLOTS + GLANCES + IDLE_IMAGES:
             del self.images[next(iter(self.images))]
         return COSTS.opening if new else 0.0
 
@@ -232,7 +231,8 @@ class Simulation:
         self.case = case
         self.dispatcher = Dispatcher(help_rule=case.help)
         if not case.affinity:
-            self.dispatcher._lines = OldestFirst()
+            lanes = (events.Lane.GLANCE, events.Lane.SWEEP)
+            self.dispatcher._lines = LanesLines({lane: OldestFirst() for lane in lanes})
         self.workers = {f"w{n:03d}": SimWorker() for n in range(case.workers)}
         self.now = self._told = 0.0
         self.first_idle: float | None = None
@@ -258,7 +258,7 @@ class Simulation:
     def run(self) -> Simulation:
         """Every image from its first unit to its last."""
         for name in self.workers:
-            self._tell(events.WorkerJoined(name, SLOTS))
+            self._tell(joined(name, ""))
         self._take_up()
         while self._flying:
             self.now, _, happened = heappop(self._happening)

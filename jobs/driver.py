@@ -26,7 +26,7 @@ from saccade.jobs.options import RunOptions
 from saccade.jobs.quarantine import quarantine_record
 from saccade.jobs.stages import last_stage, stage_work
 from saccade.jobs.stopping import StopSignal
-from saccade.jobs.taking_up import LargestFirst, images_in_flight
+from saccade.jobs.taking_up import Beside, LargestFirst, images_in_flight
 from saccade.jobs.timeouts import UnitTimes
 from saccade.pipeline.errors import Interrupted, RunError, WorkerLost
 from saccade.pipeline.plan import Unit
@@ -142,6 +142,7 @@ class RunLoop:
         self._dispatcher = Dispatcher(options.max_failures)
         self._workers: Workers = opened.workers
         self._waiting = LargestFirst(opened.unfinished)
+        self._beside = Beside()
         self._flying: dict[str, ImageInFlight] = {}
         self._commits: list[events.Commit] = []
         self._in_flight = InFlight(UnitTimes(options.unit_timeout_seconds))
@@ -184,7 +185,8 @@ class RunLoop:
 
     def _take_up_images(self) -> None:
         """Keep enough images in flight that no device waits at an image's border."""
-        limit = self._options.images_open or images_in_flight(self._joined)
+        each = self._beside.images_each
+        limit = self._options.images_open or images_in_flight(self._joined, each)
         while self._waiting and len(self._flying) < limit and not self._stop.requested:
             entry = self._waiting.take()
             # here and not for all images at first: an archive's results are hundreds of thousands
@@ -218,12 +220,14 @@ class RunLoop:
             return
         del self._flying[name]
         clear_scratch(self._opened.folder.scratch(name))
+        self._beside.ended(name, complete=True)
         self._record({"kind": "image", "image": name})
         self._handle(events.ImageDone(name))
 
     def _set_aside(self, quarantine: events.Quarantine) -> None:
         self._flying.pop(quarantine.image, None)
         clear_scratch(self._opened.folder.scratch(quarantine.image))
+        self._beside.ended(quarantine.image, complete=False)
         tried = self._opened.replay.tried.get(quarantine.image, ())
         self._record(quarantine_record(quarantine, tried))
         self._refuse_too_many(quarantine)
@@ -257,6 +261,7 @@ class RunLoop:
             self._opened.journal.append(records)
             for record in records:
                 self._opened.tally.add(record)
+                self._beside.hear(record)
             for commit in commits:
                 self._handle(events.Committed(commit.unit))
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import Unit, single_unit
-from saccade.workers.events import UnitRef
+from saccade.workers.events import Lane, UnitRef
 from saccade.workers.folder import RunFolder
 
-PREPARE = 0
-"""Number of the first stage."""
+PREPARE, GLANCE = 0, 1
+"""Numbers of the first stages."""
+URGENCY = {"select": 0, "prepare": 1, "finalise": 2}
+"""Steps by how soon a device has work of them: a pass, a glance, an image that is yet to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class StageWork:
     """For people: 'prepare', 'select refine', 'refine', 'finalise'."""
     units: tuple[Unit, ...]
     """All of them, done or not."""
+    last_pass: bool = False
+    """Whether it is the sweep of the last pass."""
 
     def refs(self) -> tuple[UnitRef, ...]:
         """As the dispatcher sees them."""
@@ -42,9 +46,17 @@ class StageWork:
                 family=f"sweep {unit.pass_index}" if unit.kind == "sweep" else "",
                 work=_work(unit),
                 parts=len(unit.batches),
+                lane=self._lane(unit),
+                urgency=URGENCY.get(unit.kind, 0),
             )
             for order, unit in enumerate(interleaved(self.units))
         )
+
+    def _lane(self, unit: Unit) -> Lane:
+        """The glance has room of its own while another pass is to come, whatever is in the way."""
+        if unit.kind != "sweep":
+            return Lane.STEP
+        return Lane.GLANCE if self.number == GLANCE and not self.last_pass else Lane.SWEEP
 
 
 def interleaved(units: Sequence[Unit]) -> list[Unit]:
@@ -78,11 +90,15 @@ def stage_work(folder: RunFolder, image: str, number: int) -> StageWork:
     if number == last_stage(len(plan.passes)):
         unit = single_unit(image, "finalise", len(plan.passes))
         return StageWork(number, "finalise", (unit,))
-    return _pass_work(folder, image, number, plan.passes[number // 2])
+    layout = plan.passes[number // 2]
+    return _pass_work(folder, image, number, layout, last=layout.index == plan.last.index)
 
 
-def _pass_work(folder: RunFolder, image: str, number: int, layout: PassLayout) -> StageWork:
+def _pass_work(
+    folder: RunFolder, image: str, number: int, layout: PassLayout, *, last: bool
+) -> StageWork:
     if number % 2:
-        return StageWork(number, layout.name, folder.read_units(image, layout))
+        units = folder.read_units(image, layout)
+        return StageWork(number, layout.name, units, last_pass=last)
     unit = single_unit(image, "select", layout.index, layout)
     return StageWork(number, f"select {layout.name}", (unit,))

@@ -6,11 +6,14 @@ only within a window, so that a manifest of any length is read as it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from saccade.workers.recent import Recent
 from saccade.workers.tasks import ImageEntry
 
 WINDOW = 256
@@ -19,9 +22,43 @@ PX_PER_BYTE = 4.0
 """Pixels that a byte of a file usually holds: of JPEG, as most large images are."""
 
 
-def images_in_flight(workers: int, each: float = 3) -> int:
-    """Images that keep workers busy: one that is swept, one that is chosen from, one to come."""
+FEWEST_EACH, MOST_EACH = 3.0, 8.0
+"""Images in flight per worker: one that is swept, one that is chosen from, one to come; and what is
+enough for the shortest, which leave a device nothing to do while they are chosen from."""
+
+
+def images_in_flight(workers: int, each: float = FEWEST_EACH) -> int:
+    """Images that keep workers busy."""
     return int(each * workers) + 1
+
+
+class Beside:
+    """What images take beside the device, as a share of what they take of it; of the latest."""
+
+    def __init__(self) -> None:
+        self._shares = Recent(101, 5)
+        self._seconds: dict[str, Counter[str]] = {}
+
+    def hear(self, receipt: Mapping[str, Any]) -> None:
+        """A unit of an image in flight is done."""
+        spent = self._seconds.setdefault(receipt["image"], Counter())
+        spent.update(receipt.get("seconds", {}))
+
+    def ended(self, image: str, *, complete: bool) -> None:
+        """An image is in flight no more; of those set aside nothing is learned."""
+        spent = self._seconds.pop(image, Counter())
+        on_device = spent.pop("device", 0.0)
+        if complete and on_device:
+            self._shares.add(spent.total() / on_device)
+
+    @property
+    def images_each(self) -> float:
+        """Images in flight per worker.
+
+        One that is swept, and as many as are on their way to a device meanwhile; of those thrice as
+        many, because images differ and come in bursts; and one more.
+        """
+        return min(MOST_EACH, max(FEWEST_EACH, 2 + 3 * (self._shares.median or 0.0)))
 
 
 def estimated_px(entry: ImageEntry) -> float | None:

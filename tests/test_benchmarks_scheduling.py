@@ -62,17 +62,3 @@ def test_help_shortens_a_run_over_few_images_and_beats_no_bound(
     )
     assert helped.least_seconds < helped.now < alone.now
     assert alone.helped == 0 < helped.helped
-
-
-def test_a_gap_between_images_is_told_from_one_within(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import borders
-
-    def receipt(image: str, start: float, stop: float) -> dict[str, Any]:
-        seconds = {"device": stop - start}
-        return {"image": image, "spans": {"device": [start, stop]}, "seconds": seconds}
-
-    units = [receipt("a", 0, 2), receipt("a", 3, 5), receipt("b", 12, 20), receipt("b", 19, 23)]
-    waited = borders.waits("w", units)
-    assert (waited.seconds, waited.at_borders, waited.borders, waited.longest) == (23, 7, 1, 7)
-    assert waited.busy == 2 + 2 + 8 + 4

@@ -26,9 +26,9 @@ from saccade.workers import events, ray_start
 from saccade.workers.allocator import keep_large_blocks
 from saccade.workers.crash_log import crash_told, log_crashes, log_error
 from saccade.workers.engine import Engine
-from saccade.workers.events import Event, WorkerJoined
+from saccade.workers.events import Event
 from saccade.workers.folder import RunFolder
-from saccade.workers.local import SLOTS, outcome_of
+from saccade.workers.local import joined, outcome_of
 from saccade.workers.outcome import Outcome
 from saccade.workers.ray_start import first_line
 from saccade.workers.room import Node, RayPlace, missing, spec_on, spec_within
@@ -38,6 +38,9 @@ from saccade.workers.unit_log import WorkerLog
 START_FAILURES = 3
 """Actors that may die before their first answer, one in the place of the other, until that place is
 given up, and with the last place the run."""
+CALLS = sum(joined("", "").room.values()) + 4
+"""Calls that an actor answers at once: a unit in every slot, its beginning, its life, help, and the
+end of that."""
 LOOK_SECONDS = 3.0
 """How often a cluster is asked whether it carries more workers by now."""
 
@@ -105,7 +108,7 @@ class EmptyActors:
             memory=self.place.memory_nbytes or None,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=SLOTS + 4,  # units, its life, help and what ends it; what it began as
+            max_concurrency=CALLS,
         )
         return remote.remote()
 
@@ -216,7 +219,7 @@ class RayWorkers:
             self._try_again(tries + 1, error)
             return []
         self._living[self._actors[worker].live.remote()] = worker
-        return [WorkerJoined(worker, SLOTS, host=host)]
+        return [joined(worker, host)]
 
     def _try_again(self, tries: int, error: RayError) -> None:
         """Another actor in the place of one that died while it started, within reason."""

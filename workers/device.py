@@ -10,6 +10,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,7 @@ def device_name(device: str) -> str:
     return f"{name}, torch {torch.__version__}"
 
 
+@cache
 def _processor() -> str:
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.exists() else []

@@ -6,7 +6,6 @@ worker has claimed are not computed: their answers are taken from where it put t
 
 from __future__ import annotations
 
-import queue
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
@@ -18,7 +17,7 @@ from saccade.workers.answer import Answer
 from saccade.workers.context import WorkerContext
 from saccade.workers.device import Predictor, set_threads
 from saccade.workers.flight import Flight, ReadBatch
-from saccade.workers.lanes import ByteBudget
+from saccade.workers.lanes import ByteBudget, PassingQueue
 from saccade.workers.pending import OneBehind, Pending
 from saccade.workers.reading import WindowPixels
 from saccade.workers.shared_answers import AnsweredBatch
@@ -61,8 +60,8 @@ class DeviceLane:
         self._give = give
         self._on_device = OneBehind()
 
-    def run(self, waiting: queue.Queue[ReadBatch | None]) -> None:
-        """One batch after the other, in the order they were handed to the readers, until None."""
+    def run(self, waiting: PassingQueue[ReadBatch]) -> None:
+        """One batch after the other, as they came but glances first, until None."""
         # Some kernels look at the calling thread's own setting.
         set_threads(self._context.spec.torch_threads)
         while (ready := self._next(waiting)) is not None:
@@ -78,7 +77,7 @@ class DeviceLane:
                 if ready.batch:
                     self._budget.release(ready.nbytes)
 
-    def _next(self, waiting: queue.Queue[ReadBatch | None]) -> ReadBatch | None:
+    def _next(self, waiting: PassingQueue[ReadBatch]) -> ReadBatch | None:
         """What comes next; while nothing does, what is on the device is waited for."""
         # readers that wait for its share of the budget would otherwise never give it a successor
         if waiting.empty():

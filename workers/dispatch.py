@@ -3,6 +3,8 @@
 A pure state machine: no clock, no I/O, no thread, no randomness; the same events give the same
 instructions. It knows neither what a unit does nor how a worker is reached.
 
+* A worker has room for steps, for glances and for other sweeps, each by itself, so that what the
+  device will need is chosen and looked at while it is busy; steps go by urgency.
 * A worker with room goes on with an image that it has open, then takes one that nobody has, then
   steals from the oldest (``lines``); each image's units go in their order. A unit keeps its place:
   one that runs again is ahead of those that never ran. A worker whose turn falls on a unit that it
@@ -38,6 +40,7 @@ from saccade.workers.events import (
     ImageDone,
     ImageFailed,
     Instruction,
+    Lane,
     Quarantine,
     RecordFailure,
     StageComplete,
@@ -60,7 +63,7 @@ from saccade.workers.ledger import (
     State,
     check_stage_ready,
 )
-from saccade.workers.lines import Line, Lines
+from saccade.workers.lines import LanesLines, Line
 from saccade.workers.roster import Copy, Roster, Worker
 from saccade.workers.straggling import Paces
 
@@ -82,7 +85,7 @@ class Dispatcher:
         self._help_rule = help_rule
         self._images: dict[str, Image] = {}
         self._units: dict[str, Entry] = {}
-        self._lines, self._suspects = Lines(), Line()
+        self._lines, self._suspects = LanesLines(), Line()
         self._roster = Roster()
         self._paces = Paces()
         self._now_seconds = 0.0
@@ -279,16 +282,17 @@ class Dispatcher:
         if self._suspects.head():  # alone means beside no help either
             yield from stop_helping(self._roster)
         self._roster.keep_for_suspects(len(self._suspects))
-        while match := self._match():
-            self._lines.take(match[1])
-            yield from self._assign(match[1], match[0])
+        for lane in Lane:
+            while match := self._match(lane):
+                self._lines.take(match[1])
+                yield from self._assign(match[1], match[0])
 
-    def _match(self) -> tuple[Worker, Entry] | None:
-        """The next worker to be given a unit, and that unit."""
-        if self._lines.head() is None:
+    def _match(self, lane: Lane) -> tuple[Worker, Entry] | None:
+        """The next worker to be given a unit of a lane, and that unit."""
+        if self._lines.head(lane) is None:
             return None
-        for worker in self._roster.open_workers():
-            entry = self._lines.turn(worker.images)
+        for worker in self._roster.open_workers(lane):
+            entry = self._lines.turn(lane, worker.images)
             if entry and worker.has_room(entry.ref):
                 return worker, entry
         return None
@@ -304,7 +308,7 @@ class Dispatcher:
     def _tick(self, event: Tick) -> Told:
         """Give idle workers something to do: what is late, then what they can help with."""
         self._now_seconds = max(self._now_seconds, event.now_seconds)
-        if self._draining or self._suspects.head() or self._lines.head():
+        if self._draining or self._suspects.head() or any(map(self._lines.head, Lane)):
             return
         yield from self._back_up()
         yield from help_to_give(self._roster, self._paces, self._now_seconds, self._help_rule)

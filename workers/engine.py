@@ -1,8 +1,9 @@
 """Read lane, device lane, write lane: a stream of units through one worker.
 
-Threads read windows ahead of the device, one thread computes, threads write behind it. Lanes are
-bounded in bytes, so memory does not grow with the image. A unit's first failure is kept as the
-cause and its other lanes leave quietly; other units are not touched by it.
+Threads read windows ahead of the device, one thread computes, threads write behind it. Glances pass
+other sweeps by, batch for batch: they take little, and what follows them is to be there in time.
+Lanes are bounded in bytes, so memory does not grow with the image. A unit's first failure is kept
+as the cause and its other lanes leave quietly; other units are not touched by it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from saccade.workers.context import WorkerContext
 from saccade.workers.device import peak_memory_nbytes, set_threads
 from saccade.workers.device_lane import DeviceLane
 from saccade.workers.flight import Flight, ReadBatch, Receipt
-from saccade.workers.lanes import ByteBudget, LaneClosed
+from saccade.workers.lanes import ByteBudget, LaneClosed, PassingQueue
 from saccade.workers.reading import WindowPixels
 from saccade.workers.shared_answers import AnsweredBatch
 from saccade.workers.sharing import Helper, HelpOver, Owner, Side
@@ -47,11 +48,14 @@ class Engine:
         self._flights: set[Flight] = set()
         self._closed = False
         self._lock = threading.Lock()
+        self._glances: queue.Queue[Flight | None] = queue.Queue()
         self._to_read: queue.Queue[Flight | None] = queue.Queue()
-        self._to_compute: queue.Queue[ReadBatch | None] = queue.Queue()
+        self._to_compute: PassingQueue[ReadBatch] = PassingQueue()
         self._read_budget = read_budget(spec)
         self._write_budget = ByteBudget(spec.write_nbytes)
         self._freed = FreedMemory()
+        # an image is opened while those before it are still read
+        self._openers = ThreadPoolExecutor(1, "open")
         self._readers = ThreadPoolExecutor(spec.read_threads, "read")
         self._writers = ThreadPoolExecutor(spec.write_threads, "write")
         # Models are loaded, and measured, in this lane, too.
@@ -66,7 +70,10 @@ class Engine:
             self._give,
         )
         self._lanes = [
-            threading.Thread(target=self._feed, name="feed", daemon=True),
+            threading.Thread(target=self._feed, args=(flights,), name="feed", daemon=True)
+            for flights in (self._glances, self._to_read)
+        ]
+        self._lanes += [
             threading.Thread(
                 target=computing.run, args=(self._to_compute,), name="device", daemon=True
             ),
@@ -87,7 +94,8 @@ class Engine:
                 raise LaneClosed("the worker was closed; no unit can be given to it")
             self._flights.add(flight)
             if task.unit.kind == "sweep":
-                self._to_read.put(flight)
+                flight.opened = self._openers.submit(self._open, flight)
+                (self._glances if flight.passes else self._to_read).put(flight)
             else:
                 self._steps.submit(self._step, flight)
         return flight.answer
@@ -106,9 +114,10 @@ class Engine:
             flight.failure.report(LaneClosed("the worker was closed before this unit was done"))
         self._read_budget.close()
         self._write_budget.close()
+        self._glances.put(None)
         self._to_read.put(None)
         self._to_compute.put(None)
-        for pool in (self._readers, self._writers, self._steps):
+        for pool in (self._openers, self._readers, self._writers, self._steps):
             pool.shutdown(wait=True, cancel_futures=True)
         for lane in self._lanes:
             lane.join()
@@ -119,25 +128,26 @@ class Engine:
 
     # ------------------------------------------------------------------------------- read lane
 
-    def _feed(self) -> None:
+    def _feed(self, flights: queue.Queue[Flight | None]) -> None:
         """Hand windows to the readers in order, as far ahead as the budget allows."""
-        while (flight := self._to_read.get()) is not None:
+        while (flight := flights.get()) is not None:
             try:
-                with self._told.working_for(flight.task):
-                    side = self._open(flight)
+                assert flight.opened is not None
+                side = flight.opened.result()
                 for index in side.order():
                     if flight.failure:
                         break
-                    self._to_compute.put(self._read_ahead(flight, side, index))
+                    self._to_compute.put(self._read_ahead(flight, side, index), flight.passes)
             except BaseException as error:
                 flight.failure.report(error)
-            self._to_compute.put(ReadBatch(flight))
+            self._to_compute.put(ReadBatch(flight), flight.passes)
 
     def _open(self, flight: Flight) -> Side:
         task = flight.task
-        self._told.begun(task)
-        flight.image = self.context.image(task.entry)
-        shared, batches = self.context.shared(flight.image, task.unit), len(task.unit.batches)
+        with self._told.working_for(task):
+            self._told.begun(task)
+            flight.image = self.context.image(task.entry)
+            shared, batches = self.context.shared(flight.image, task.unit), len(task.unit.batches)
         flight.side = (Helper if task.helps else Owner)(shared, batches)
         return flight.side
 

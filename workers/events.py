@@ -12,7 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
+
+
+class Lane(IntEnum):
+    """Where a worker has room for a unit: each kind of room is given away by itself."""
+
+    STEP = 0
+    """One that needs no device: it runs beside those that do."""
+    GLANCE = 1
+    """A sweep on which more work waits: it goes along with others, for it takes little."""
+    SWEEP = 2
+    """Any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,10 @@ class UnitRef:
     """Time it is expected to take beside others of its family; positive."""
     parts: int = 0
     """Batches, each of which another worker may answer ahead of it; 0 where nobody can help."""
+    lane: Lane = Lane.SWEEP
+    """Which room of a worker it takes."""
+    urgency: int = 0
+    """Of a step: lower goes first, whatever its image."""
 
     def __post_init__(self) -> None:
         if not self.id or not self.image or self.nbytes < 0 or self.work <= 0 or self.parts < 0:
@@ -92,15 +108,25 @@ class WorkerJoined:
     worker: str
     """Its name."""
     slots: int = 2
-    """Most units in flight; positive."""
+    """Most sweeps in flight, but for glances; positive."""
     nbytes: int | None = None
     """Most bytes in flight, a single larger unit excepted; None sets no limit."""
     host: str = ""
     """The machine that it runs on, for people; empty where that is not known."""
+    glances: int = 1
+    """Most glances in flight besides; positive."""
+    steps: int = 1
+    """Most steps in flight besides; positive."""
 
     def __post_init__(self) -> None:
-        if self.slots < 1 or (self.nbytes is not None and self.nbytes < 0):
-            raise ValueError(f"a worker has a slot or more and nbytes >= 0; found {self}")
+        rooms = (self.slots, self.glances, self.steps)
+        if min(rooms) < 1 or (self.nbytes is not None and self.nbytes < 0):
+            raise ValueError(f"a worker has a slot or more of each and nbytes >= 0; found {self}")
+
+    @property
+    def room(self) -> Mapping[Lane, int]:
+        """Most units in flight, by lane."""
+        return {Lane.STEP: self.steps, Lane.GLANCE: self.glances, Lane.SWEEP: self.slots}
 
 
 @dataclass(frozen=True, slots=True)

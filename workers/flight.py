@@ -13,7 +13,7 @@ from saccade.pipeline.plan import Batch
 from saccade.workers.context import ImageContext
 from saccade.workers.lanes import FirstFailure
 from saccade.workers.reading import WindowPixels
-from saccade.workers.sharing import Helper, Owner, patience_seconds
+from saccade.workers.sharing import Helper, Owner, Side, patience_seconds
 from saccade.workers.strip import Strip
 from saccade.workers.sweep import SweepJob
 from saccade.workers.tasks import Task
@@ -29,6 +29,8 @@ class Flight:
     """What was asked."""
     answer: Future[Receipt]
     """Where the receipt, or the first failure, goes."""
+    opened: Future[Side] | None = None
+    """Ends when the image is open; of a sweep."""
     image: ImageContext | None = None
     """Of the unit's image, once opened."""
     job: SweepJob | None = None
@@ -59,6 +61,11 @@ class Flight:
             self.seconds[lane] = self.seconds.get(lane, 0.0) + seconds
             began, _ = self.spans.get(lane, (now - seconds, now))
             self.spans[lane] = (min(began, now - seconds), now)
+
+    @property
+    def passes(self) -> bool:
+        """Whether it is a glance, which passes other sweeps by."""
+        return self.task.unit.kind == "sweep" and self.task.unit.pass_index == 0
 
     def gathering(self) -> SweepJob:
         """What a sweep gathers, made when asked for first: a unit that is read ahead holds none."""

@@ -5,11 +5,16 @@ Knows nothing of images, models or units.
 
 from __future__ import annotations
 
+import itertools
+import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 from saccade.pipeline.errors import SaccadeError
+
+T = TypeVar("T")
 
 
 class LaneClosed(SaccadeError):
@@ -85,6 +90,27 @@ class ByteBudget:
         wanted = held_nbytes <= self._enough_nbytes or self._holders < self._few
         fits = (held_nbytes <= self.limit_nbytes and wanted) or self.held_nbytes == 0
         return ticket == self._serving and fits
+
+
+class PassingQueue(Generic[T]):
+    """What waits for a lane: some passes the rest by, each in their order, and None is last."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.PriorityQueue[tuple[int, int, T | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+
+    def put(self, item: T | None, passes: bool = False) -> None:
+        """Let something wait; None ends the lane once all else is done."""
+        rank = 2 if item is None else 0 if passes else 1
+        self._waiting.put((rank, next(self._numbers), item))
+
+    def get(self) -> T | None:
+        """What comes next, once there is something."""
+        return self._waiting.get()[-1]
+
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return self._waiting.empty()
 
 
 class FirstFailure:

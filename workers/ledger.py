@@ -6,11 +6,12 @@ comes later, or twice, is that of an unknown unit and changes nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from saccade.workers.events import StageReady, UnitRef
+from saccade.workers.events import Lane, StageReady, UnitRef
 
 
 class State(IntEnum):
@@ -50,8 +51,8 @@ class Image:
     """Number of the latest stage that was opened."""
     stage: Stage | None = None
     """The stage that is open, if any."""
-    open_at: int = 0
-    """Workers that are thought to have it open."""
+    open_at: Counter[Lane] = field(default_factory=Counter)
+    """Workers that are thought to have it open, by the lane of what they do there."""
 
 
 Held = tuple[str, int]

@@ -20,9 +20,16 @@ from saccade.workers.tasks import Task, WorkerSpec
 from saccade.workers.unit_log import WorkerLog
 
 SLOTS = 3
-"""Units in flight per worker: one read, one computed, one written."""
+"""Sweeps in flight per worker: one read, one computed, one written."""
+GLANCES = 3
+"""Glances besides: they are queued with the sweeps, and are to be there when the device is."""
 CLOSE_SECONDS = 5.0
 """How long an engine is waited for when it is closed in the midst of a unit."""
+
+
+def joined(worker: str, host: str) -> WorkerJoined:
+    """A worker is ready, with the room that an engine has."""
+    return WorkerJoined(worker, SLOTS, host=host, glances=GLANCES)
 
 
 class LocalWorkers:
@@ -47,7 +54,7 @@ class LocalWorkers:
             name = f"local-{i}"
             log = WorkerLog(RunFolder(self._spec.folder).logs, name)
             self._engines[name] = Engine(replace(self._spec, device=device), log)
-        return [WorkerJoined(name, SLOTS, host=gethostname()) for name in self._engines]
+        return [joined(name, gethostname()) for name in self._engines]
 
     def assign(self, worker: str, task: Task) -> None:
         """Give a unit to an engine; returns at once."""

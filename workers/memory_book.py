@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ class MemoryBook:
     def _key(self, case: ProbeCase) -> MemoryKey:
         facts = {
             "model": self.fingerprint(case.one),
-            "saccade": version("saccade"),
+            "saccade": own_version(),
             "samples": [case.dtype, case.channels, case.guidance_classes],
             "context": len(case.layout.context),
             "shape": None if case.layout.local else case.layout.window_shape,
@@ -227,3 +227,9 @@ class MemoryBook:
 def _hash(facts: Any) -> str:
     text = json.dumps(facts, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@cache
+def own_version() -> str:
+    """Of this package, as installed; its metadata are parsed once."""
+    return version("saccade")

@@ -1,10 +1,12 @@
 """Who works, on what, and who has room. Decides which worker is next; knows no line, no stage.
 
-A worker is bounded by slots and by bytes. A unit larger than a worker's bytes is admitted when the
-worker is empty, and then nothing else is. Suspects run alone: while some wait, up to half of the
-workers (at least one) are kept for them, so that the others' units go on.
+A worker is bounded by slots, of which each lane has its own, and by bytes. A unit larger than a
+worker's bytes is admitted when the worker is empty, and then nothing else is. Suspects run alone:
+while some wait, up to half of the workers (at least one) are kept for them, so that the others'
+units go on.
 
-A worker keeps the images open that it was at last; which ones is guessed from what it was given.
+A worker keeps the images open that it was at last; which ones is guessed from what it was given,
+for glances and other sweeps apart: whoever glances at an image need not be the one to sweep it.
 
 Help takes no slot and no bytes here: only who holds nothing is asked for it, and it ends where a
 unit comes.
@@ -13,10 +15,10 @@ unit comes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from saccade.workers.events import UnitRef, WorkerJoined
+from saccade.workers.events import Lane, UnitRef, WorkerJoined
 from saccade.workers.ledger import Entry, Image
 from saccade.workers.straggling import Paces, is_late, is_long
 
@@ -60,8 +62,8 @@ class Worker:
 
     name: str
     """Its name."""
-    slots: int
-    """Most units in flight."""
+    slots: Mapping[Lane, int]
+    """Most units in flight, by lane."""
     nbytes: int | None
     """Most bytes in flight, a single larger unit excepted."""
     joined: int
@@ -70,8 +72,10 @@ class Worker:
     """In flight, by unit id."""
     nbytes_in_flight: int = 0
     """Sum over ``copies``."""
-    images: dict[int, Image] = field(default_factory=dict)
-    """Thought to be open, by arrival; the one used last is last."""
+    taken: Counter[Lane] = field(default_factory=Counter)
+    """Slots that ``copies`` take."""
+    images: dict[Lane, dict[int, Image]] = field(default_factory=lambda: {one: {} for one in Lane})
+    """Thought to be open, by lane of what it did there, by arrival; the one used last is last."""
     answered_seconds: float = 0.0
     """When it answered for the last unit of any family."""
     helping: Helping | None = None
@@ -87,11 +91,10 @@ class Worker:
         """Whether it was told to stop something; it gets nothing new until it has answered."""
         return any(copy.cancelled for copy in self.copies.values())
 
-    @property
-    def open(self) -> bool:
+    def open_for(self, lane: Lane) -> bool:
         """Whether it has a slot to give."""
         closed = any(copy.alone or copy.cancelled for copy in self.copies.values())
-        return len(self.copies) < self.slots and not closed
+        return self.taken[lane] < self.slots[lane] and not closed
 
     def has_room(self, ref: UnitRef) -> bool:
         """Whether a unit's bytes fit, and no overtaken copy of it is still here."""
@@ -125,13 +128,14 @@ class Worker:
         """What runs here and has a family: the first of it, and what waits behind that."""
         return [copy for copy in self.copies.values() if copy.entry.ref.family]
 
-    def open_image(self, image: Image) -> None:
+    def open_image(self, image: Image, lane: Lane) -> None:
         """It works on an image now; the one that it left the longest ago is closed for it."""
-        if self.images.pop(image.arrival, None) is None:
-            image.open_at += 1
-        self.images[image.arrival] = image
-        if len(self.images) > self.slots + IDLE_IMAGES:
-            self.images.pop(next(iter(self.images))).open_at -= 1
+        images = self.images[lane]
+        if images.pop(image.arrival, None) is None:
+            image.open_at[lane] += 1
+        images[image.arrival] = image
+        if len(images) > self.slots[lane] + IDLE_IMAGES:
+            images.pop(next(iter(images))).open_at[lane] -= 1
 
 
 class Roster:
@@ -139,7 +143,7 @@ class Roster:
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
-        self._open: dict[str, Worker] = {}
+        self._open: dict[Lane, dict[str, Worker]] = {lane: {} for lane in Lane}
         self._kept: set[str] = set()
         self._joins = 0
         self.copies_in_flight = 0
@@ -151,7 +155,7 @@ class Roster:
         """Take a worker on."""
         if event.worker in self._workers:
             raise ValueError(f"worker {event.worker!r} joined twice; say first that it left")
-        worker = Worker(event.worker, event.slots, event.nbytes, self._joins)
+        worker = Worker(event.worker, event.room, event.nbytes, self._joins)
         self._joins += 1
         self._workers[worker.name] = worker
         self._refresh(worker)
@@ -160,10 +164,12 @@ class Roster:
         """Strike a worker off; None where it is not known."""
         worker = self._workers.pop(name, None)
         if worker is not None:
-            for image in worker.images.values():
-                image.open_at -= 1
+            for lane, images in worker.images.items():
+                for image in images.values():
+                    image.open_at[lane] -= 1
             self.copies_in_flight -= len(worker.copies)
-            self._open.pop(name, None)
+            for offered in self._open.values():
+                offered.pop(name, None)
             self._kept.discard(name)
         return worker
 
@@ -171,7 +177,9 @@ class Roster:
         """Count an attempt in."""
         worker.copies[entry.ref.id] = Copy(entry, entry.attempt, alone, now_seconds)
         worker.nbytes_in_flight += entry.ref.nbytes
-        worker.open_image(entry.stage.image)
+        worker.taken[entry.ref.lane] += 1
+        if entry.ref.lane is not Lane.STEP:  # steps keep no image open
+            worker.open_image(entry.stage.image, entry.ref.lane)
         self.copies_in_flight += 1
         self._refresh(worker)
 
@@ -183,6 +191,7 @@ class Roster:
             return None
         del worker.copies[unit]
         worker.nbytes_in_flight -= copy.entry.ref.nbytes
+        worker.taken[copy.entry.ref.lane] -= 1
         self.copies_in_flight -= 1
         self._refresh(worker)
         seconds = worker.seconds_of(copy, now_seconds)
@@ -196,9 +205,9 @@ class Roster:
         worker.copies[unit].cancelled = True
         self._refresh(worker)
 
-    def open_workers(self) -> list[Worker]:
+    def open_workers(self, lane: Lane) -> list[Worker]:
         """Those that have a slot to give, the least busy first: few, while units wait."""
-        return sorted(self._open.values(), key=_busyness)
+        return sorted(self._open[lane].values(), key=_busyness)
 
     def empty(self) -> Worker | None:
         """The first worker that has nothing to do."""
@@ -243,30 +252,34 @@ class Roster:
         """Raise AssertionError where slots, bytes or counts are wrong."""
         for worker in self._workers.values():
             copies = worker.copies.values()
-            assert len(copies) <= worker.slots, worker
+            assert worker.taken == Counter(c.entry.ref.lane for c in copies), worker
+            assert all(worker.taken[lane] <= worker.slots[lane] for lane in Lane), worker
             assert worker.nbytes_in_flight == sum(c.entry.ref.nbytes for c in copies), worker
             within = worker.nbytes is None or worker.nbytes_in_flight <= worker.nbytes
             assert within or len(copies) == 1, worker
             assert len(copies) == 1 or not any(c.alone for c in copies), worker
-            offered = worker.open and worker.name not in self._kept
-            assert (worker.name in self._open) == offered, worker
+            for lane, offered in self._open.items():
+                free = worker.open_for(lane) and worker.name not in self._kept
+                assert (worker.name in offered) == free, worker
         assert self.copies_in_flight == sum(len(w.copies) for w in self._workers.values())
-        assert {*self._open} | self._kept <= {*self._workers}
+        assert set().union(self._kept, *self._open.values()) <= {*self._workers}
         self._check_images()
 
     def _check_images(self) -> None:
-        opened = Counter(arrival for worker in self for arrival in worker.images)
-        for worker in self._workers.values():
-            assert len(worker.images) <= worker.slots + IDLE_IMAGES, worker
-            for arrival, image in worker.images.items():
+        held = [(lane, worker) for worker in self for lane in Lane]
+        opened = Counter((lane, arrival) for lane, w in held for arrival in w.images[lane])
+        for lane, worker in held:
+            assert len(worker.images[lane]) <= worker.slots[lane] + IDLE_IMAGES, worker
+            for arrival, image in worker.images[lane].items():
                 assert image.arrival == arrival, worker
-                assert image.open_at == opened[arrival], image
+                assert image.open_at[lane] == opened[lane, arrival], image
 
     def _refresh(self, worker: Worker) -> None:
-        if worker.open and worker.name not in self._kept:
-            self._open[worker.name] = worker
-        else:
-            self._open.pop(worker.name, None)
+        for lane, offered in self._open.items():
+            if worker.open_for(lane) and worker.name not in self._kept:
+                offered[worker.name] = worker
+            else:
+                offered.pop(worker.name, None)
 
 
 def _busyness(worker: Worker) -> tuple[int, bool, int]:

@@ -8,10 +8,11 @@ import pytest
 
 from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
-from saccade.jobs.stages import PREPARE, interleaved, last_stage, stage_work
+from saccade.jobs.stages import GLANCE, PREPARE, StageWork, interleaved, last_stage, stage_work
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.plan import Unit, Window
 from saccade.pipeline.recipe import Recipe
+from saccade.workers.events import Lane
 from saccade.workers.folder import RunFolder
 
 RECIPE = {
@@ -44,6 +45,23 @@ def test_an_image_is_prepared_swept_selected_swept_and_finalised(folder: RunFold
     kinds = [{unit.kind for unit in stage.units} for stage in stages]
     assert kinds == [{"prepare"}, {"sweep"}, {"select"}, {"sweep"}, {"finalise"}]
     assert [len(stage.units) for stage in stages] == [1, 1, 1, 9, 1]
+
+
+def test_glances_and_steps_have_lanes_of_their_own_and_select_is_the_most_urgent(
+    folder: RunFolder,
+) -> None:
+    stages = [stage_work(folder, "x", number) for number in range(last_stage(2) + 1)]
+    refs = [stage.refs()[0] for stage in stages]
+    step, glance, sweep = Lane.STEP, Lane.GLANCE, Lane.SWEEP
+    assert [ref.lane for ref in refs] == [step, glance, step, sweep, step]
+    prepare, _, select, _, finalise = (ref.urgency for ref in refs)
+    assert select < prepare < finalise
+
+
+def test_a_glance_that_nothing_follows_is_a_sweep_as_any_other() -> None:
+    units = (Unit("u", "a", "sweep", 0),)
+    lanes = [StageWork(GLANCE, "g", units, last_pass=last).refs()[0].lane for last in (True, False)]
+    assert lanes == [Lane.SWEEP, Lane.GLANCE]
 
 
 def test_ids_differ_between_all_units_of_an_image_and_are_the_same_each_time(

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.jobs.taking_up import PX_PER_BYTE, LargestFirst, estimated_px, images_in_flight
+from saccade.jobs.taking_up import (
+    FEWEST_EACH,
+    MOST_EACH,
+    PX_PER_BYTE,
+    Beside,
+    LargestFirst,
+    estimated_px,
+    images_in_flight,
+)
 from saccade.workers.tasks import ImageEntry
 
 
@@ -72,5 +81,33 @@ def test_the_size_of_an_image_is_that_of_its_file_and_unknown_for_what_is_no_fil
     assert estimated_px(ImageEntry("c", "s3://bucket/c.tif")) is None
 
 
-def test_images_in_flight_grow_with_workers_and_with_nothing_else() -> None:
+def test_images_in_flight_grow_with_workers() -> None:
     assert [images_in_flight(n) for n in (0, 1, 2, 64)] == [1, 4, 7, 193]
+    assert [images_in_flight(n, 5.5) for n in (0, 1, 2, 64)] == [1, 6, 12, 353]
+
+
+def learned(*images: tuple[float, float], complete: bool = True) -> Beside:
+    """What is known after images of so many seconds on the device and beside it."""
+    beside = Beside()
+    for number, (on_device, others) in enumerate(images):
+        name = str(number)
+        beside.hear({"image": name, "seconds": {"read": others / 3, "device": on_device / 2}})
+        beside.hear({"image": name, "seconds": {"step": others * 2 / 3}})
+        beside.hear({"image": name, "seconds": {"read": 0.0, "device": on_device / 2}})
+        beside.ended(name, complete=complete)
+    return beside
+
+
+def test_images_that_take_long_beside_the_device_are_in_flight_in_greater_number() -> None:
+    assert learned(*[(2.0, 3.0)] * 7).images_each == pytest.approx(2 + 3 * 3 / 2)
+    assert learned(*[(2.0, 3.0)] * 7, (7.0, 0.0)).images_each == pytest.approx(2 + 3 * 3 / 2)
+
+
+@given(st.lists(st.tuples(st.floats(1e-3, 1e6), st.floats(0, 1e6)), max_size=20))
+def test_images_in_flight_stay_within_their_bounds(images: list[tuple[float, float]]) -> None:
+    assert FEWEST_EACH <= learned(*images).images_each <= MOST_EACH
+
+
+def test_of_images_set_aside_or_never_on_a_device_nothing_is_learned() -> None:
+    assert learned(*[(2.0, 13.0)] * 7, complete=False).images_each == FEWEST_EACH
+    assert learned(*[(0.0, 13.0)] * 7).images_each == FEWEST_EACH

@@ -11,7 +11,6 @@ from ray.exceptions import RayActorError
 from saccade.pipeline.errors import WorkerLost
 from saccade.workers import actor
 from saccade.workers.actor import START_FAILURES, RayWorkers
-from saccade.workers.events import WorkerJoined
 from saccade.workers.events import WorkerLost as Lost
 from saccade.workers.room import RayPlace
 from saccade.workers.tasks import WorkerSpec
@@ -106,7 +105,7 @@ def test_one_that_dies_is_replaced_by_one_that_waits_for_room(ray: FakeRay) -> N
     workers = workers_on(empty)
     ray.answers[empty.made[0].begin] = "there"
     name = f"actor-{actor.os.getpid()}-0"
-    assert workers.poll(0) == [WorkerJoined(name, actor.SLOTS, host="there")]
+    assert workers.poll(0) == [actor.joined(name, "there")]
     empty.carries = 0
     ray.answers[empty.made[0].live] = RayActorError()
     (lost,) = workers.poll(0)

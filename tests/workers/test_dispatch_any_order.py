@@ -31,6 +31,7 @@ from saccade.workers.events import (
     HelpEnded,
     ImageDone,
     Instruction,
+    Lane,
     Quarantine,
     RecordFailure,
     StageComplete,
@@ -274,6 +275,8 @@ class World(RuleBasedStateMachine):
                 n % 3,
                 FAMILIES[n % 3],
                 parts=PARTS[n % 3],
+                lane=Lane(max(0, 2 - n // 2)),
+                urgency=n % 2,
             )
             for n, nbytes in enumerate(sizes)
         )
@@ -345,7 +348,8 @@ class World(RuleBasedStateMachine):
         held[unit.id] = chosen
         self.counting.setdefault(unit.id, set()).add(chosen)
         self.alone |= {chosen} if told.alone else set()
-        assert len(held) <= limits.slots
+        taken = Counter(self.units[u].lane for u in held)
+        assert all(taken[lane] <= most for lane, most in limits.room.items())
         nbytes = sum(self.units[u].nbytes for u in held)
         assert len(held) == 1 or limits.nbytes is None or nbytes <= limits.nbytes
 

@@ -17,6 +17,7 @@ from saccade.workers.events import (
     Event,
     ImageDone,
     Instruction,
+    Lane,
     Quarantine,
     RecordFailure,
     StageComplete,
@@ -93,6 +94,61 @@ def test_what_an_image_goes_on_with_goes_to_the_worker_that_has_it_open() -> Non
     assert given_by(d.handle(done("v", "a0"))) == [("v", "a2")]
     assert given_by(d.handle(done("w", "a1"))) == [("w", "a3")]
     assert given_by(d.handle(done("w", "a3"))) == [("w", "b later")]
+
+
+def lane(image: str, number: int, which: Lane, count: int = 1, urgency: int = 0) -> Event:
+    """A stage of one lane's units, named by image, stage and place."""
+    units = tuple(
+        UnitRef(f"{image}{number}.{n}", image, "", order=n, lane=which, urgency=urgency)
+        for n in range(count)
+    )
+    return StageReady(image, number, units)
+
+
+def test_a_glance_and_a_step_go_to_a_worker_whose_slots_for_sweeps_are_taken() -> None:
+    d = Checked()
+    d.handle(WorkerJoined("w", 2, glances=1, steps=1))
+    assert len(d.handle(lane("a", 3, Lane.SWEEP, 5))) == 2
+    assert given_by(d.handle(lane("b", 1, Lane.GLANCE, 2))) == [("w", "b1.0")]
+    assert given_by(d.handle(lane("c", 0, Lane.STEP))) == [("w", "c0.0")]
+    assert d.handle(lane("e", 0, Lane.STEP)) == []
+    assert given_by(d.handle(done("w", "b1.0"))) == [("w", "b1.1")]
+
+
+def test_of_steps_the_most_urgent_goes_first_and_of_those_the_oldest_image_s() -> None:
+    d = Checked()
+    waiting = (("a", 0, 2), ("b", 1, 1), ("c", 2, 0), ("e", 3, 1), ("f", 4, 0))
+    for image, number, urgency in waiting:
+        d.handle(lane(image, number, Lane.STEP, urgency=urgency))
+    given = given_by(d.handle(WorkerJoined("w", steps=1)))
+    while d.progress() and len(given) < len(waiting):
+        given += given_by(d.handle(done(*given[-1])))
+    assert [unit[0] for _, unit in given] == ["c", "f", "b", "e", "a"]
+
+
+def test_whoever_glanced_at_an_image_sweeps_it_unless_another_worker_does() -> None:
+    d = Checked()
+    for event in (WorkerJoined("v", 1), WorkerJoined("w", 1), lane("a", 1, Lane.GLANCE)):
+        d.handle(event)
+    assert given_by(d.handle(lane("b", 1, Lane.GLANCE))) == [("w", "b1.0")]
+    for event in (done("w", "b1.0"), done("v", "a1.0"), Committed("b1.0"), Committed("a1.0")):
+        d.handle(event)
+    d.handle(lane("c", 3, Lane.SWEEP, 2))  # one unit for each of them
+    assert d.handle(lane("a", 3, Lane.SWEEP, 2)) == d.handle(lane("b", 3, Lane.SWEEP, 2)) == []
+    assert given_by(d.handle(done("w", "c3.1"))) == [("w", "b3.0")]
+    assert given_by(d.handle(done("v", "c3.0"))) == [("v", "a3.0")]
+    assert given_by(d.handle(done("v", "a3.0"))) == [("v", "a3.1")]
+    assert given_by(d.handle(done("v", "a3.1"))) == [("v", "b3.1")]
+
+
+def test_a_step_opens_no_image_so_that_whoever_did_it_is_not_thought_to_have_it() -> None:
+    d = Checked()
+    for event in (WorkerJoined("v", 1), lane("a", 0, Lane.STEP), done("v", "a0.0")):
+        d.handle(event)
+    d.handle(Committed("a0.0"))
+    d.handle(lane("b", 3, Lane.SWEEP, 2))
+    d.handle(lane("a", 3, Lane.SWEEP))
+    assert given_by(d.handle(done("v", "b3.0"))) == [("v", "b3.1")]
 
 
 def test_an_image_whose_only_worker_died_goes_to_whoever_has_room() -> None:

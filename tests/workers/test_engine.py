@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeSource, Lab, noise, one_pass
+from fakes import FakeSource, Lab, noise, one_pass, pass_of, several_passes
 
 from saccade.pipeline.errors import DeviceFull, SourceError, StorageFull
 from saccade.pipeline.geometry import Box
@@ -22,7 +22,7 @@ from saccade.pipeline.plan import Unit, single_unit
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.store import ImageStore
 from saccade.workers.answer import Answer
-from saccade.workers.context import ImageContext
+from saccade.workers.context import ImageContext, WorkerContext
 from saccade.workers.device import Predictor
 from saccade.workers.engine import Engine, read_budget
 from saccade.workers.lanes import LaneClosed
@@ -44,7 +44,7 @@ class Bench:
         self.engine, self.entry = engine, entry
         self.done(self.submit(single_unit(entry.name, "prepare", 0)))
         folder = engine.context.folder
-        layout = folder.read_image_plan(entry.name).last
+        layout = folder.read_image_plan(entry.name).passes[0]
         self.units = folder.read_units(entry.name, layout)
 
     def submit(self, unit: Unit, entry: ImageEntry | None = None) -> Future[dict[str, Any]]:
@@ -300,6 +300,87 @@ def test_files_are_forced_to_disk_when_the_run_asks_for_it(
         receipt = b.done(b.submit(b.units[0]))
     stored = [key for key, checksum in receipt["keys"].items() if checksum]
     assert len(synced) - before == 2 * len(stored)
+
+
+# ------------------------------------------------------------------------------- who goes first
+
+
+def after_glance(b: Bench) -> tuple[Unit, ...]:
+    """The units of the second pass, once the glance was swept."""
+    name, folder = b.entry.name, b.engine.context.folder
+    for answer in b.sweep():
+        b.done(answer)
+    last = folder.read_image_plan(name).last
+    b.done(b.submit(single_unit(name, "select", 1, last)))
+    return folder.read_units(name, last)
+
+
+def test_a_glance_is_computed_before_sweeps_that_were_given_earlier(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    select = {"by": "foreground", "above": 0.0}
+    finer = pass_of("fine", "echo", 1, tile=16, batch=1, window=16, select=select)
+    recipe = several_passes([pass_of("glance", "echo", 4, tile=16), finer])
+    held, begun, order = threading.Event(), threading.Event(), list[str]()
+    launch = Predictor.launch
+
+    def slow(self: Predictor, windows: Any) -> Any:
+        order.append(self.layout.name)
+        begun.set()
+        assert held.wait(LIMIT_SECONDS)
+        return launch(self, windows)
+
+    with bench(lab, recipe, noise(97, 89)) as b:
+        sweeps = after_glance(b)
+        monkeypatch.setattr(Predictor, "launch", slow)
+        answers = [b.submit(unit) for unit in sweeps]
+        assert begun.wait(LIMIT_SECONDS)
+        answers += b.sweep()
+        waiting = b.engine._to_compute._waiting.queue
+        computed = sum(len(unit.batches) for unit in b.units)
+        while sum(not rank for rank, *_ in waiting) < computed + len(
+            b.units
+        ):  # and the end of each
+            threading.Event().wait(0.001)
+        held.set()
+        for answer in answers:
+            b.done(answer)
+    assert order[0] == "fine"
+    assert set(order[1 : 1 + computed]) == {"glance"}
+    assert "fine" in order[1 + computed :]
+
+
+def test_an_image_is_opened_while_the_one_before_it_is_still_read(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, opened = threading.Event(), threading.Event()
+    read, open_image = ImageContext.read, WorkerContext.image
+
+    def slow(self: ImageContext, unit: Unit, window: Any) -> Any:
+        assert held.wait(LIMIT_SECONDS)
+        return read(self, unit, window)
+
+    def watched(self: WorkerContext, entry: ImageEntry) -> ImageContext:
+        image = open_image(self, entry)
+        if entry.name == "two":
+            opened.set()
+        return image
+
+    # the first image's windows fill the budget: nothing of the second can be read before
+    budget = 16 * 16 * 3
+    with bench(
+        lab, one_pass("echo", window=16, **FOUR_UNITS), noise(97, 89), read_nbytes=budget
+    ) as b:
+        two = lab.entry("two", noise(89, 97))
+        b.done(b.submit(single_unit("two", "prepare", 0), two))
+        layout = b.engine.context.folder.read_image_plan("two").last
+        other = b.engine.context.folder.read_units("two", layout)[0]
+        monkeypatch.setattr(ImageContext, "read", slow)
+        monkeypatch.setattr(WorkerContext, "image", watched)
+        answers = [*b.sweep(), b.submit(other, two)]
+        assert opened.wait(LIMIT_SECONDS)
+        held.set()
+        assert all(b.done(answer)["tiles"]["failed"] == 0 for answer in answers)
 
 
 # --------------------------------------------------------------------- a device that answers late

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.workers.lanes import ByteBudget, FirstFailure, LaneClosed
+from saccade.workers.lanes import ByteBudget, FirstFailure, LaneClosed, PassingQueue
 
 
 def in_thread(work: Callable[[], None]) -> threading.Thread:
@@ -155,3 +155,18 @@ def test_the_first_failure_is_kept_and_later_ones_are_its_echo() -> None:
     failure.report(KeyError("echo"))
     assert failure
     assert failure.error is cause
+
+
+@given(st.lists(st.booleans(), max_size=20))
+def test_what_passes_goes_first_and_either_kind_keeps_its_order_and_the_end_is_last(
+    kinds: list[bool],
+) -> None:
+    waiting = PassingQueue[int]()
+    waiting.put(None)
+    for number, passes in enumerate(kinds):
+        waiting.put(number, passes)
+    taken = [waiting.get() for _ in kinds]
+    assert taken == sorted(range(len(kinds)), key=lambda number: not kinds[number])
+    assert not waiting.empty()
+    assert waiting.get() is None
+    assert waiting.empty()

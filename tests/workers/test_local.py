@@ -12,7 +12,7 @@ from saccade.pipeline.geometry import Box
 from saccade.pipeline.plan import single_unit
 from saccade.pipeline.recipe import Recipe
 from saccade.workers.events import Event, UnitDone, UnitFailed, WorkerJoined
-from saccade.workers.local import SLOTS, LocalWorkers
+from saccade.workers.local import GLANCES, SLOTS, LocalWorkers
 from saccade.workers.outcome import Outcome
 from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
 
@@ -44,7 +44,8 @@ def prepared(lab: Lab, workers: LocalWorkers, source: FakeSource) -> tuple[Image
 def test_workers_join_under_names_of_their_own_with_room_for_every_lane(lab: Lab) -> None:
     with started(lab, 2) as (_, events):
         names = ("local-0", "local-1")
-        assert events == [WorkerJoined(name, SLOTS, host=gethostname()) for name in names]
+        host, room = gethostname(), {"glances": GLANCES}
+        assert events == [WorkerJoined(name, SLOTS, host=host, **room) for name in names]
 
 
 def test_a_unit_s_receipt_comes_back_as_an_event_of_its_worker_and_attempt(lab: Lab) -> None:

@@ -21,10 +21,12 @@ QUIET: Colour = (128, 128, 128)
 """Of the background, and of what a single class is not."""
 SAFE = 8
 """So many of ``COLOURS``, the first ones, people with a colour vision deficiency tell apart."""
+ALONE: Colour = (190, 18, 92)
+"""Of a result that shows a single class: a crimson that neither tissue nor land has."""
 COLOURS: tuple[Colour, ...] = (
-    (190, 18, 92),
     (86, 180, 233),
     (230, 159, 0),
+    ALONE,
     (0, 114, 178),
     (213, 94, 0),
     (204, 121, 167),
@@ -47,10 +49,10 @@ COLOURS: tuple[Colour, ...] = (
     (90, 240, 150),
     (90, 0, 120),
 )
-"""A crimson that neither tissue nor land has, then the seven colours of M. Okabe and K. Ito ("Color
-universal design", 2002; their black is left out), those first that are furthest from all before
-them. The rest were chosen likewise, from what a screen can show: by the smaller of the distances in
-Oklab (B. Ottosson, 2020) to full colour vision, and to protanopia and deuteranopia as simulated by
+"""The seven colours of M. Okabe and K. Ito ("Color universal design", 2002; their black left out),
+and the crimson; quiet ones first, as a first class often covers most. Then whatever is furthest
+from all before it, among what a screen can show: by the smallest of the distances in Oklab
+(B. Ottosson, 2020) to full colour vision, and to protanopia and deuteranopia as simulated by
 G. Machado, M. Oliveira and L. Fernandes (IEEE TVCG 15, 2009); greys and pale colours were avoided.
 """
 GOLDEN_ANGLE = (3 - math.sqrt(5)) / 2
@@ -62,10 +64,12 @@ VALUES = (1.0, 0.65)
 def class_colours(classes: Sequence[str]) -> dict[str, Colour]:
     """The colour of every class, the background's among them.
 
-    The same names in the same order give the same colours, and more classes behind them change
+    The same names in the same order give the same colours, and more classes behind several change
     none.
     """
     names = [name for name in classes if name != BACKGROUND]
+    if len(names) == 1:
+        return {name: QUIET if name == BACKGROUND else ALONE for name in classes}
     shown = {name: _colour(index) for index, name in enumerate(names)}
     return {name: shown.get(name, QUIET) for name in classes}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saccade.pipeline.palette import COLOURS, QUIET, SAFE, class_colours, label_legend
+from saccade.pipeline.palette import ALONE, COLOURS, QUIET, SAFE, class_colours, label_legend
 
 MANY = tuple(f"class {n}" for n in range(250))
 SIGHT = {
@@ -71,7 +71,7 @@ def test_every_class_has_a_colour_of_its_own_that_is_not_the_background_s() -> N
     assert colours["background"] == QUIET
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 41])
+@pytest.mark.parametrize("count", [2, 7, 41])
 def test_a_class_keeps_its_colour_whether_more_follow_or_a_background_is_among_them(
     count: int,
 ) -> None:
@@ -79,6 +79,11 @@ def test_a_class_keeps_its_colour_whether_more_follow_or_a_background_is_among_t
     assert class_colours(MANY[:count]) == {name: colours[name] for name in MANY[:count]}
     among = (*MANY[:1], "background", *MANY[1:])
     assert {**class_colours(among), "background": QUIET} == {**colours, "background": QUIET}
+
+
+def test_a_single_class_has_a_colour_of_its_own_whether_there_is_a_background_or_not() -> None:
+    assert class_colours(("tumour",)) == {"tumour": ALONE}
+    assert class_colours(("background", "tumour")) == {"background": QUIET, "tumour": ALONE}
 
 
 def test_the_legend_names_every_label_that_can_occur() -> None:

@@ -1,20 +1,19 @@
-"""Polygons from one CRS to the pixels of an image in another; PROJ's door is rasterio."""
+"""Polygons from one CRS to the pixels of an image in another; edges that bend get more corners."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from saccade.pipeline.area import MOST_VERTICES, Polygon
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.georeference import Crs, Georeference, same_crs
+from saccade.pipeline.projecting import Project, Unplaced, projection, taking_rasterio
 
 OFF_PX = 0.05
 """Edges that are straight in the area's CRS may leave their true place in the image by so much."""
 MOST_HALVINGS = 24
-
-Project = Callable[[np.ndarray], np.ndarray]
 
 
 def in_pixels(polygons: Sequence[Polygon], crs: Crs, place: Georeference) -> list[Polygon]:
@@ -42,41 +41,23 @@ def in_pixels(polygons: Sequence[Polygon], crs: Crs, place: Georeference) -> lis
 
 
 def _warp(crs: Crs, other: Crs) -> Project:
-    try:
-        from rasterio import warp
-        from rasterio.crs import CRS
-    except ImportError as error:
-        raise UsageError(
-            f"an area in {crs} over an image in {other} needs rasterio: pip install "
-            f"'saccade[geo]', or convert the area to {other}"
-        ) from error
-    try:
-        source, target = (CRS.from_user_input(one.user_input) for one in (crs, other))
-    except ValueError as error:
-        raise UsageError(
-            f"an area in {crs} over an image in {other}: coordinate systems that PROJ knows "
-            f"expected; found {' '.join(str(error).split())}"
-        ) from error
+    both = f"an area in {crs} over an image in {other}"
+    with taking_rasterio(both, f"convert the area to {other}"):
+        try:
+            warp = projection(crs, other)
+        except Unplaced as error:
+            raise UsageError(f"{both}: {error}") from error
 
     def project(points: np.ndarray) -> np.ndarray:
         try:
-            x, y = warp.transform(source, target, points[:, 0], points[:, 1])[:2]
-        except Exception as error:  # rasterio lets GDAL's own errors through, of private classes
-            raise _untold(crs, other, " ".join(str(error).split())) from error
-        out = np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)], axis=1)
-        if not np.isfinite(out).all():
-            where = points[~np.isfinite(out).all(axis=1)][0]
-            raise _untold(crs, other, f"({where[0]:g}, {where[1]:g})")
-        return out
+            return warp(points)
+        except Unplaced as error:
+            raise UsageError(
+                f"a place of the area in {crs} can't be told in {other}: {error}; cut the area to "
+                "the surroundings of the images"
+            ) from error
 
     return project
-
-
-def _untold(crs: Crs, other: Crs, what: str) -> UsageError:
-    return UsageError(
-        f"a place of the area in {crs} can't be told in {other}: {what}; cut the area to the "
-        "surroundings of the images"
-    )
 
 
 def _bent(ring: np.ndarray, project: Project) -> np.ndarray:

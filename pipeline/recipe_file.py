@@ -157,8 +157,20 @@ def _reason(item: ErrorDetails, root: type[BaseModel]) -> str:
         return f"unknown key {key!r}; {hint}"
     if item["type"] == "missing":
         return "required key is missing"
+    if item["type"].startswith("union_tag"):
+        return _kind_reason(item, root)
     found = "" if isinstance(item["input"], dict | list) else f"; found {item['input']!r}"
     return item["msg"].removeprefix("Value error, ") + found
+
+
+def _kind_reason(item: ErrorDetails, root: type[BaseModel]) -> str:
+    """What 'by' may say, where it is left out or says something else."""
+    known = [str(_tag(node)) for node in sorted(_nodes_at(item["loc"], root), key=_tag)]
+    said = item["input"].get("by") if isinstance(item["input"], dict) else item["input"]
+    near = difflib.get_close_matches(str(said), known, n=1, cutoff=0.5)
+    found = "no 'by'" if said is None else f"{said!r}"
+    hint = f"; did you mean 'by: {near[0]}'?" if near else ""
+    return f"'by' of {', '.join(known)} expected; found {found}{hint}"
 
 
 def _path_in_file(loc: Path_, lines: dict[Path_, int]) -> Path_:
@@ -213,6 +225,11 @@ def _lines(node: yaml.Node | None, path: Path_) -> Iterator[tuple[Path_, int]]:
 
 def _known_keys(loc: Path_, root: type[BaseModel]) -> set[str]:
     """Fields that a tree has at a location."""
+    return {key for node in _nodes_at(loc, root) for key in node.model_fields}
+
+
+def _nodes_at(loc: Path_, root: type[BaseModel]) -> set[type[BaseModel]]:
+    """What a tree may hold at a location."""
     nodes: set[type[BaseModel]] = {root}
     for part in loc:
         tagged = {n for n in nodes if _tag(n) == part}
@@ -221,7 +238,7 @@ def _known_keys(loc: Path_, root: type[BaseModel]) -> set[str]:
             nodes = tagged
         elif fields:
             nodes = {node for field in fields for node in _nodes_in(field)}
-    return {key for node in nodes for key in node.model_fields}
+    return nodes
 
 
 def _tag(node: type[BaseModel]) -> Any:

@@ -6,14 +6,14 @@ origin: a pixel that is ``s`` times larger begins its level at ``(s - 1) / 2``.
 
 from __future__ import annotations
 
-import colorsys
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN, SCHEMA_VERSION, ImagePlan
+from saccade.pipeline.image_plan import SCHEMA_VERSION, ImagePlan
 from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.palette import class_colours, label_legend
 from saccade.pipeline.scores import UINT8_SCALE
 from saccade.pipeline.signals import BACKGROUND
 from saccade.pipeline.store_geo import array_place
@@ -22,8 +22,6 @@ from saccade.pipeline.store_shards import ZSTD_LEVEL
 
 OME_VERSION = "0.5"
 UNITS = {"um": "micrometer", "m": "meter"}
-GOLDEN_ANGLE = (3 - math.sqrt(5)) / 2
-"""Share of a full turn that keeps any number of hues apart."""
 
 
 def as_json(tree: Mapping[str, Any]) -> bytes:
@@ -189,36 +187,6 @@ def _omero(plan: ImagePlan) -> dict[str, Any]:
         for name, colour in class_colours(plan.classes).items()
     ]
     return {"channels": channels, "rdefs": {"model": "color"}}
-
-
-# ----------------------------------------------------------------------------------------- colours
-
-Colour = tuple[int, int, int]
-CLEAR: Colour = (0, 0, 0)
-"""Of what is not shown."""
-
-
-def class_colours(classes: Sequence[str]) -> dict[str, Colour]:
-    """Red, green, blue of every class; the same names in the same order give the same colours."""
-    names = [name for name in classes if name != BACKGROUND]
-    hues = {name: (index * GOLDEN_ANGLE) % 1.0 for index, name in enumerate(names)}
-    return {name: _bright(hues[name]) if name in hues else (128, 128, 128) for name in classes}
-
-
-def _bright(hue: float) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 1.0)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def label_legend(classes: Sequence[str]) -> dict[int, tuple[str, Colour, int]]:
-    """Name, colour and opacity of every label that can occur."""
-    colours = class_colours(classes)
-    if len(classes) == 1:
-        named = [("not " + classes[0], (128, 128, 128), 0), (classes[0], colours[classes[0]], 255)]
-    else:
-        named = [(n, colours[n], 0 if n == BACKGROUND else 255) for n in classes]
-    reserved = {LABEL_NODATA: ("no data", CLEAR, 0), LABEL_UNKNOWN: ("not answered", CLEAR, 0)}
-    return {**dict(enumerate(named)), **reserved}
 
 
 def all_metadata(plan: ImagePlan) -> dict[str, bytes]:

@@ -25,7 +25,7 @@ CONFINED = {
         "pipeline/result.py",
         "pipeline/sources/zarr.py",
     ),
-    "rasterio": ("pipeline/sources/rasterio*.py", "pipeline/area_warp.py", "pipeline/exports/*"),
+    "rasterio": ("pipeline/sources/rasterio*.py", "pipeline/projecting.py", "pipeline/exports/*"),
     "obstore": ("pipeline/remote*.py",),
     "openslide": ("pipeline/sources/openslide.py",),
     "tifffile": (

@@ -8,7 +8,7 @@ Holds one block at a time. What can't be read, and what holds no data, does not 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,30 @@ ENOUGH_TO_FILL_PX = 2**22
 """So many pixels tell what stands where there is no data; more are not decoded for it."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Met:
+    """Tiles of the glance that an area of interest meets, over a plane that may be coarser."""
+
+    tiles: np.ndarray
+    """``(tile rows, tile columns)`` bool."""
+    side_px: float
+    """Of a tile, in pixels of the plane."""
+
+    @classmethod
+    def of(cls, tiles: np.ndarray, glance: PassLayout, looked: PassLayout) -> Met:
+        """The glance's tiles over the plane that is looked at."""
+        return cls(tiles, glance.tile_px * glance.plane.downsample / looked.plane.downsample)
+
+    def pixels(self, box: Box) -> np.ndarray:
+        """Pixels of a box of the plane whose centre lies in a tile that is met, ``(h, w)`` bool."""
+        spans = ((box.y0, box.y1), (box.x0, box.x1))
+        rows, columns = (
+            np.minimum(((np.arange(*span) + 0.5) / self.side_px).astype(np.int64), count - 1)
+            for span, count in zip(spans, self.tiles.shape, strict=True)
+        )
+        return self.tiles[np.ix_(rows, columns)]
+
+
 def with_inputs(
     plan: ImagePlan, recipe: Recipe, source: Source, inside: np.ndarray | None = None
 ) -> ImagePlan:
@@ -54,10 +78,10 @@ def with_inputs(
     known: tuple[BandStatistics, ...] | None = None
     if is_measured(recipe, source):
         percents = percents_of([model.normalise for model in models], source.bands)
-        # tiles are those of the glance, and of its pixels
-        whole = inside is None
-        glance = _looked_at(plan.passes[0], models, source) if whole else plan.passes[0]
-        known = measure(source, glance, percents, inside)
+        glance = plan.passes[0]
+        looked = _looked_at(glance, models, source, inside)
+        met = None if inside is None else Met.of(inside, glance, looked)
+        known = measure(source, looked, percents, met)
     passes = tuple(
         replace(layout, inputs=_inputs(layout, model, source, known))
         for layout, model in zip(plan.passes, models, strict=True)
@@ -71,7 +95,9 @@ def is_measured(recipe: Recipe, source: Source) -> bool:
     return any(needs_statistics(model.normalise, model.nodata, lacks) for model in models)
 
 
-def _looked_at(glance: PassLayout, models: Sequence[ModelRecipe], source: Source) -> PassLayout:
+def _looked_at(
+    glance: PassLayout, models: Sequence[ModelRecipe], source: Source, inside: np.ndarray | None
+) -> PassLayout:
     """What the statistics are of: the glance's pixels.
 
     Where they are for filling alone, for which a mean of much will do, means of those pixels.
@@ -79,7 +105,8 @@ def _looked_at(glance: PassLayout, models: Sequence[ModelRecipe], source: Source
     if any(needs_statistics(model.normalise, "keep", lacks=False) for model in models):
         return glance
     downsample, (height, width) = glance.plane.downsample, glance.plane.shape
-    while height * width > ENOUGH_TO_FILL_PX:
+    share = 1.0 if inside is None else float(inside.mean())
+    while height * width * share > ENOUGH_TO_FILL_PX:
         downsample, height, width = 2 * downsample, height // 2, width // 2
     if downsample == glance.plane.downsample:
         return glance
@@ -105,37 +132,37 @@ def measure(
     source: Source,
     glance: PassLayout,
     percents: Sequence[float],
-    inside: np.ndarray | None = None,
+    met: Met | None = None,
 ) -> tuple[BandStatistics, ...]:
     """Statistics of every band, as stored, over the valid pixels of the glance's plane.
 
-    Where some of its tiles are ``inside`` an area of interest, of pixels inside these alone.
+    Where an area of interest has ``met`` tiles, of pixels inside these alone.
 
     Where the glance is given scaled samples, means of integers are not rounded here either.
     """
     source = Unrounded(source) if glance.scaled and source.dtype.kind in "iu" else source
     tallies = [BandTally(source.dtype, percents) for _ in range(source.channels)]
-    _count(source, glance, tallies, inside)
+    _count(source, glance, tallies, met)
     unsettled = [tally.wants_more for tally in tallies]
     if any(unsettled):
-        _count(source, glance, tallies, inside)
+        _count(source, glance, tallies, met)
     return tuple(tally.result() for tally in tallies)
 
 
 def _count(
-    source: Source, glance: PassLayout, tallies: Sequence[BandTally], inside: np.ndarray | None
+    source: Source, glance: PassLayout, tallies: Sequence[BandTally], met: Met | None
 ) -> None:
-    for pixels, counted in _blocks(source, glance, inside):
+    for pixels, counted in _blocks(source, glance, met):
         for band, tally in enumerate(tallies):
             tally.add(pixels[..., band][counted[..., band]])
 
 
 def _blocks(
-    source: Source, glance: PassLayout, inside: np.ndarray | None
+    source: Source, glance: PassLayout, met: Met | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pixels of every block, and which of their samples count, both ``(h, w, bands)``."""
     plane = Plane(source, glance.plane)
-    for block, wanted in _wanted(glance, inside):
+    for block, wanted in _wanted(glance, met):
         (pixels, valid), lost = read_or_repair(plane, block, glance)
         counted = np.ones(pixels.shape, bool)
         if valid is not None:
@@ -147,20 +174,14 @@ def _blocks(
         yield pixels, counted
 
 
-def _wanted(
-    glance: PassLayout, inside: np.ndarray | None
-) -> Iterator[tuple[Box, np.ndarray | None]]:
+def _wanted(glance: PassLayout, met: Met | None) -> Iterator[tuple[Box, np.ndarray | None]]:
     """Blocks to read, and which of their pixels count, ``(h, w)`` bool; None means all."""
-    if inside is None:
-        yield from ((block, None) for block in Grid(glance.plane.shape, BLOCK_PX))
-        return
-    side, (height, width) = glance.tile_px, glance.plane.shape
-    for cells in Grid((inside.shape[0], inside.shape[1]), max(1, BLOCK_PX // side)):
-        marked = inside[cells.slices]
-        if not marked.any():
+    for block in Grid(glance.plane.shape, BLOCK_PX):
+        if met is None:
+            yield block, None
             continue
-        rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
-        least = Box(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1).shift(cells.y0, cells.x0)
-        block = least.scale(side).clip((height, width))
-        pixels = np.kron(inside[least.slices], np.ones((side, side), bool))
-        yield block, pixels[: block.height, : block.width]
+        marked = met.pixels(block)
+        if marked.any():
+            rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
+            least = Box(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+            yield least.shift(block.y0, block.x0), marked[least.slices]

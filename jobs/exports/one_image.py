@@ -36,9 +36,9 @@ from saccade.pipeline.exports.stac import Kind, Origin, stac_item
 from saccade.pipeline.exports.tiles_table import columns_of, feature_count, tile_rows
 from saccade.pipeline.georeference import Georeference
 from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN, ImagePlan
+from saccade.pipeline.palette import Colour, label_legend
 from saccade.pipeline.result import open_result
 from saccade.pipeline.store import ImageStore
-from saccade.pipeline.store_metadata import Colour, label_legend
 from saccade.pipeline.store_object_shelf import Where
 
 

@@ -1,6 +1,6 @@
-"""The colours of a picture: one heat map, one colour per pass and per class, two hatches. Pure.
+"""The colours of a picture: one heat map, one colour per pass, two hatches. Pure.
 
-Knows arrays of colours; no image, no run, no text.
+Knows arrays of colours; no image, no run, no text. Colours of classes are `pipeline.palette`'s.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-Colour = tuple[int, int, int]
+from saccade.pipeline.palette import Colour
 
 INK: Colour = (28, 32, 40)
 GREY: Colour = (104, 111, 124)
@@ -18,22 +18,9 @@ FAINT: Colour = (222, 225, 231)
 PAPER: Colour = (255, 255, 255)
 NO_DATA: Colour = (228, 230, 235)
 FAILED: Colour = (205, 32, 44)
-ANSWER: Colour = (190, 18, 92)
-"""Of a result with a single class."""
 GLANCE: Colour = (146, 158, 176)
 MIDDLE: tuple[Colour, ...] = ((40, 110, 215), (14, 148, 136), (124, 84, 200), (80, 150, 60))
 LAST: Colour = (236, 96, 12)
-CLASSES: tuple[Colour, ...] = (
-    (0, 114, 178),
-    (213, 94, 0),
-    (0, 158, 115),
-    (204, 90, 160),
-    (214, 160, 0),
-    (86, 180, 233),
-    (110, 70, 190),
-    (120, 120, 30),
-)
-"""Told apart by most people with a colour vision deficiency (after M. Okabe and K. Ito, 2002)."""
 
 
 def pass_colours(count: int) -> tuple[Colour, ...]:
@@ -41,11 +28,6 @@ def pass_colours(count: int) -> tuple[Colour, ...]:
     if count == 1:
         return (LAST,)
     return (GLANCE, *(MIDDLE[i % len(MIDDLE)] for i in range(count - 2)), LAST)
-
-
-def class_colours(count: int) -> tuple[Colour, ...]:
-    """A colour per class; they repeat where there are more classes than colours."""
-    return (ANSWER,) if count == 1 else tuple(CLASSES[i % len(CLASSES)] for i in range(count))
 
 
 @functools.cache

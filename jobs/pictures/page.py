@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from saccade.jobs.pictures.colours import FAINT, GREY, INK, PAPER, Colour, stripes
+from saccade.jobs.pictures.colours import FAINT, GREY, INK, PAPER, stripes
 from saccade.jobs.pictures.ground import Ground, draw_ground
 from saccade.jobs.pictures.panels import Panel, Row
 from saccade.jobs.pictures.pen import Pen
 from saccade.pipeline.geometry import Shape
+from saccade.pipeline.palette import Colour
 
 WIDTH_PT, MARGIN_PT, GAP_PT = 830.0, 18.0, 16.0
 HEADING_PT, TITLE_PT, ROW_PT = 50.0, 23.0, 14.5

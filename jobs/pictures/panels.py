@@ -14,8 +14,6 @@ from saccade.jobs.pictures.colours import (
     FAILED,
     NO_DATA,
     PAPER,
-    Colour,
-    class_colours,
     dimmed,
     heat,
     heat_table,
@@ -29,6 +27,7 @@ from saccade.pipeline.coverage import was_answered
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.image_plan import COVERAGE_NODATA, STATUS_FAILED, STATUS_NONE, ImagePlan
 from saccade.pipeline.layout import PassLayout
+from saccade.pipeline.palette import Colour, class_colours
 from saccade.pipeline.result import Result
 from saccade.pipeline.signals import BACKGROUND
 from saccade.pipeline.store import ImageStore
@@ -276,7 +275,7 @@ def result_panel(scene: Scene) -> Panel:
     """The strongest answer over the pale image: the class as colour, the score as its strength."""
     found = answers(scene.result, scene.store, scene.shape)
     classes = scene.plan.classes
-    palette = np.array(class_colours(len(classes)), np.uint8)
+    palette = np.array(list(class_colours(classes).values()), np.uint8)
     alpha = opacity(np.nan_to_num(found.score))
     pixels = mix(dimmed(scene.pixels), palette[found.winner], alpha)
     pixels = _unknown(scene, np.isnan(found.score), pixels)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from saccade.jobs.pictures.colours import Colour
+from saccade.pipeline.palette import Colour
 
 ELLIPSIS = "..."
 

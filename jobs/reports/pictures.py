@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from saccade.jobs.pictures.colours import Colour, class_colours
 from saccade.jobs.pictures.ground import Ground, with_ground
 from saccade.jobs.pictures.panels import Panel, Scene, panels, result_panel
 from saccade.jobs.pictures.picture import make_scene
 from saccade.jobs.reports.model import Card
 from saccade.pipeline.fusion import dequantise
 from saccade.pipeline.geometry import Shape
+from saccade.pipeline.palette import Colour, class_colours
 from saccade.pipeline.result import open_result
 from saccade.pipeline.signals import BACKGROUND
 from saccade.pipeline.store import ImageStore
@@ -167,9 +167,9 @@ def class_shares(scene: Scene) -> tuple[ClassShare, ...]:
     few = [level for level in result.levels if level.size <= MOST_SCORES]
     level = (few[0] if few else result.levels[-1]).compute()
     shares = (dequantise(level) >= THRESHOLD).mean(axis=(1, 2))
-    names, colours = scene.plan.classes, class_colours(len(scene.plan.classes))
+    colours = class_colours(scene.plan.classes)
     return tuple(
         ClassShare(name, colour, float(share))
-        for name, colour, share in zip(names, colours, shares, strict=True)
+        for (name, colour), share in zip(colours.items(), shares, strict=True)
         if name != BACKGROUND
     )

@@ -27,7 +27,7 @@ from saccade.pipeline.exports.tiff_directory import Dialect, Tag
 from saccade.pipeline.exports.tiled_pyramid import TILE_PX, TiledLevel, tiled_levels
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.georeference import Georeference
-from saccade.pipeline.store_metadata import Colour
+from saccade.pipeline.palette import Colour
 from saccade.pipeline.store_shelf import PARTIAL
 from saccade.pipeline.uniform import is_uniform
 

@@ -1,6 +1,6 @@
 """From the pixels of a result to the Earth: coordinates of its CRS, longitude and latitude.
 
-The only module that projects; ``rasterio`` does it, but for images in degrees of WGS 84.
+Images in degrees of WGS 84 are projected nowhere, and need no other package.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from saccade.pipeline.errors import StoreError, UsageError
+from saccade.pipeline.errors import StoreError
 from saccade.pipeline.exports.closed_rings import densified
 from saccade.pipeline.exports.longitudes import continued
 from saccade.pipeline.geometry import Shape
 from saccade.pipeline.georeference import Crs, Georeference
 from saccade.pipeline.image_plan import ImagePlan
+from saccade.pipeline.projecting import Project, Unplaced, projection, taking_rasterio
 
 WGS84 = 4326
 SAMPLES = 16
@@ -28,8 +29,6 @@ BEND_PX = 0.1
 """No straight line in degrees may leave the true one by more pixels of the result."""
 SLANTED_BEND_PX = 0.001
 """The same of lines that are neither rows nor columns."""
-BATCH_POINTS = 2**16
-"""So many are handed to PROJ at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +71,8 @@ class Ground:
         native = self.native(points)
         if self.crs.epsg == WGS84:
             return native
-        parts = [native[at : at + BATCH_POINTS] for at in range(0, len(native), BATCH_POINTS)]
-        placed = np.concatenate([self._projected(part) for part in parts])
-        if not np.isfinite(placed).all():
-            raise StoreError(
-                f"{self.crs}: corners of the image expected where PROJ can place them; some have "
-                "no longitude and latitude; check the image's georeference"
-            )
-        return placed
+        with placed_by_proj():
+            return self._to_degrees(native)
 
     def rings(self, rings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Rings in degrees: continued, with points where edges bend.
@@ -147,47 +140,34 @@ class Ground:
         error = np.linalg.solve(pixels[usable], _turn(straight - true)[usable, :, None])
         return float(np.abs(error).max(initial=0.0))
 
-    def _projected(self, native: np.ndarray) -> np.ndarray:
-        try:
-            from rasterio.warp import transform
-        except ImportError as error:
-            raise UsageError(
-                f"longitude and latitude of an image in {self.crs} take rasterio, which is not "
-                "installed; pip install 'saccade[geo]'"
-            ) from error
-        with known_to_proj(self.crs):
-            x, y = transform(self.crs.user_input, f"EPSG:{WGS84}", native[:, 0], native[:, 1])
-        return np.stack([x, y], axis=1)
+    @cached_property
+    def _to_degrees(self) -> Project:
+        with taking_rasterio(f"longitude and latitude of an image in {self.crs}"):
+            return projection(self.crs, Crs(WGS84))
 
     @cached_property
     def _fitted(self) -> Any:
         """GDAL's polynomial through the control points."""
-        try:
+        with taking_rasterio("an image with control points alone"):
             from rasterio.control import GroundControlPoint
             from rasterio.transform import GCPTransformer
-        except ImportError as error:
-            raise UsageError(
-                "an image with control points alone takes rasterio, which is not installed; pip "
-                "install 'saccade[geo]'"
-            ) from error
         known = self.place.control_points
         points = [GroundControlPoint(p.row, p.column, p.x, p.y, p.z) for p in known]
         return GCPTransformer(points)
 
 
 @contextmanager
-def known_to_proj(crs: Crs) -> Iterator[None]:
-    """Tells it in our words where PROJ does not know a CRS.
+def placed_by_proj() -> Iterator[None]:
+    """Takes what PROJ can't do for the fault of the image's georeference.
 
     Raises:
-        StoreError: it does not.
+        StoreError: PROJ does not know a CRS, or has no place in it for some corner.
     """
     try:
         yield
-    except ValueError as error:  # rasterio's error is one
+    except Unplaced as error:
         raise StoreError(
-            f"{crs}: a coordinate system that PROJ knows expected; found "
-            f"{' '.join(str(error).split())}; state the right one in the image, as with "
+            f"{error}; state the right coordinate system and transform in the image, as with "
             "'gdal_edit.py -a_srs EPSG:NUMBER IMAGE', and run again"
         ) from error
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from saccade.pipeline.store_metadata import Colour
+from saccade.pipeline.palette import Colour
 
 Legend = Mapping[int, tuple[str, Colour, int]]
 """Name, colour and opacity of every value."""

@@ -10,8 +10,7 @@ import io
 
 from tifffile import TiffFile
 
-from saccade.pipeline.errors import UsageError
-from saccade.pipeline.exports.frame_ground import known_to_proj
+from saccade.pipeline.exports.frame_ground import placed_by_proj
 from saccade.pipeline.exports.tiff_directory import Tag
 from saccade.pipeline.georeference import Affine, Crs, Georeference
 from saccade.pipeline.geotiff import (
@@ -29,6 +28,7 @@ from saccade.pipeline.geotiff import (
     TIE_POINTS,
     TRANSFORMATION,
 )
+from saccade.pipeline.projecting import known_to_proj, taking_rasterio
 
 LARGEST_NUMBER = 32766
 """Numbers above it are not the registry's own in a GeoTIFF."""
@@ -78,16 +78,11 @@ def _keys(keys: dict[int, int]) -> Tag:
 
 def _described(crs: Crs) -> list[Tag]:
     """The keys that GDAL writes for a CRS."""
-    try:
+    with taking_rasterio(f"a CRS without an EPSG number, as {crs}, to be described in a TIFF,"):
         from rasterio import Affine as Transform
         from rasterio import MemoryFile
-    except ImportError as error:
-        raise UsageError(
-            f"a CRS with an EPSG number expected; {crs} has none, and to describe it takes GDAL: "
-            "pip install 'saccade[geo]'"
-        ) from error
     profile = {"driver": "GTiff", "width": 1, "height": 1, "count": 1, "dtype": "uint8"}
-    with known_to_proj(crs), MemoryFile() as memory:
+    with placed_by_proj(), known_to_proj(crs), MemoryFile() as memory:
         with memory.open(**profile, crs=crs.user_input, transform=Transform(1, 0, 0, 0, -1, 1)):
             pass
         with TiffFile(io.BytesIO(memory.read())) as file:

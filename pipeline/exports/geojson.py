@@ -18,7 +18,7 @@ from saccade.pipeline.exports.closed_rings import doubled_area, parts
 from saccade.pipeline.exports.frame import Frame
 from saccade.pipeline.exports.labelled_regions import Region, Shapes, regions
 from saccade.pipeline.exports.labelling import Labelling
-from saccade.pipeline.store_metadata import Colour
+from saccade.pipeline.palette import Colour
 
 ObjectType = Literal["annotation", "detection"]
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from saccade.pipeline.errors import UsageError
-from saccade.pipeline.exports.frame_ground import Ground, known_to_proj
+from saccade.pipeline.exports.frame_ground import Ground, placed_by_proj
 from saccade.pipeline.exports.labelled_regions import Region, Shapes, regions
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.exports.longitudes import area_m2, counterclockwise
 from saccade.pipeline.georeference import Crs
+from saccade.pipeline.projecting import known_to_proj
 
 VERSION = "1.1.0"
 GROUP_ROWS = 16_384
@@ -104,7 +105,7 @@ def geo_metadata(crs: Crs) -> dict[str, Any]:
 def _projjson(crs: Crs) -> Any:
     from rasterio.crs import CRS
 
-    with known_to_proj(crs):
+    with placed_by_proj(), known_to_proj(crs):
         return CRS.from_user_input(crs.user_input).to_dict(projjson=True)
 
 

@@ -15,10 +15,10 @@ from saccade.pipeline.errors import UsageError
 from saccade.pipeline.exports.cut import Cut
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN
+from saccade.pipeline.palette import Colour, class_colours
 from saccade.pipeline.result import Result
 from saccade.pipeline.scores import dequantise
 from saccade.pipeline.signals import BACKGROUND
-from saccade.pipeline.store_metadata import Colour, class_colours
 
 BLOCK_PX = 2048
 """A strip of a result is read in blocks at most so wide."""

@@ -100,10 +100,9 @@ def cut(rings: Rings, decimals: int = 9) -> list[list[np.ndarray]]:
     if all((np.abs(ring[:, 0]) <= 180.0).all() for ring in rings):
         return [counterclockwise(rings)]
     outer, *holes = (_on_one_sheet(ring) for ring in rings)
-    for hole in holes:
-        outer = outer.difference(hole)
-    outer = _rounded(outer, decimals)
-    found = [part for part in getattr(outer, "geoms", [outer]) if part.geom_type == "Polygon"]
+    # one by one would go through the outer ring, which is long, for every hole
+    ground = _rounded(outer.difference(_union(holes)), decimals)
+    found = [part for part in getattr(ground, "geoms", [ground]) if part.geom_type == "Polygon"]
     return [counterclockwise(_rings(part)) for part in found if part.area > 0]
 
 
@@ -125,7 +124,13 @@ def _on_one_sheet(ring: np.ndarray) -> Any:
         west = 360.0 * turn - 180.0
         part = whole.intersection(shapely.box(west, -90.0, west + 360.0, 90.0))
         parts.append(shapely.transform(part, lambda at, by=360.0 * turn: at - (by, 0.0)))
-    return shapely.union_all(parts)
+    return _union(parts)
+
+
+def _union(shapes: Sequence[Any]) -> Any:
+    import shapely
+
+    return shapely.union_all(shapes)
 
 
 def _rounded(shape: Any, decimals: int) -> Any:

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from saccade.pipeline.geometry import Shape
+from saccade.pipeline.palette import Colour
 from saccade.pipeline.sources.base import PixelSize
-from saccade.pipeline.store_metadata import Colour
 
 NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 SCHEMA = f"{NAMESPACE} {NAMESPACE}/ome.xsd"

@@ -10,9 +10,9 @@ import numpy as np
 from saccade.pipeline.exports.labelling import Labelling
 from saccade.pipeline.geometry import Box, Shape
 from saccade.pipeline.image_plan import LABEL_NODATA, LABEL_UNKNOWN
+from saccade.pipeline.palette import Colour
 from saccade.pipeline.resampling import halve_mean, halve_mode
 from saccade.pipeline.scores import dequantise
-from saccade.pipeline.store_metadata import Colour
 
 NODATA = LABEL_UNKNOWN
 """Of labels in files that have one value for it; no class has this label."""

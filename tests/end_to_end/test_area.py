@@ -19,6 +19,7 @@ from saccade.pipeline.georeference import Affine, Crs, Georeference
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.result import open_result
 from saccade.pipeline.sources.base import Level
+from saccade.workers import measuring
 
 SIDE_PX = 256
 TILE_PX = 32
@@ -315,3 +316,21 @@ def test_statistics_read_nothing_outside_the_tiles_of_the_glance(lab: Lab, tmp_p
     px = np.zeros((SIDE_PX, SIDE_PX), bool)
     px[64:128, 64:192] = True
     assert (read_px(source) == px).all()
+
+
+def test_statistics_that_only_fill_are_of_fewer_pixels_of_the_same_tiles(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mean of much will do: here of a sixteenth of the glance's pixels, of two of its tiles."""
+    monkeypatch.setattr(measuring, "ENOUGH_TO_FILL_PX", 2 * 16 * 16 // 16)
+    pixels = np.maximum(noise(SIDE_PX, SIDE_PX), 1)
+    source = FakeSource(pixels, nodata=0)
+    source.georeference = PLACE
+    area = area_over(tmp_path, (40, 70, 50, 80), (200, 8, 201, 9))
+    result = lab.run(two_passes() | {"area": str(area)}, source)
+    eighths = pixels.reshape(32, 8, 32, 8, -1).mean(axis=(1, 3))
+    wanted = np.concatenate([eighths[4:8, 8:12], eighths[24:28, 0:4]])
+    assert result.plan.statistics is not None
+    for band, one in enumerate(result.plan.statistics):
+        assert one.valid_px == 32
+        assert one.mean == pytest.approx(np.rint(wanted[..., band]).mean())

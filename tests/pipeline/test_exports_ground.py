@@ -221,6 +221,17 @@ def test_a_ring_across_the_antimeridian_becomes_two_polygons() -> None:
     assert (other[0][:, 0].min(), other[0][:, 0].max()) == (179, 180)
 
 
+def test_holes_stay_holes_on_both_sides_of_the_antimeridian() -> None:
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
+    outer = square * (7, 7) + (177, 0)
+    corners = [(x, y) for x in (178, 179.5, 181, 182.5) for y in (1, 3, 5)]
+    parts = cut([outer, *(square + corner for corner in corners)])
+    assert sorted(len(part) - 1 for part in parts) == [3, 6]
+    shapes = [shapely.Polygon(part[0], part[1:]) for part in parts]
+    assert sum(shape.area for shape in shapes) == pytest.approx(49 - len(corners))
+    assert all(shape.is_valid for shape in shapes)
+
+
 @pytest.mark.parametrize("hole", [False, True])
 def test_a_ring_around_a_pole_holds_it(hole: bool) -> None:
     lon = np.arange(0, 360, 10.0)

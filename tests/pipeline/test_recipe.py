@@ -105,7 +105,16 @@ def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
         (("passes", 0, "name"), "refine", "pass names must differ; found twice: refine"),
         (("passes", 0, "tile"), 0, "passes[0].tile"),
         (("passes", 1, "select", "fraction"), 1.5, "passes[1].select.fraction"),
-        (("passes", 1, "select", "by"), "topfraction", "passes[1].select"),
+        (
+            ("passes", 1, "select", "by"),
+            "topfraction",
+            "found 'topfraction'; did you mean 'by: top_fraction'?",
+        ),
+        (
+            ("passes", 0, "model"),
+            {"source": "model.py:build", "normalise": {"deviations": 2}},
+            "model.normalise: 'by' of fixed, percentiles, standard expected; found no 'by'",
+        ),
         (("passes", 0, "select"), {"by": "top_k", "k": 3}, "no earlier answer to select from"),
         (("passes", 0, "guidance"), True, "no earlier answer to be guided by"),
         (("passes", 1, "select"), {"by": "budget"}, "pixels, seconds or share"),

@@ -13,7 +13,6 @@ import zarr
 from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.sources.base import PixelSize
 from saccade.pipeline.store import ImageStore
-from saccade.pipeline.store_metadata import class_colours, label_legend
 
 Make = Callable[[ImagePlan], ImageStore]
 PLANS: dict[str, dict[str, Any]] = {
@@ -117,20 +116,3 @@ def test_pixel_centres_of_every_level_lie_where_the_image_has_them(
         assert scale["scale"] == [1, side_um * pixels, side_um * pixels]
         first_centre = np.mean(np.arange(pixels)) * side_um
         assert shift["translation"] == [0, first_centre, first_centre]
-
-
-def test_every_class_has_a_colour_of_its_own() -> None:
-    names = ("background", *(f"class {n}" for n in range(29)))
-    colours = class_colours(names)
-    assert len(set(colours.values())) == len(names)
-    assert class_colours(names[:7]) == {name: colours[name] for name in names[:7]}
-
-
-def test_the_legend_names_every_label_that_can_occur() -> None:
-    assert [name for name, _, _ in label_legend(("tumour",)).values()] == [
-        "not tumour",
-        "tumour",
-        "no data",
-        "not answered",
-    ]
-    assert list(label_legend(("background", "a", "b"))) == [0, 1, 2, 254, 255]

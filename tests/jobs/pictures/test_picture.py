@@ -16,12 +16,10 @@ from PIL import Image
 from saccade.jobs.driver import run
 from saccade.jobs.options import RunOptions
 from saccade.jobs.pictures.colours import (
-    ANSWER,
     FAILED,
     GLANCE,
     LAST,
     NO_DATA,
-    class_colours,
     heat,
     heat_table,
     pass_colours,
@@ -38,6 +36,7 @@ from saccade.jobs.pictures.words import length_text, percent, round_length, sign
 from saccade.pipeline.errors import UsageError
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.image_plan import STATUS_FAILED
+from saccade.pipeline.palette import ALONE, class_colours
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.result import open_result
 from saccade.pipeline.store import ImageStore
@@ -153,8 +152,8 @@ def test_the_tile_that_was_looked_at_bears_the_last_pass_s_colour_and_no_other_d
 
 def test_the_result_is_strong_where_the_score_is_and_grey_where_it_is_not(finished: Path) -> None:
     result = panels(scene_of(finished))[3]
-    assert towards(ANSWER, at_tile(result, *PLANTED)) > 0.4
-    assert abs(towards(ANSWER, at_tile(result, 5, 1))) < 0.01
+    assert towards(ALONE, at_tile(result, *PLANTED)) > 0.4
+    assert abs(towards(ALONE, at_tile(result, 5, 1))) < 0.01
 
 
 def test_a_legend_says_how_many_tiles_each_pass_visited(finished: Path) -> None:
@@ -255,7 +254,7 @@ def test_a_tile_classifier_is_shown_in_blocks_of_its_strongest_class_but_the_bac
         model_folder=tmp_path,
     )
     _, glance, _, result = panels(scene_of(tmp_path / "run"))
-    dark, light = class_colours(3)[1:]
+    dark, light = list(class_colours(("background", "dark", "light")).values())[1:]
     assert [row.swatch for row in result.legend[:2]] == [dark, light]
     assert towards(dark, at_tile(result, 1, 1, side=256)) > 0.5
     assert towards(light, at_tile(result, 1, 4, side=256)) > 0.5
@@ -285,7 +284,7 @@ def test_after_the_glance_its_map_is_shown_and_the_rest_is_said_to_be_missing(
     _, glance, looks, result = panels(scene)
     assert at_tile(glance, *PLANTED).mean() > 150
     assert [row.right for row in looks.legend] == ["49 of 49 tiles, 100 %", "not yet"]
-    assert towards(ANSWER, at_tile(result, *PLANTED)) > 0.4
+    assert towards(ALONE, at_tile(result, *PLANTED)) > 0.4
     assert result.legend[-1].text == "as far as the run has come"
 
 
@@ -372,7 +371,7 @@ def test_what_was_found_is_drawn_even_when_the_image_is_gone(
     drawn = panels(scene)
     assert drawn[0].legend[0].text == "the image can't be opened"
     assert (drawn[0].pixels == NO_DATA).all()
-    assert towards(ANSWER, at_tile(drawn[3], *PLANTED)) > 0.4
+    assert towards(ALONE, at_tile(drawn[3], *PLANTED)) > 0.4
 
 
 # ----------------------------------------------------------------------------------------- the page
@@ -436,10 +435,10 @@ def test_heat_shows_the_unknown_as_no_data() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 32])
-def test_every_pass_and_class_has_a_colour_and_neighbours_differ(count: int) -> None:
-    for colours in (pass_colours(count), class_colours(count)):
-        assert len(colours) == count
-        assert all(a != b for a, b in itertools.pairwise(colours))
+def test_every_pass_has_a_colour_and_neighbours_differ(count: int) -> None:
+    colours = pass_colours(count)
+    assert len(colours) == count
+    assert all(a != b for a, b in itertools.pairwise(colours))
     assert pass_colours(count)[-1] == LAST
 
 

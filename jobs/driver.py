@@ -208,6 +208,7 @@ class RunLoop:
                 already_done=replay.done & units.keys(),
                 failures={u: n for u in units if (n := replay.failures.get(u, 0))},
                 reasons={u: why for u in units if (why := replay.reasons.get(u))},
+                errors={u: name for u in units if (name := replay.errors.get(u))},
                 suspects=replay.suspects & units.keys(),
             )
         )
@@ -299,6 +300,7 @@ class RunLoop:
                 "unit": failure.unit,
                 "attempt": failure.attempt,
                 "reason": failure.reason,
+                "error": failure.error,
                 "worker": worker,
                 "host": self._hosts.get(worker, ""),
             }

@@ -68,6 +68,7 @@ from saccade.workers.roster import Copy, Roster, Worker
 from saccade.workers.straggling import Paces
 
 Told = Iterator[Instruction]
+Failing = UnitFailed | UnitTimedOut | WorkerLost
 
 
 class Dispatcher:
@@ -130,7 +131,8 @@ class Dispatcher:
             reason = f"failed {worst.failures} times in earlier runs"
             if last := event.reasons.get(worst.ref.id):
                 reason += f", the last time: {last}"
-            yield from self._quarantine(image.name, worst, reason)
+            error = event.errors.get(worst.ref.id, "")
+            yield from self._quarantine(image.name, worst, reason, error)
         else:
             yield from self._complete_if_done(stage)
 
@@ -160,9 +162,9 @@ class Dispatcher:
     def _image_failed(self, event: ImageFailed) -> Told:
         return self._quarantine(event.image, None, event.reason)
 
-    def _quarantine(self, name: str, culprit: Entry | None, reason: str) -> Told:
+    def _quarantine(self, name: str, culprit: Entry | None, reason: str, error: str = "") -> Told:
         unit, failures = (culprit.ref.id, culprit.failures) if culprit else (None, 0)
-        yield Quarantine(name, unit, reason, failures)
+        yield Quarantine(name, unit, reason, failures, error)
         image = self._images.pop(name, None)
         for entry in image.stage.entries if image and image.stage else ():
             yield from self._withdraw(entry)
@@ -195,16 +197,16 @@ class Dispatcher:
             if worker.helping:
                 worker.helping.entry.help_over = True
             for copy in worker.counting():
-                yield from self._outlive(copy, worker, event.reason)
+                yield from self._outlive(copy, worker, event)
 
-    def _outlive(self, copy: Copy, dead: Worker, reason: str) -> Told:
+    def _outlive(self, copy: Copy, dead: Worker, event: WorkerLost) -> Told:
         # what was cancelled there explains the death, and has been charged for
         entry, held = copy.entry, (dead.name, copy.attempt)
         entry.suspect |= not dead.stopping
         if entry.suspect:
             yield from stop_helping(self._roster, entry)
         if len(dead.copies) == 1 and dead.helping is None:
-            yield from self._fail(entry, held, f"worker {dead.name} died: {reason}")
+            yield from self._fail(event, entry, held, f"worker {dead.name} died: {event.reason}")
         else:
             self._give_up(entry, held)
 
@@ -238,15 +240,15 @@ class Dispatcher:
         self._roster.finish(event.worker, event.unit, event.attempt, self._now_seconds)
         entry = self._units.get(event.unit)
         if entry and entry.runs_as(event.worker, event.attempt):
-            held = (event.worker, event.attempt)
-            yield from self._fail(entry, held, event.reason, hopeless=not event.retryable)
+            yield from self._fail(event, entry, (event.worker, event.attempt), event.reason)
 
     def _unit_timed_out(self, event: UnitTimedOut) -> Told:
         entry = self._units.get(event.unit)
         if entry and entry.runs_as(event.worker, event.attempt):
             held = (event.worker, event.attempt)
             yield self._cancel(entry, held)
-            yield from self._fail(entry, held, f"worker {event.worker} did not answer in time")
+            reason = f"worker {event.worker} did not answer in time"
+            yield from self._fail(event, entry, held, reason)
 
     def _help_ended(self, event: HelpEnded) -> Told:
         end_help(self._roster, event)
@@ -257,12 +259,14 @@ class Dispatcher:
         self._roster.cancel(worker, entry.ref.id)
         return Cancel(worker, entry.ref.id, attempt)
 
-    def _fail(self, entry: Entry, held: Held, reason: str, hopeless: bool = False) -> Told:
+    def _fail(self, event: Failing, entry: Entry, held: Held, reason: str) -> Told:
+        error = event.error if isinstance(event, UnitFailed) else type(event).__name__
+        hopeless = isinstance(event, UnitFailed) and not event.retryable
         entry.failures += 1
         self._give_up(entry, held)
-        yield RecordFailure(entry.ref.image, entry.ref.id, held[1], reason)
+        yield RecordFailure(entry.ref.image, entry.ref.id, held[1], reason, error)
         if hopeless or entry.failures >= self._max_failures:
-            yield from self._quarantine(entry.ref.image, entry, reason)
+            yield from self._quarantine(entry.ref.image, entry, reason, error)
 
     def _give_up(self, entry: Entry, held: Held) -> None:
         entry.give_up(held)

@@ -42,6 +42,8 @@ class ImageTally:
     """Per pass: bytes allowed, reserved, projected, and the most measured; what is known of it."""
     reason: str = ""
     """Why it was quarantined."""
+    error: str = ""
+    """What that failure is called; empty in journals of older versions."""
     errors: list[str] = field(default_factory=list)
     """What could not be read, the first few."""
     notes: tuple[str, ...] = ()
@@ -265,6 +267,7 @@ def _add_end(image: ImageTally, record: Mapping[str, Any]) -> None:
 
 def _add_quarantine(image: ImageTally, record: Mapping[str, Any]) -> None:
     image.state, image.reason = "quarantined", str(record["reason"])
+    image.error = str(record.get("error", ""))
 
 
 _ADDERS = {

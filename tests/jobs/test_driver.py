@@ -194,7 +194,8 @@ def failing(*units: str, hopeless: bool = False) -> Answer:
         unit = task.unit.id
         if unit not in units:
             return done(worker, task)
-        return [events.UnitFailed(worker, unit, task.attempt, "it broke", not hopeless)]
+        retryable, error = not hopeless, "ReadError"
+        return [events.UnitFailed(worker, unit, task.attempt, "it broke", retryable, error)]
 
     return answer
 
@@ -232,6 +233,8 @@ def test_failures_of_earlier_drivers_count_and_the_reason_is_remembered(tmp_path
     assert workers.given == []
     assert "3 times in earlier runs" in summary.quarantined["a"]
     assert "it broke" in summary.quarantined["a"]
+    records = read_records(tmp_path / "journal")
+    assert [r["error"] for r in records if r["kind"] == "quarantine"] == ["ReadError"]
 
 
 def test_a_worker_that_dies_is_replaced_and_its_unit_done_by_another(tmp_path: Path) -> None:
@@ -252,9 +255,10 @@ def test_an_image_set_aside_keeps_what_was_tried_where_and_how_often(tmp_path: P
     drive(tmp_path, ScriptedWorkers(failing("a11")), max_failures=2)
     (image,) = failed_images(tmp_path)
     assert (image.failures, image.times, image.reason) == (2, 1, "it broke")
-    assert [(one.unit, one.attempt, one.worker) for one in image.tried] == [
-        ("a11", 1, "w"),
-        ("a11", 2, "w"),
+    assert image.error == "ReadError"
+    assert [(one.unit, one.attempt, one.worker, one.error) for one in image.tried] == [
+        ("a11", 1, "w", "ReadError"),
+        ("a11", 2, "w", "ReadError"),
     ]
 
 

@@ -200,12 +200,14 @@ def test_deaths_of_a_unit_in_flight_by_itself_count_until_its_image_is_quarantin
     d = started(stage("a", "a1"), stage("b", "b1"), max_failures=2)
     d.handle(WorkerJoined("u", slots=1))
     reason = "worker u died: signal 11"
-    assert d.handle(WorkerLost("u", "signal 11")) == [RecordFailure("a", "a1", 1, reason)]
+    assert d.handle(WorkerLost("u", "signal 11")) == [
+        RecordFailure("a", "a1", 1, reason, "WorkerLost")
+    ]
     assert d.handle(WorkerJoined("v", slots=2)) == [Assign("v", "a1", 2, alone=True)]
     reason = "worker v died: signal 11"
     assert d.handle(WorkerLost("v", "signal 11")) == [
-        RecordFailure("a", "a1", 2, reason),
-        Quarantine("a", "a1", reason, 2),
+        RecordFailure("a", "a1", 2, reason, "WorkerLost"),
+        Quarantine("a", "a1", reason, 2, "WorkerLost"),
     ]
     assert d.handle(WorkerJoined("w")) == [Assign("w", "b1", 1)]
 
@@ -220,7 +222,7 @@ def test_a_worker_that_owes_an_answer_gets_nothing_new_until_it_gives_it() -> No
     d = started(stage("a", "a1", "a2", "a3"), WorkerJoined("w", slots=2))
     reason = "worker w did not answer in time"
     told = d.handle(UnitTimedOut("w", "a1", 1))
-    assert told == [Cancel("w", "a1", 1), RecordFailure("a", "a1", 1, reason)]
+    assert told == [Cancel("w", "a1", 1), RecordFailure("a", "a1", 1, reason, "UnitTimedOut")]
     assert d.handle(UnitTimedOut("w", "a1", 1)) == []
     assert d.handle(done("w", "a2")) == [commit("w", "a2")]
     told = d.handle(UnitFailed("w", "a1", 1, "cancelled"))
@@ -324,6 +326,16 @@ def test_failures_of_earlier_runs_count() -> None:
     ]
     told = d.handle(stage("b", "b1", "b2", failures={"b2": 3}))
     assert told == [Quarantine("b", "b2", "failed 3 times in earlier runs", 3)]
+
+
+def test_what_a_failure_is_called_is_handed_on_as_it_came() -> None:
+    d = started(stage("a", "a1"), WorkerJoined("w"), max_failures=1)
+    assert d.handle(UnitFailed("w", "a1", 1, "it broke", error="Whatever")) == [
+        RecordFailure("a", "a1", 1, "it broke", "Whatever"),
+        Quarantine("a", "a1", "it broke", 1, "Whatever"),
+    ]
+    told = d.handle(stage("b", "b1", failures={"b1": 1}, errors={"b1": "Else"}))
+    assert told == [Quarantine("b", "b1", "failed 1 times in earlier runs", 1, "Else")]
 
 
 def test_units_in_flight_when_an_earlier_driver_died_run_alone() -> None:

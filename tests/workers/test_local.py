@@ -67,7 +67,9 @@ def test_a_failure_of_the_image_is_final_and_says_why(lab: Lab) -> None:
         unit = folder.read_units("one", folder.read_image_plan("one").last)[0]
         workers.assign("local-0", Task(unit, 2, entry))
         event = next_event(workers)
-        assert event == UnitFailed("local-0", unit.id, 2, "the file was replaced", False)
+        assert event == UnitFailed(
+            "local-0", unit.id, 2, "the file was replaced", False, "SourceError"
+        )
 
 
 def test_polling_an_idle_worker_gives_nothing(lab: Lab) -> None:

@@ -21,11 +21,13 @@ instructions. It knows neither what a unit does nor how a worker is reached.
 * A failure is: an error that a worker raised, a time-out, or a death with nothing else in flight.
   When a worker dies with several units in flight, each is a *suspect* and runs alone from then on.
   At ``max_failures`` the unit's image is quarantined.
+* A unit that failed for what may pass rests before its next attempt (``resting``), each time for
+  longer; nothing waits for it but the end of its stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from saccade.workers.events import (
@@ -64,6 +66,7 @@ from saccade.workers.ledger import (
     check_stage_ready,
 )
 from saccade.workers.lines import LanesLines, Line
+from saccade.workers.resting import Resting, pause_seconds
 from saccade.workers.roster import Copy, Roster, Worker
 from saccade.workers.straggling import Paces
 
@@ -86,7 +89,7 @@ class Dispatcher:
         self._help_rule = help_rule
         self._images: dict[str, Image] = {}
         self._units: dict[str, Entry] = {}
-        self._lines, self._suspects = LanesLines(), Line()
+        self._lines, self._suspects, self._resting = LanesLines(), Line(), Resting()
         self._roster = Roster()
         self._paces = Paces()
         self._now_seconds = 0.0
@@ -263,14 +266,17 @@ class Dispatcher:
         error = event.error if isinstance(event, UnitFailed) else type(event).__name__
         hopeless = isinstance(event, UnitFailed) and not event.retryable
         entry.failures += 1
-        self._give_up(entry, held)
+        entry.met_passing += (passing := isinstance(event, UnitFailed) and event.passing)
+        self._give_up(entry, held, passing)
         yield RecordFailure(entry.ref.image, entry.ref.id, held[1], reason, error)
         if hopeless or entry.failures >= self._max_failures:
             yield from self._quarantine(entry.ref.image, entry, reason, error)
 
-    def _give_up(self, entry: Entry, held: Held) -> None:
+    def _give_up(self, entry: Entry, held: Held, passing: bool = False) -> None:
         entry.give_up(held)
-        if entry.state is State.WAITING:
+        if entry.state is State.WAITING and passing:
+            self._resting.push(entry, self._now_seconds + pause_seconds(entry.met_passing))
+        elif entry.state is State.WAITING:
             self._enqueue(entry)
 
     def _enqueue(self, entry: Entry) -> None:
@@ -310,8 +316,10 @@ class Dispatcher:
         yield Assign(worker.name, entry.ref.id, entry.attempt, alone, backup)
 
     def _tick(self, event: Tick) -> Told:
-        """Give idle workers something to do: what is late, then what they can help with."""
+        """Give idle workers something to do: what has rested, is late, or can be helped with."""
         self._now_seconds = max(self._now_seconds, event.now_seconds)
+        for entry in self._resting.due(self._now_seconds):
+            self._enqueue(entry)
         if self._draining or self._suspects.head() or any(map(self._lines.head, Lane)):
             return
         yield from self._back_up()
@@ -346,9 +354,11 @@ class Dispatcher:
         entries = [e for s in stages for e in s.entries if e.state is not State.DONE]
         assert self._units == {e.ref.id: e for e in entries}
         assert all(e.failures < self._max_failures for e in entries)
-        self._check_counts(stages)
+        for stage in stages:
+            stage.check()
+        assert self._committing == sum(stage.counts[State.COMMITTING] for stage in stages)
         waiting = [e for e in entries if e.state is State.WAITING]
-        lined_up = self._lines.waiting() + self._suspects.waiting()
+        lined_up = self._lines.waiting() + self._suspects.waiting() + self._resting.waiting()
         assert sorted(map(id, waiting)) == sorted(map(id, lined_up))
         running = [e for e in entries if e.state is State.RUNNING]
         assert all(1 <= len(e.held) <= 1 + e.backed_up for e in running)
@@ -358,15 +368,6 @@ class Dispatcher:
         held = [(id(e), attempt) for e in running for _, attempt in e.held]
         counting = [(id(c.entry), c.attempt) for worker in self._roster for c in worker.counting()]
         assert sorted(held) == sorted(counting)
-
-    def _check_counts(self, stages: Iterable[Stage]) -> None:
-        for stage in stages:
-            states = [entry.state for entry in stage.entries]
-            assert not stage.complete, f"{stage.number} of {stage.image.name} is complete but open"
-            for state in (State.WAITING, State.RUNNING, State.COMMITTING, State.WITHDRAWN):
-                assert stage.counts[state] == states.count(state), (stage.number, state)
-        committing = sum(stage.counts[State.COMMITTING] for stage in stages)
-        assert self._committing == committing
 
 
 def _may_be_backed_up(entry: Entry) -> bool:

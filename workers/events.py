@@ -179,6 +179,8 @@ class UnitFailed:
     """False where another attempt can only fail the same way."""
     error: str = ""
     """What it is called: carried, not interpreted; empty where that is not known."""
+    passing: bool = False
+    """Whether what was in the way may be over by itself soon: the next attempt waits for that."""
 
 
 @dataclass(frozen=True, slots=True)

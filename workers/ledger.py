@@ -18,7 +18,7 @@ class State(IntEnum):
     """Where a unit stands; a unit is in exactly one state."""
 
     WAITING = 0
-    """In a line; never assigned, or its attempt failed or was given up."""
+    """In a line, or resting; never assigned, or its attempt failed or was given up."""
     RUNNING = 1
     """Assigned to a worker that is thought to be at it."""
     COMMITTING = 2
@@ -79,6 +79,8 @@ class Entry:
     """Where it stands."""
     held: tuple[Held, ...] = ()
     """Attempts that count, while it runs: one, and perhaps a backup."""
+    met_passing: int = 0
+    """How often it failed for what may pass; it waits longer each time."""
     backed_up: bool = False
     """Whether it ever had a backup: it gets no other."""
     helped: bool = False
@@ -179,6 +181,13 @@ class Stage:
     def progress(self) -> StageProgress:
         """How far it is."""
         return StageProgress(self.number, *self.counts[: State.WITHDRAWN])
+
+    def check(self) -> None:
+        """Raise AssertionError where counts are wrong, or a stage that is open is complete."""
+        states = [entry.state for entry in self.entries]
+        assert not self.complete, f"{self.number} of {self.image.name} is complete but open"
+        for state in (State.WAITING, State.RUNNING, State.COMMITTING, State.WITHDRAWN):
+            assert self.counts[state] == states.count(state), (self.number, state)
 
 
 def check_stage_ready(event: StageReady, image: Image) -> None:

@@ -39,6 +39,8 @@ class Outcome:
     """Whether another attempt may fare better."""
     error: str = ""
     """Name of the error's class; empty where there was none."""
+    passing: bool = False
+    """Whether what was in the way may be over by itself soon."""
     stops_run: str = ""
     """The same name where it stops the whole run; empty where it does not."""
 
@@ -53,6 +55,7 @@ class Outcome:
             details="" if ours else "".join(traceback.format_exception(error)),
             retryable=not isinstance(error, FINAL) or isinstance(error, PASSING),
             error=type(error).__name__,
+            passing=isinstance(error, PASSING),
             stops_run=type(error).__name__ if isinstance(error, STOPS_RUN) else "",
         )
 
@@ -69,7 +72,8 @@ class Outcome:
             return UnitDone(worker, unit, attempt, self.receipt)
         if self.stops_run:
             raise getattr(errors, self.stops_run)(self.reason)
-        return UnitFailed(worker, unit, attempt, self.reason, self.retryable, self.error)
+        why = (self.reason, self.retryable, self.error, self.passing)
+        return UnitFailed(worker, unit, attempt, *why)
 
 
 class Workers(Protocol):

@@ -25,6 +25,7 @@ from saccade.workers.events import (
     RecordFailure,
     StageComplete,
     StageReady,
+    Tick,
     UnitDone,
     UnitFailed,
     UnitRef,
@@ -34,6 +35,7 @@ from saccade.workers.events import (
     WorkerLost,
 )
 from saccade.workers.ledger import StageProgress
+from saccade.workers.resting import pause_seconds
 
 
 class Checked(Dispatcher):
@@ -326,6 +328,65 @@ def test_failures_of_earlier_runs_count() -> None:
     ]
     told = d.handle(stage("b", "b1", "b2", failures={"b2": 3}))
     assert told == [Quarantine("b", "b2", "failed 3 times in earlier runs", 3)]
+
+
+def passing(worker: str, unit: str, attempt: int) -> UnitFailed:
+    return UnitFailed(worker, unit, attempt, "full", passing=True)
+
+
+def assigned(told: Iterable[Instruction]) -> list[tuple[str, int]]:
+    return [(i.unit, i.attempt) for i in told if isinstance(i, Assign)]
+
+
+def test_a_unit_that_met_what_may_pass_rests_longer_each_time_while_others_go_on() -> None:
+    d = started(Tick(7), stage("a", "a1", "a2"), WorkerJoined("w", slots=1), max_failures=9)
+    assert d.handle(passing("w", "a1", 1)) == [
+        RecordFailure("a", "a1", 1, "full"),
+        Assign("w", "a2", 1),
+    ]
+    d.handle(done("w", "a2"))
+    assert d.handle(Tick(7.9)) == []
+    assert assigned(d.handle(Tick(8))) == [("a1", 2)]
+    assert assigned(d.handle(passing("w", "a1", 2))) == []
+    assert assigned(d.handle(Tick(11.9))) == []
+    assert assigned(d.handle(Tick(12))) == [("a1", 3)]
+
+
+def test_a_unit_that_rests_can_be_committed_by_an_attempt_that_was_given_up() -> None:
+    d = started(Tick(0), stage("a", "a1"), WorkerJoined("v"), WorkerJoined("w"), max_failures=9)
+    d.handle(UnitTimedOut("v", "a1", 1))
+    d.handle(passing("w", "a1", 2))
+    assert d.handle(done("v", "a1", 1)) == [commit("v", "a1", 1)]
+    assert d.handle(Tick(100)) == []
+    assert d.handle(Committed("a1")) == [StageComplete("a", 0)]
+
+
+def test_a_suspect_that_rests_keeps_no_worker_from_others_and_then_runs_alone() -> None:
+    units = stage("a", "a1", "a2", suspects=frozenset({"a1"}))
+    d = started(Tick(0), units, WorkerJoined("w", slots=2), max_failures=9)
+    assert assigned(d.handle(passing("w", "a1", 1))) == [("a2", 1)]
+    assert d.handle(Tick(1)) == []
+    assert d.handle(done("w", "a2"))[-1] == Assign("w", "a1", 2, alone=True)
+
+
+def test_a_drain_does_not_wait_for_what_rests() -> None:
+    d = started(Tick(0), stage("a", "a1"), WorkerJoined("w"))
+    d.handle(passing("w", "a1", 1))
+    assert d.handle(DrainRequested()) == [Drained()]
+    assert d.handle(Tick(100)) == []
+
+
+def test_what_may_pass_counts_as_a_failure_and_sets_an_image_aside_in_the_end() -> None:
+    d = started(Tick(0), stage("a", "a1"), WorkerJoined("w"), max_failures=2)
+    d.handle(passing("w", "a1", 1))
+    d.handle(Tick(1))
+    assert d.handle(passing("w", "a1", 2))[-1] == Quarantine("a", "a1", "full", 2)
+    assert d.handle(Tick(100)) == []
+    assert d.idle
+
+
+def test_pauses_grow_up_to_a_bound() -> None:
+    assert [pause_seconds(times) for times in range(1, 6)] == [1, 4, 16, 64, 64]
 
 
 def test_what_a_failure_is_called_is_handed_on_as_it_came() -> None:

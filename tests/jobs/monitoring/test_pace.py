@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from saccade.jobs.monitoring.drivers import QUIET_SECONDS, Drivers
 from saccade.jobs.monitoring.pace import BIN_SECONDS, WINDOW_SECONDS, Recent
 from saccade.jobs.monitoring.passes import PassTotal, pass_totals, seconds_left
-from saccade.jobs.monitoring.tally import ImageTally
+from saccade.jobs.monitoring.tally import ImageTally, Tally
 
 NOON = 1_700_000_001.0
 
@@ -136,7 +136,9 @@ def test_passes_are_sums_over_images_and_memory_is_the_most_of_any() -> None:
                      memory={"g": {"measured_nbytes": 7}})  # fmt: skip
     two = ImageTally("b", units={"g": [3, 3]}, tiles={"g": {"selected": 1, "of": 5, "done": 1}},
                      memory={"g": {"measured_nbytes": 11}})  # fmt: skip
-    (told, later) = pass_totals([one, two], ["g", "f"])
+    tally = Tally.of("ab")
+    tally.images |= {"a": one, "b": two}
+    (told, later) = pass_totals(tally, ["g", "f"])
     assert (told.images, told.units_done, told.units_planned) == (2, 4, 5)
     assert (told.share_refined, told.tiles_done) == (0.4, 3)
     assert told.memory["measured_nbytes"] == 11

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +101,18 @@ def test_a_driver_is_at_work_while_its_process_is_there_and_it_has_not_closed() 
     assert drivers(opened(1, os.getpid())).at_work(NOON)
     assert not drivers(opened(1, os.getpid()), {"kind": "closed"}).at_work(NOON)
     assert not drivers(opened(1, 2**22 + 1)).at_work(NOON)  # beyond the largest process id
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_driver_that_was_killed_is_not_at_work_although_nobody_has_asked_how_it_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        seen = drivers(opened(1, process.pid))
+        assert seen.at_work(NOON)
+        process.send_signal(signal.SIGSTOP)
+        assert seen.at_work(NOON), "stopped, not ended"
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not seen.at_work(NOON)
 
 
 def test_a_driver_elsewhere_is_believed_to_be_at_work_while_it_writes() -> None:

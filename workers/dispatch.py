@@ -198,7 +198,7 @@ class Dispatcher:
         worker = self._roster.remove(event.worker)
         if worker is not None:
             if worker.helping:
-                worker.helping.entry.help_over = True
+                worker.helping.entry.deadly = True
             for copy in worker.counting():
                 yield from self._outlive(copy, worker, event)
 

@@ -86,7 +86,9 @@ class Entry:
     helped: bool = False
     """Whether anybody ever helped: what it took says nothing of others."""
     help_over: bool = False
-    """Whether help failed, or found nothing left to do: it gets no other."""
+    """Whether help failed, or found nothing left to do: it gets no other until it begins again."""
+    deadly: bool = False
+    """Whether a worker died while it helped: nobody else is asked, ever."""
 
     def move(self, to: State) -> None:
         """Change state, by the table."""
@@ -103,6 +105,7 @@ class Entry:
             self.backed_up = True
         else:
             self.move(State.RUNNING)
+            self.help_over = False
         self.attempt += 1
         self.held += ((worker, self.attempt),)
 
@@ -113,6 +116,11 @@ class Entry:
             self.held = left
         else:
             self.move(State.WAITING)
+
+    @property
+    def owned_since(self) -> int:
+        """Number of the oldest attempt that counts, while it runs; else of the next one."""
+        return min((attempt for _, attempt in self.held), default=self.attempt + 1)
 
     def runs_as(self, worker: str, attempt: int) -> bool:
         """Whether this attempt, of this worker, is one that counts now."""

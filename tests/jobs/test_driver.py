@@ -25,6 +25,7 @@ from saccade.pipeline.plan import Unit
 from saccade.pipeline.recipe import Recipe
 from saccade.workers import events
 from saccade.workers.folder import RunFolder
+from saccade.workers.sharing import HELPER, OWNER
 from saccade.workers.tasks import ImageEntry, Task
 
 RECIPE = Recipe.model_validate(
@@ -248,6 +249,23 @@ def test_a_worker_that_dies_is_replaced_and_its_unit_done_by_another(tmp_path: P
 
     assert drive(tmp_path, ScriptedWorkers(mortal)).complete == ("a",)
     assert deaths == ["w"]
+
+
+def test_whoever_takes_a_unit_over_finds_no_claims_of_its_last_owner(tmp_path: Path) -> None:
+    unit_folder = RunFolder(tmp_path).scratch("a", "a11")
+    kept: list[list[str]] = []
+
+    def answer(worker: str, task: Task) -> list[events.Event]:
+        if task.unit.id != "a11" or task.attempt > 1:
+            kept.append(sorted(path.name for path in unit_folder.glob("*/*")))
+            return done(worker, task)
+        (unit_folder / "key").mkdir(parents=True)
+        for index, side in ((0, OWNER), (7, HELPER)):
+            (unit_folder / "key" / f"{index}.claim").write_text(side)
+        return failing("a11")(worker, task)
+
+    assert drive(tmp_path, ScriptedWorkers(answer)).complete == ("a",)
+    assert ["7.claim"] in kept
 
 
 def test_an_image_set_aside_keeps_what_was_tried_where_and_how_often(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what tests on a real Slurm and in a real browser need, on Debian and as root.
+# Installs what tests on a real Slurm, in a real browser and in QGIS need, on Debian and as root.
 #
 # Elsewhere, or where nothing can be installed, it says so and succeeds: those tests skip then.
 set -uo pipefail
 
-packages=(chromium munge slurm-wlm)
+packages=(chromium munge python3-qgis slurm-wlm)
 
 missing=()
 for package in "${packages[@]}"; do

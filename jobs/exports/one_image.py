@@ -23,6 +23,7 @@ from saccade.pipeline.exports.labelled_regions import Shapes
 from saccade.pipeline.exports.labelling import Labelling, chosen_classes
 from saccade.pipeline.exports.ome_xml import ome_xml
 from saccade.pipeline.exports.ome_zarr_v2 import write_ome_zarr
+from saccade.pipeline.exports.qgis_style import beside, raster_style, regions_style
 from saccade.pipeline.exports.rasters import (
     NO_ANSWER,
     NODATA,
@@ -94,8 +95,11 @@ class ImageExport:
     # ------------------------------------------------------------------------------------ formats
 
     def _geojson(self) -> Iterator[Path]:
+        path = self._folder / f"{self._name}.geojson"
+        if self._on_earth is not None:
+            yield self._regions_style(path)
         with (
-            placed(self._folder / f"{self._name}.geojson") as place,
+            placed(path) as place,
             place.partial.open("w", encoding="utf-8") as file,
         ):
             file.writelines(self._features())
@@ -103,13 +107,26 @@ class ImageExport:
 
     def _features(self) -> Iterator[str]:
         """On Earth where the image lies there, unless regions are asked for as QuPath's objects."""
-        options, ground = self._options, Ground.of(self._result.plan)
-        shapes = self._shapes
-        if ground is not None and options.object_type is None:
+        options, ground, shapes = self._options, self._on_earth, self._shapes
+        if ground is not None:
             return ground_collection(self._labelling, ground, self._facts(), shapes)
         style = FeatureStyle(options.object_type or "annotation", shapes)
         frame = ImagePixels.of(self._result.plan)
         return feature_collection(self._labelling, frame, self._facts(), style)
+
+    @property
+    def _on_earth(self) -> Ground | None:
+        """Where regions lie; None where they are objects for QuPath, or nobody says."""
+        return None if self._options.object_type else Ground.of(self._result.plan)
+
+    def _regions_style(self, path: Path) -> Path:
+        return self._style(path, regions_style(self._labelling.colours))
+
+    def _style(self, path: Path, style: bytes) -> Path:
+        """How QGIS is to show a file, beside it."""
+        with placed(beside(path)) as place:
+            place.partial.write_bytes(style)
+        return place.path
 
     @property
     def _shapes(self) -> Shapes:
@@ -117,7 +134,9 @@ class ImageExport:
 
     def _geoparquet(self) -> Iterator[Path]:
         ground, shapes = self._ground(), self._shapes
-        with placed(self._folder / f"{self._name}.regions.parquet") as place:
+        path = self._folder / f"{self._name}.regions.parquet"
+        yield self._regions_style(path)
+        with placed(path) as place:
             write_geoparquet(place.partial, self._labelling, ground, self._texts(), shapes)
         yield place.path
 
@@ -194,9 +213,10 @@ class ImageExport:
         facts = CogFacts(place, str(NODATA) if labels else "nan", told, palette)
         path = self._folder / f"{self._name}.{content}.tif"
         if labels:
-            with placed(path.with_name(f"{path.name}.aux.xml")) as beside:
-                beside.partial.write_bytes(auxiliary(legend))
-            yield beside.path
+            with placed(path.with_name(f"{path.name}.aux.xml")) as told_beside:
+                told_beside.partial.write_bytes(auxiliary(legend))
+            yield told_beside.path
+            yield self._style(path, raster_style(legend))
         with placed(path) as main:
             write_cog(main.partial, raster, facts)
         yield main.path

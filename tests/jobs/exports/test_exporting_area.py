@@ -114,7 +114,7 @@ def test_a_cog_covers_the_area_on_the_result_s_grid_and_is_nodata_outside(
 def test_polygons_hold_the_pixels_inside_the_area_where_they_lie(
     folder: Path, tmp_path: Path, to: str
 ) -> None:
-    (path,) = files(folder / "part", to, tmp_path)
+    *_, path = files(folder / "part", to, tmp_path)
     table = geopandas.read_file(path) if to == "geojson" else geopandas.read_parquet(path)
     labels = np.asarray(open_result(folder / "part")["here"].labels)
     wanted = (labels == 1) & inside(labels.shape)
@@ -131,9 +131,9 @@ def test_a_region_of_a_cut_that_holds_all_has_the_place_and_name_it_has_uncut(
 ) -> None:
     everything = area(tmp_path, [(-9, -9), (500, -9), (500, 500), (-9, 500)], "everything")
     cut = json.loads(
-        files(folder / "whole", "geojson", tmp_path, area=str(everything))[0].read_text()
+        files(folder / "whole", "geojson", tmp_path, area=str(everything))[-1].read_text()
     )
-    uncut = json.loads(files(folder / "whole", "geojson", tmp_path)[0].read_text())
+    uncut = json.loads(files(folder / "whole", "geojson", tmp_path)[-1].read_text())
     assert cut["features"] == uncut["features"]
 
 
@@ -157,7 +157,7 @@ def test_a_stac_item_lies_where_the_cut_cog_does(folder: Path, tmp_path: Path) -
 
 
 def test_files_say_which_area_they_were_cut_along(folder: Path, tmp_path: Path) -> None:
-    (path,) = files(folder / "part", "geojson", tmp_path)
+    *_, path = files(folder / "part", "geojson", tmp_path)
     plan = open_result(folder / "part")["here"].plan
     assert json.loads(path.read_text())["saccade"]["area"] == plan.area
 
@@ -190,8 +190,8 @@ def test_formats_that_are_not_cut_say_so(folder: Path) -> None:
 @pytest.mark.parametrize("to", ["geojson", "geoparquet"])
 def test_outlines_are_simplified_when_asked(folder: Path, tmp_path: Path, to: str) -> None:
     read = geopandas.read_file if to == "geojson" else geopandas.read_parquet
-    exact = read(files(folder / "part", to, tmp_path)[0]).sort_values("id")
-    simple = read(files(folder / "part", to, tmp_path, simplify_px=1.0)[0]).sort_values("id")
+    exact = read(files(folder / "part", to, tmp_path)[-1]).sort_values("id")
+    simple = read(files(folder / "part", to, tmp_path, simplify_px=1.0)[-1]).sort_values("id")
     assert list(simple["pixels"]) == list(exact["pixels"])
     assert list(simple["area_m2"]) == list(exact["area_m2"])
     before, after = exact.get_coordinates(), simple.get_coordinates()

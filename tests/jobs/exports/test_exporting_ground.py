@@ -53,6 +53,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+LABEL_FILES = ["here.labels.tif.aux.xml", "here.labels.qml", "here.labels.tif"]
+
+
 def files(run: Path, to: str, folder: Path, *images: str, **options: Any) -> list[Path]:
     return list(export(run, ExportOptions(to, **options), images, folder))  # type: ignore[arg-type]
 
@@ -75,7 +78,7 @@ def test_a_cog_lies_where_the_image_does_at_the_result_s_resolution(
 
 def test_labels_come_with_the_names_of_classes_beside_them(finished: Path, tmp_path: Path) -> None:
     found = files(finished, "cog", tmp_path, "here")
-    assert [path.name for path in found] == ["here.labels.tif.aux.xml", "here.labels.tif"]
+    assert [path.name for path in found] == LABEL_FILES
     assert "<Category>tissue</Category>" in found[0].read_text()
 
 
@@ -85,11 +88,11 @@ def test_a_cog_of_an_image_that_lies_nowhere_is_refused_with_what_to_do(
     done = []
     with pytest.raises(StoreError, match=r"nowhere\.tif states no georeference; export ome-tiff"):
         done.extend(export(finished, ExportOptions("cog"), folder=tmp_path))
-    assert [path.name for path in done] == ["here.labels.tif.aux.xml", "here.labels.tif"]
+    assert [path.name for path in done] == LABEL_FILES
 
 
 def test_regions_are_told_in_longitude_and_latitude(finished: Path, tmp_path: Path) -> None:
-    (path,) = files(finished, "geojson", tmp_path, "here")
+    *_, path = files(finished, "geojson", tmp_path, "here")
     table = geopandas.read_file(path)
     assert set(table["class"]) == {"tissue"}
     (metres,) = geopandas.GeoSeries([table.union_all()], crs=4326).to_crs(32633)
@@ -103,7 +106,7 @@ def test_regions_are_told_in_longitude_and_latitude(finished: Path, tmp_path: Pa
 def test_regions_asked_for_as_objects_of_qupath_are_told_in_pixels(
     finished: Path, tmp_path: Path
 ) -> None:
-    (path,) = files(finished, "geojson", tmp_path, "here", object_type="annotation")
+    *_, path = files(finished, "geojson", tmp_path, "here", object_type="annotation")
     (feature, *_) = json.loads(path.read_text())["features"]
     assert feature["properties"]["objectType"] == "annotation"
     assert np.max(feature["geometry"]["coordinates"][0]) <= SIDE
@@ -112,7 +115,7 @@ def test_regions_asked_for_as_objects_of_qupath_are_told_in_pixels(
 def test_the_same_regions_are_a_geoparquet_in_the_image_s_crs(
     finished: Path, tmp_path: Path
 ) -> None:
-    (path,) = files(finished, "geoparquet", tmp_path, "here")
+    *_, path = files(finished, "geoparquet", tmp_path, "here")
     table = geopandas.read_parquet(path)
     assert path.name == "here.regions.parquet"
     assert table.crs.to_epsg() == 32633
@@ -233,11 +236,11 @@ def test_real_rasters_are_exported_to_where_they_lie(
         assert file.bounds[0] == pytest.approx(image.bounds[0])
         assert file.bounds[3] == pytest.approx(image.bounds[3])
         labels, transform = file.read(1), file.transform
-    native = geopandas.read_parquet(files(folder, "geoparquet", tmp_path)[0])
+    native = geopandas.read_parquet(files(folder, "geoparquet", tmp_path)[-1])
     drawn = rasterize(native.geometry, labels.shape, transform=transform)
     inside = (slice(0, labels.shape[0] - 1), slice(0, labels.shape[1] - 1))
     np.testing.assert_array_equal((drawn == 1)[inside], (labels == 1)[inside])
-    degrees = geopandas.read_file(files(folder, "geojson", tmp_path)[0])
+    degrees = geopandas.read_file(files(folder, "geojson", tmp_path)[-1])
     assert degrees.geometry.is_valid.all()
     geod = pyproj.Geod(ellps="WGS84")
     expected = sum(

@@ -36,7 +36,8 @@ from saccade.pipeline.store import sweep_partials
 from saccade.workers import events
 from saccade.workers.dispatch import Dispatcher
 from saccade.workers.outcome import Workers
-from saccade.workers.shared_answers import clear_scratch
+from saccade.workers.shared_answers import clear_scratch, drop_claims
+from saccade.workers.sharing import OWNER
 from saccade.workers.tasks import ImageEntry, Task
 
 POLL_SECONDS = 0.25
@@ -208,6 +209,7 @@ class RunLoop:
                 already_done=replay.done & units.keys(),
                 failures={u: n for u in units if (n := replay.failures.get(u, 0))},
                 reasons={u: why for u in units if (why := replay.reasons.get(u))},
+                errors={u: name for u in units if (name := replay.errors.get(u))},
                 suspects=replay.suspects & units.keys(),
             )
         )
@@ -299,6 +301,7 @@ class RunLoop:
                 "unit": failure.unit,
                 "attempt": failure.attempt,
                 "reason": failure.reason,
+                "error": failure.error,
                 "worker": worker,
                 "host": self._hosts.get(worker, ""),
             }
@@ -317,6 +320,9 @@ class RunLoop:
         self._in_flight.give(assign, unit, time.monotonic())
         started = {"kind": "started", "image": unit.image, "unit": unit.id, "worker": assign.worker}
         self._opened.journal.note(timed(started))
+        if assign.attempt > 1 and not assign.backup:
+            # those who help stop at what its owner has begun: this one begins again
+            drop_claims(self._opened.folder.scratch(unit.image, unit.id), OWNER)
         self._workers.assign(assign.worker, Task(unit, assign.attempt, flying.entry, timing))
 
     def _help(self, told: events.Help) -> None:

@@ -21,6 +21,9 @@ class Failure:
     """Id of the unit."""
     reason: str
     """For people."""
+    error: str = ""
+    """Name of the error's class, or of what happened instead: ``WorkerLost``, ``UnitTimedOut``;
+    empty in journals of older versions."""
     attempt: int = 0
     """Its number in its driver; 0 where the driver did not live to tell."""
     worker: str = ""
@@ -55,13 +58,15 @@ class FailedImage:
     """The last failures of any of its units, at most five, the latest last."""
     at: float | None = None
     """When it was set aside, in seconds since 1970; None in journals without times."""
+    error: str = ""
+    """What that failure is called, as in ``Failure``."""
 
     @classmethod
     def of(cls, record: Record, times: int) -> FailedImage:
         """From the record that set it aside."""
         tried = tuple(map(Failure.of, record.get("tried", ())))
-        name, reason = record["image"], str(record["reason"])
-        return cls(name, reason, record.get("failures", 0), times, tried, record.get("at"))
+        name, reason, error = record["image"], str(record["reason"]), str(record.get("error", ""))
+        return cls(name, reason, record.get("failures", 0), times, tried, record.get("at"), error)
 
 
 class FailedImages:
@@ -116,6 +121,7 @@ def quarantine_record(quarantine: events.Quarantine, tried: Iterable[Record]) ->
         "image": quarantine.image,
         "unit": quarantine.unit,
         "reason": quarantine.reason,
+        "error": quarantine.error,
         "failures": quarantine.failures,
         "tried": [Failure.of(record).to_dict() for record in tried],
     }

@@ -11,6 +11,7 @@ from saccade.jobs.journals.claiming import living
 from saccade.jobs.journals.journal import Journal, Record, read_records
 from saccade.jobs.manifests.catalogue import Catalogue
 from saccade.jobs.manifests.names import Names
+from saccade.jobs.manifests.places import resolved
 from saccade.jobs.options import RunOptions
 from saccade.pipeline.errors import ResumeRefused
 from saccade.pipeline.sources.base import Identity
@@ -196,9 +197,17 @@ def _row_changed(then: ImageEntry, now: ImageEntry) -> str:
     """What else is asked of an image than before; empty where it is the same."""
     for what in ("mpp", "gsd", "overrides"):
         before, after = getattr(then, what), getattr(now, what)
-        if before != after:
+        if before != after and _in_full(before) != _in_full(after):
             return f"{what} was {before or 'not given'}, is {after or 'not given'}"
     return ""
+
+
+def _in_full(value: object) -> object:
+    """Overrides in which paths are told as lists are read now: one file has one name."""
+    if not isinstance(value, Mapping):
+        return value
+    paths = {k: v for k, v in value.items() if isinstance(v, str) and v.startswith("/")}
+    return {**value, **{key: resolved(path, "/") for key, path in paths.items()}}
 
 
 def start_over(folder: RunFolder, journal: Journal, names: Iterable[str]) -> None:

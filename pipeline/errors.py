@@ -7,8 +7,8 @@
     │   ├── ManifestError          the list of images is wrong: missing file, duplicate name
     │   └── ResumeRefused          the run folder belongs to another recipe, weights or image
     ├── SourceError            one image is at fault; the others go on
-    │   ├── NoSuchObject           nothing of that name in an object store, or no such bucket
-    │   ├── AccessDenied           an object store gives no permission
+    │   ├── NoSuchObject           nothing of that name, on a disk or in an object store
+    │   ├── AccessDenied           no permission to read it
     │   ├── UnsupportedImage       no reader for this kind of file
     │   ├── BrokenImage            a known format, but the file is damaged and does not open
     │   ├── MissingPixelSize       the recipe asks for mpp or gsd and the image states no pixel size
@@ -64,11 +64,11 @@ class SourceError(SaccadeError):
 
 
 class NoSuchObject(SourceError):
-    """Nothing of that name lies in an object store."""
+    """Nothing of that name lies on a disk or in an object store."""
 
 
 class AccessDenied(SourceError):
-    """An object store gives no permission."""
+    """A disk or an object store gives no permission."""
 
 
 class UnsupportedImage(SourceError):

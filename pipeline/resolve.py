@@ -22,6 +22,8 @@ from saccade.pipeline.sources.some_bands import find_channels, seen_through
 
 MOST_TILES = 1 << 27
 """In a pass; plans and their tables hold a few bytes of each."""
+MOST_PIXEL_NBYTES = 1 << 30
+"""Of the level that is read, under one pixel of a pass: it takes them in at once."""
 FINER_TOLERANCE = 0.02
 """A pass may be this much coarser than the one before it; pyramids are not exact."""
 
@@ -62,6 +64,7 @@ def resolve_image(
         for index in range(count)
     )
     _check_tiles(name, layouts)
+    _check_reads(name, layouts, source)
     _check_order(name, layouts)
     _check_exits(recipe, layouts)
     classes = recipe.output.classes or layouts[-1].classes
@@ -141,11 +144,27 @@ def _check_model(recipe: PassRecipe, source: Source, spec: ModelSpec) -> None:
 
 def _check_tiles(name: str, layouts: Sequence[PassLayout]) -> None:
     for one in layouts:
-        if len(one.tiles) > MOST_TILES:
+        count = one.tiles.rows * one.tiles.columns
+        if count > MOST_TILES:
             raise PlanError(
                 f"{name}: at most {MOST_TILES} tiles in a pass expected; {one.name!r} has "
-                f"{len(one.tiles)}, of {one.tile_px} pixels over {one.plane.shape}: choose larger "
+                f"{count}, of {one.tile_px} pixels over {one.plane.shape}: choose larger "
                 "tiles or a coarser resolution, if the image is so large indeed"
+            )
+
+
+def _check_reads(name: str, layouts: Sequence[PassLayout], source: Source) -> None:
+    """Refuse what no memory holds: a pixel of a pass is the mean of all that lies under it."""
+    for one in layouts:
+        height, width = source.levels[one.plane.level].shape
+        area = min(one.plane.factor, height) * min(one.plane.factor, width)
+        nbytes = int(area) * source.channels * source.dtype.itemsize
+        if nbytes > MOST_PIXEL_NBYTES:
+            raise PlanError(
+                f"{name}: at most {MOST_PIXEL_NBYTES} bytes of the image under a pixel of a pass "
+                f"expected; {one.name!r} has {nbytes}, of level {one.plane.level} with {height} x "
+                f"{width} pixels: ask for a finer resolution, or give the image coarser levels, "
+                "if it is so large indeed"
             )
 
 

@@ -21,11 +21,13 @@ instructions. It knows neither what a unit does nor how a worker is reached.
 * A failure is: an error that a worker raised, a time-out, or a death with nothing else in flight.
   When a worker dies with several units in flight, each is a *suspect* and runs alone from then on.
   At ``max_failures`` the unit's image is quarantined.
+* A unit that failed for what may pass rests before its next attempt (``resting``), each time for
+  longer; nothing waits for it but the end of its stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from saccade.workers.events import (
@@ -64,10 +66,12 @@ from saccade.workers.ledger import (
     check_stage_ready,
 )
 from saccade.workers.lines import LanesLines, Line
+from saccade.workers.resting import Resting, pause_seconds
 from saccade.workers.roster import Copy, Roster, Worker
 from saccade.workers.straggling import Paces
 
 Told = Iterator[Instruction]
+Failing = UnitFailed | UnitTimedOut | WorkerLost
 
 
 class Dispatcher:
@@ -85,7 +89,7 @@ class Dispatcher:
         self._help_rule = help_rule
         self._images: dict[str, Image] = {}
         self._units: dict[str, Entry] = {}
-        self._lines, self._suspects = LanesLines(), Line()
+        self._lines, self._suspects, self._resting = LanesLines(), Line(), Resting()
         self._roster = Roster()
         self._paces = Paces()
         self._now_seconds = 0.0
@@ -130,7 +134,8 @@ class Dispatcher:
             reason = f"failed {worst.failures} times in earlier runs"
             if last := event.reasons.get(worst.ref.id):
                 reason += f", the last time: {last}"
-            yield from self._quarantine(image.name, worst, reason)
+            error = event.errors.get(worst.ref.id, "")
+            yield from self._quarantine(image.name, worst, reason, error)
         else:
             yield from self._complete_if_done(stage)
 
@@ -160,9 +165,9 @@ class Dispatcher:
     def _image_failed(self, event: ImageFailed) -> Told:
         return self._quarantine(event.image, None, event.reason)
 
-    def _quarantine(self, name: str, culprit: Entry | None, reason: str) -> Told:
+    def _quarantine(self, name: str, culprit: Entry | None, reason: str, error: str = "") -> Told:
         unit, failures = (culprit.ref.id, culprit.failures) if culprit else (None, 0)
-        yield Quarantine(name, unit, reason, failures)
+        yield Quarantine(name, unit, reason, failures, error)
         image = self._images.pop(name, None)
         for entry in image.stage.entries if image and image.stage else ():
             yield from self._withdraw(entry)
@@ -193,18 +198,18 @@ class Dispatcher:
         worker = self._roster.remove(event.worker)
         if worker is not None:
             if worker.helping:
-                worker.helping.entry.help_over = True
+                worker.helping.entry.deadly = True
             for copy in worker.counting():
-                yield from self._outlive(copy, worker, event.reason)
+                yield from self._outlive(copy, worker, event)
 
-    def _outlive(self, copy: Copy, dead: Worker, reason: str) -> Told:
+    def _outlive(self, copy: Copy, dead: Worker, event: WorkerLost) -> Told:
         # what was cancelled there explains the death, and has been charged for
         entry, held = copy.entry, (dead.name, copy.attempt)
         entry.suspect |= not dead.stopping
         if entry.suspect:
             yield from stop_helping(self._roster, entry)
         if len(dead.copies) == 1 and dead.helping is None:
-            yield from self._fail(entry, held, f"worker {dead.name} died: {reason}")
+            yield from self._fail(event, entry, held, f"worker {dead.name} died: {event.reason}")
         else:
             self._give_up(entry, held)
 
@@ -238,15 +243,15 @@ class Dispatcher:
         self._roster.finish(event.worker, event.unit, event.attempt, self._now_seconds)
         entry = self._units.get(event.unit)
         if entry and entry.runs_as(event.worker, event.attempt):
-            held = (event.worker, event.attempt)
-            yield from self._fail(entry, held, event.reason, hopeless=not event.retryable)
+            yield from self._fail(event, entry, (event.worker, event.attempt), event.reason)
 
     def _unit_timed_out(self, event: UnitTimedOut) -> Told:
         entry = self._units.get(event.unit)
         if entry and entry.runs_as(event.worker, event.attempt):
             held = (event.worker, event.attempt)
             yield self._cancel(entry, held)
-            yield from self._fail(entry, held, f"worker {event.worker} did not answer in time")
+            reason = f"worker {event.worker} did not answer in time"
+            yield from self._fail(event, entry, held, reason)
 
     def _help_ended(self, event: HelpEnded) -> Told:
         end_help(self._roster, event)
@@ -257,16 +262,21 @@ class Dispatcher:
         self._roster.cancel(worker, entry.ref.id)
         return Cancel(worker, entry.ref.id, attempt)
 
-    def _fail(self, entry: Entry, held: Held, reason: str, hopeless: bool = False) -> Told:
+    def _fail(self, event: Failing, entry: Entry, held: Held, reason: str) -> Told:
+        error = event.error if isinstance(event, UnitFailed) else type(event).__name__
+        hopeless = isinstance(event, UnitFailed) and not event.retryable
         entry.failures += 1
-        self._give_up(entry, held)
-        yield RecordFailure(entry.ref.image, entry.ref.id, held[1], reason)
+        entry.met_passing += (passing := isinstance(event, UnitFailed) and event.passing)
+        self._give_up(entry, held, passing)
+        yield RecordFailure(entry.ref.image, entry.ref.id, held[1], reason, error)
         if hopeless or entry.failures >= self._max_failures:
-            yield from self._quarantine(entry.ref.image, entry, reason)
+            yield from self._quarantine(entry.ref.image, entry, reason, error)
 
-    def _give_up(self, entry: Entry, held: Held) -> None:
+    def _give_up(self, entry: Entry, held: Held, passing: bool = False) -> None:
         entry.give_up(held)
-        if entry.state is State.WAITING:
+        if entry.state is State.WAITING and passing:
+            self._resting.push(entry, self._now_seconds + pause_seconds(entry.met_passing))
+        elif entry.state is State.WAITING:
             self._enqueue(entry)
 
     def _enqueue(self, entry: Entry) -> None:
@@ -306,8 +316,10 @@ class Dispatcher:
         yield Assign(worker.name, entry.ref.id, entry.attempt, alone, backup)
 
     def _tick(self, event: Tick) -> Told:
-        """Give idle workers something to do: what is late, then what they can help with."""
+        """Give idle workers something to do: what has rested, is late, or can be helped with."""
         self._now_seconds = max(self._now_seconds, event.now_seconds)
+        for entry in self._resting.due(self._now_seconds):
+            self._enqueue(entry)
         if self._draining or self._suspects.head() or any(map(self._lines.head, Lane)):
             return
         yield from self._back_up()
@@ -342,9 +354,11 @@ class Dispatcher:
         entries = [e for s in stages for e in s.entries if e.state is not State.DONE]
         assert self._units == {e.ref.id: e for e in entries}
         assert all(e.failures < self._max_failures for e in entries)
-        self._check_counts(stages)
+        for stage in stages:
+            stage.check()
+        assert self._committing == sum(stage.counts[State.COMMITTING] for stage in stages)
         waiting = [e for e in entries if e.state is State.WAITING]
-        lined_up = self._lines.waiting() + self._suspects.waiting()
+        lined_up = self._lines.waiting() + self._suspects.waiting() + self._resting.waiting()
         assert sorted(map(id, waiting)) == sorted(map(id, lined_up))
         running = [e for e in entries if e.state is State.RUNNING]
         assert all(1 <= len(e.held) <= 1 + e.backed_up for e in running)
@@ -354,15 +368,6 @@ class Dispatcher:
         held = [(id(e), attempt) for e in running for _, attempt in e.held]
         counting = [(id(c.entry), c.attempt) for worker in self._roster for c in worker.counting()]
         assert sorted(held) == sorted(counting)
-
-    def _check_counts(self, stages: Iterable[Stage]) -> None:
-        for stage in stages:
-            states = [entry.state for entry in stage.entries]
-            assert not stage.complete, f"{stage.number} of {stage.image.name} is complete but open"
-            for state in (State.WAITING, State.RUNNING, State.COMMITTING, State.WITHDRAWN):
-                assert stage.counts[state] == states.count(state), (stage.number, state)
-        committing = sum(stage.counts[State.COMMITTING] for stage in stages)
-        assert self._committing == committing
 
 
 def _may_be_backed_up(entry: Entry) -> bool:

@@ -79,6 +79,8 @@ class StageReady:
     """Failures per unit id that the journal knows of; absent means none."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Per unit id, why it failed the last time, for people; absent means unknown."""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """Per unit id, what the last failure is called; likewise."""
     suspects: Set[str] = frozenset()
     """Ids of units that were in flight when an earlier driver died with them: they run alone."""
 
@@ -175,6 +177,10 @@ class UnitFailed:
     """For people."""
     retryable: bool = True
     """False where another attempt can only fail the same way."""
+    error: str = ""
+    """What it is called: carried, not interpreted; empty where that is not known."""
+    passing: bool = False
+    """Whether what was in the way may be over by itself soon: the next attempt waits for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +314,8 @@ class RecordFailure:
     """The attempt that failed."""
     reason: str
     """For people."""
+    error: str = ""
+    """As the worker called it, or the name of the event: of a death, of a time-out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +356,8 @@ class Quarantine:
     """For people: the last failure."""
     failures: int
     """How often the unit at fault failed, earlier runs included."""
+    error: str = ""
+    """What the last failure is called; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

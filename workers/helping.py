@@ -67,7 +67,7 @@ def help_to_give(
         entry = max(worth, key=lambda e: e.ref.work * shares[e] / (1 + helpers[id(e)]))
         helpers[id(entry)] += 1
         entry.helped = True
-        idle.helping = Helping(entry)
+        idle.helping = Helping(entry, entry.attempt)
         yield Help(idle.name, entry.ref.id, entry.attempt)
 
 
@@ -91,7 +91,7 @@ def _shares(roster: Roster, paces: Paces, now_seconds: float, rule: HelpRule) ->
 
 def _may_be_helped(copy: Copy) -> bool:
     entry = copy.entry
-    return entry.ref.parts > 1 and not (entry.suspect or entry.help_over)
+    return entry.ref.parts > 1 and not (entry.suspect or entry.help_over or entry.deadly)
 
 
 def stop_helping(
@@ -107,7 +107,13 @@ def stop_helping(
 
 
 def end_help(roster: Roster, event: HelpEnded) -> None:
-    """Take in that a worker helps no more; where it was not told so, nobody else need try."""
+    """Take in that a worker helps no more; where it was not told so, nobody else need try.
+
+    That holds until somebody else takes the unit over: what its last owner had begun is to be done
+    again, and what the help of an owner before that one met says nothing of it.
+    """
     ended = roster.end_help(event.worker, event.unit)
-    if ended is not None and (event.reason or not ended.stopping):
+    if ended is None or not (event.reason or not ended.stopping):
+        return
+    if ended.attempt >= ended.entry.owned_since:
         ended.entry.help_over = True

@@ -18,7 +18,7 @@ class State(IntEnum):
     """Where a unit stands; a unit is in exactly one state."""
 
     WAITING = 0
-    """In a line; never assigned, or its attempt failed or was given up."""
+    """In a line, or resting; never assigned, or its attempt failed or was given up."""
     RUNNING = 1
     """Assigned to a worker that is thought to be at it."""
     COMMITTING = 2
@@ -79,12 +79,16 @@ class Entry:
     """Where it stands."""
     held: tuple[Held, ...] = ()
     """Attempts that count, while it runs: one, and perhaps a backup."""
+    met_passing: int = 0
+    """How often it failed for what may pass; it waits longer each time."""
     backed_up: bool = False
     """Whether it ever had a backup: it gets no other."""
     helped: bool = False
     """Whether anybody ever helped: what it took says nothing of others."""
     help_over: bool = False
-    """Whether help failed, or found nothing left to do: it gets no other."""
+    """Whether help failed, or found nothing left to do: it gets no other until it begins again."""
+    deadly: bool = False
+    """Whether a worker died while it helped: nobody else is asked, ever."""
 
     def move(self, to: State) -> None:
         """Change state, by the table."""
@@ -101,6 +105,7 @@ class Entry:
             self.backed_up = True
         else:
             self.move(State.RUNNING)
+            self.help_over = False
         self.attempt += 1
         self.held += ((worker, self.attempt),)
 
@@ -111,6 +116,11 @@ class Entry:
             self.held = left
         else:
             self.move(State.WAITING)
+
+    @property
+    def owned_since(self) -> int:
+        """Number of the oldest attempt that counts, while it runs; else of the next one."""
+        return min((attempt for _, attempt in self.held), default=self.attempt + 1)
 
     def runs_as(self, worker: str, attempt: int) -> bool:
         """Whether this attempt, of this worker, is one that counts now."""
@@ -179,6 +189,13 @@ class Stage:
     def progress(self) -> StageProgress:
         """How far it is."""
         return StageProgress(self.number, *self.counts[: State.WITHDRAWN])
+
+    def check(self) -> None:
+        """Raise AssertionError where counts are wrong, or a stage that is open is complete."""
+        states = [entry.state for entry in self.entries]
+        assert not self.complete, f"{self.number} of {self.image.name} is complete but open"
+        for state in (State.WAITING, State.RUNNING, State.COMMITTING, State.WITHDRAWN):
+            assert self.counts[state] == states.count(state), (self.number, state)
 
 
 def check_stage_ready(event: StageReady, image: Image) -> None:

@@ -37,8 +37,12 @@ class Outcome:
     """For the log: where in the code it failed; empty for errors raised on purpose."""
     retryable: bool = True
     """Whether another attempt may fare better."""
+    error: str = ""
+    """Name of the error's class; empty where there was none."""
+    passing: bool = False
+    """Whether what was in the way may be over by itself soon."""
     stops_run: str = ""
-    """Name of the error that stops the whole run; empty where it does not."""
+    """The same name where it stops the whole run; empty where it does not."""
 
     @classmethod
     def of_error(cls, error: BaseException) -> Outcome:
@@ -50,6 +54,8 @@ class Outcome:
             reason=str(error) if ours else f"{type(error).__name__}: {error} (see logs/errors.txt)",
             details="" if ours else "".join(traceback.format_exception(error)),
             retryable=not isinstance(error, FINAL) or isinstance(error, PASSING),
+            error=type(error).__name__,
+            passing=isinstance(error, PASSING),
             stops_run=type(error).__name__ if isinstance(error, STOPS_RUN) else "",
         )
 
@@ -66,7 +72,8 @@ class Outcome:
             return UnitDone(worker, unit, attempt, self.receipt)
         if self.stops_run:
             raise getattr(errors, self.stops_run)(self.reason)
-        return UnitFailed(worker, unit, attempt, self.reason, self.retryable)
+        why = (self.reason, self.retryable, self.error, self.passing)
+        return UnitFailed(worker, unit, attempt, *why)
 
 
 class Workers(Protocol):

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from saccade.pipeline.errors import BrokenImage, ReadError, StorageGone
+from saccade.pipeline.errors import NoSuchObject, ReadError, StorageGone
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout
 from saccade.pipeline.plan import Window
@@ -107,13 +107,13 @@ def check_present(uri: str) -> None:
 
     Raises:
         StorageGone: neither the image nor its folder is there: a mount vanished.
-        BrokenImage: the image alone was removed.
+        NoSuchObject: the image alone was removed.
     """
     path = Path(uri)
     if not path.is_absolute() or path.exists():
         return
     if path.parent.is_dir():
-        raise BrokenImage(f"{uri}: the file was removed while the run was going on; put it back")
+        raise NoSuchObject(f"{uri}: the file was removed while the run was going on; put it back")
     raise StorageGone(
         f"{path.parent}: not there any more, so {path.name} can't be read; mount it again and run "
         "the same command: what is done is kept"

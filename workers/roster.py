@@ -52,6 +52,8 @@ class Helping:
 
     entry: Entry
     """The unit that it helps with."""
+    attempt: int
+    """Number of the unit's latest attempt when it was asked for help."""
     stopping: bool = False
     """Whether it was told to stop, and has not answered."""
 

@@ -142,6 +142,15 @@ class SharedAnswers:
         clear_scratch(self.unit_folder)
 
 
+def drop_claims(unit_folder: Path, side: str) -> None:
+    """Forget what one side had taken on and nobody is at any more; stored answers stay."""
+    with suppress(OSError):
+        for claim in unit_folder.glob("*/*.claim"):
+            with suppress(OSError):  # the unit may have been written by somebody else
+                if claim.read_text() == side:
+                    claim.unlink()
+
+
 def clear_scratch(folder: Path) -> None:
     """Remove a folder of answers at once: who still writes there finds it gone."""
     with suppress(StoreError, OSError):

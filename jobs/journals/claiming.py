@@ -19,6 +19,7 @@ from saccade.jobs.journals.journal import Journal, who
 from saccade.jobs.journals.records import epoch_path, epochs, named_errors, read_header
 from saccade.jobs.journals.replay import Place, whole_lines
 from saccade.jobs.journals.sharing import WHOLE, Shard, journals
+from saccade.jobs.processes import is_there
 from saccade.pipeline.errors import RunError
 
 CLOSED = b'{"kind":"closed"'
@@ -112,10 +113,4 @@ def _may_run(folder: Path, epoch: int) -> bool:
     header = read_header(folder, epoch)
     if header is None or header["host"] != socket.gethostname():
         return header is not None
-    try:
-        os.kill(header["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return is_there(header["pid"])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from saccade.jobs.journals.journal import Journal, Replay
 from saccade.jobs.journals.sharing import WHOLE, Shard, shard_of
+from saccade.pipeline.errors import WorkerLost
 from saccade.workers.crash_log import crash_told, log_crashes
 from saccade.workers.folder import RunFolder
 
@@ -56,4 +57,5 @@ def charge(journal: Journal, crash: str, done: Replay) -> None:
     if crash and done.alone is not None:
         image, unit = done.alone
         reason = f"the process that ran it crashed: {crash}"
-        journal.append({"kind": "failure", "image": image, "unit": unit, "reason": reason})
+        failure = {"kind": "failure", "image": image, "unit": unit, "reason": reason}
+        journal.append(failure | {"error": WorkerLost.__name__})

@@ -36,8 +36,10 @@ FIELDS: Mapping[str, frozenset[str]] = {
 ``receipt`` a unit done, ``failure`` an attempt that counts against its unit. ``quarantine`` sets an
 image aside, ``image`` says that it is complete, ``restart`` forgets all that was said of it before.
 
-A driver adds ``at`` (seconds since 1970, of its own clock) to what it records, and ``worker`` to
-units; journals of older versions lack both, and nothing that is decided depends on either.
+A driver adds ``at`` (seconds since 1970, of its own clock) to what it records, ``worker`` to units,
+and ``error`` to failures and quarantines: the name of the error's class, or of what happened
+instead (``WorkerLost``, ``UnitTimedOut``). Journals of older versions lack them, and nothing that
+is decided of a unit depends on them.
 """
 
 UNKNOWN = frozenset({""})

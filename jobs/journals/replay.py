@@ -39,6 +39,8 @@ class Replay:
     """Failures per unit id, of images that did not end."""
     reasons: dict[str, str] = field(default_factory=dict)
     """Per unit id with failures, why it failed the last time."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Per unit id with failures, what the last one is called; empty where that is not known."""
     suspects: set[str] = field(default_factory=set)
     """Ids of units that were in flight when a driver died, and are not done since."""
     alone: tuple[str, str] | None = None
@@ -86,6 +88,7 @@ class Replay:
             self._in_flight.pop(unit, None)
             self.failures[unit] = self.failures.get(unit, 0) + 1
             self.reasons[unit] = str(record["reason"])
+            self.errors[unit] = str(record.get("error", ""))
             self.tried.setdefault(record["image"], deque(maxlen=TRIED)).append(record)
 
     def _quarantine(self, record: Record) -> None:
@@ -129,6 +132,7 @@ class Replay:
             self.done.discard(unit)
             self.failures.pop(unit, None)
             self.reasons.pop(unit, None)
+            self.errors.pop(unit, None)
 
     def _named_unit(self, record: Record) -> str | None:
         """The unit of a record, remembered as one of its image; None where that ended."""

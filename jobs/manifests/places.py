@@ -1,4 +1,4 @@
-"""Where images may lie: paths and URLs, as text. Pure.
+"""Where images may lie: paths and URLs, as text. Pure, but for a look at folders before a ``..``.
 
 A place is a path on this machine's file system, or the URL of an object (``is_remote``).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,12 +21,14 @@ FILE = "file://"
 def resolved(place: str, base: str) -> str:
     """A place in full: relative paths begin at a base, ``file://`` is a path.
 
+    No symbolic link is resolved: ``..`` stays where it follows one, for there it leads elsewhere.
+
     Args:
         place: as a person or a manifest states it.
         base: a folder, or the URL of one.
     """
     if place.startswith(FILE):
-        return unquote(urlsplit(place).path)
+        return _tidy(unquote(urlsplit(place).path))
     if is_remote(place):
         return place
     if is_remote(base) and not posixpath.isabs(place):
@@ -35,8 +38,25 @@ def resolved(place: str, base: str) -> str:
 
 def _tidy(path: str) -> str:
     """A path without what says nothing; as a text, because pathlib never forgets a part's name."""
+    if "/.." in path:
+        folder, _, name = path.rpartition("/")
+        path = _upward(path) if name == ".." else posixpath.join(_upward(folder), name)
     tidy = all(mark not in path for mark in ("//", "/./")) and not path.endswith(("/", "/."))
     return path if tidy else str(Path(path))
+
+
+@lru_cache(maxsize=1024)
+def _upward(path: str) -> str:
+    """A path without ``..`` and what it takes back, but where that is a link to elsewhere."""
+    parts: list[str] = []
+    for part in Path(path).parts:
+        gone_up = part == ".." and parts and parts[-1] != ".."
+        # a folder that may not be looked at is taken to be none
+        if not gone_up or os.path.islink(posixpath.join(*parts)):  # noqa: PTH114
+            parts.append(part)
+        elif len(parts) > 1:  # above the root is the root
+            parts.pop()
+    return str(Path(*parts))
 
 
 def _beneath(base: str, place: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from saccade.jobs.processes import is_there
 
 QUIET_SECONDS = 600.0
 """A driver on another host that wrote nothing for so long is not believed to be at work."""
@@ -34,7 +35,7 @@ class DriverSeen:
         if self.ended:
             return False
         if self.host == socket.gethostname():
-            return _is_there(self.pid)
+            return is_there(self.pid)
         return self.last_at is not None and now - self.last_at < QUIET_SECONDS
 
 
@@ -62,13 +63,3 @@ class Drivers:
     def at_work(self, now: float) -> list[DriverSeen]:
         """Those that seem to be there still."""
         return [driver for driver in self.newest.values() if driver.at_work(now)]
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of somebody else, and there
-        return True
-    return True

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from saccade.jobs.monitoring.tally import ImageTally
+from saccade.jobs.monitoring.folded_passes import PassNumbers
+from saccade.jobs.monitoring.tally import Tally
 
 MEMORY = ("allowed_nbytes", "reserved_nbytes", "projected_nbytes", "measured_nbytes")
 """What is told of a pass's memory: the most that a worker may hold, what it holds before it
@@ -44,17 +45,20 @@ class PassTotal:
         """Share of the tiles that the pass visits; None where none were chosen."""
         return self.tiles["selected"] / self.tiles["of"] if self.tiles.get("of") else None
 
-    def add(self, image: ImageTally) -> None:
-        """Count an image in, where it knows of this pass."""
-        done, planned = image.units.get(self.name, (0, 0))
-        self.images += bool(planned)
+    def add(self, numbers: PassNumbers, images: int | None = None) -> None:
+        """Count an image in, where it knows of this pass.
+
+        Args:
+            numbers: of an image, or of many together.
+            images: of how many, of which this pass is planned; None where they are of one.
+        """
+        done, planned = numbers.units.get(self.name, (0, 0))
+        self.images += bool(planned) if images is None else images
         self.units_done += done
         self.units_planned += planned
-        self.pixels += image.pixels.get(self.name, 0)
-        _add_up(self.tiles, image.tiles.get(self.name, {}))
-        _add_up(self.seconds, image.seconds.get(self.name, {}))
-        account = image.memory.get(self.name, {})
-        self.memory |= {w: max(self.memory.get(w, 0), account.get(w) or 0) for w in MEMORY}
+        self.pixels += numbers.pixels.get(self.name, 0)
+        _add_up(self.tiles, numbers.tiles.get(self.name, {}))
+        _add_up(self.seconds, numbers.seconds.get(self.name, {}))
 
     def tree(self) -> dict[str, Any]:
         """For programs."""
@@ -75,19 +79,24 @@ def _add_up(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
         sums[key] = sums.get(key, 0) + value
 
 
-def pass_totals(images: Iterable[ImageTally], names: Iterable[str] = ()) -> tuple[PassTotal, ...]:
-    """Every pass; those of the recipe first, in its order.
+def pass_totals(tally: Tally, names: Iterable[str] = ()) -> tuple[PassTotal, ...]:
+    """Every pass of all images; those of the recipe first, in its order.
 
     Args:
-        images: what is known of each.
+        tally: what is known of the images; of those that it only counts, where it does by pass.
         names: of the recipe's passes, where they are known.
     """
-    totals = {name: PassTotal(name) for name in names}
-    for image in images:
-        for name in (*image.units, *image.memory):
-            totals.setdefault(name, PassTotal(name))
-        for total in totals.values():
-            total.add(image)
+    images = [image.passes for image in tally.images.values()]
+    counted = tally.passes.total() if tally.passes else PassNumbers()
+    most = tally.most_memory()
+    found = (name for one in (*images, counted) for name in one.units)
+    totals = {name: PassTotal(name) for name in (*names, *found, *most)}
+    planned = tally.passes.images() if tally.passes else {}
+    for total in totals.values():
+        for one in images:
+            total.add(one)
+        total.add(counted, planned.get(total.name, 0))
+        total.memory = {word: most.get(total.name, {}).get(word) or 0 for word in MEMORY}
     return tuple(totals.values())
 
 

@@ -24,8 +24,8 @@ from saccade.pipeline.errors import UsageError
 from saccade.pipeline.recipe_file import load_recipe
 from saccade.workers.folder import RunFolder
 
-TOLD = 100_000
-"""Images that are told one by one."""
+TOLD = 10_000
+"""Images that are told one by one, some 4 KiB each; of the others there are counts."""
 STATES = ("waiting", "running", "complete", "quarantined")
 
 
@@ -71,7 +71,7 @@ class Status:
         """The state at a moment, in seconds since 1970; of a run at rest, when it came to rest."""
         working = bool(self.drivers.at_work(at))
         pace = self.recent.pace(at if working else self.recent.last_at or at)
-        passes = pass_totals(self.tally.images.values(), self.pass_names)
+        passes = pass_totals(self.tally, self.pass_names)
         images = self.tally.total - self.tally.count("quarantined")
         busy = pace.busy_seconds / pace.seconds if pace.seconds else None
         left = seconds_left(passes, images, busy) if working else None
@@ -90,8 +90,8 @@ class Watch:
 
     Args:
         root: the run's folder.
-        told: images that are told one by one, from the first of the list; passes count these and
-            those that are being worked on or were set aside.
+        told: images that are told one by one, from the first of the list, beside those that are
+            being worked on or were set aside; of the others there are counts.
 
     Raises:
         UsageError: the folder is not a run.
@@ -118,7 +118,8 @@ class Watch:
 
     def _begin(self) -> None:
         self._images_nbytes = _nbytes(self._folder.images)
-        tally = Tally.of(Catalogue.opened(self._folder.images, self._told).names)
+        names = Catalogue.opened(self._folder.images, self._told).names
+        tally = Tally.of(names, by_pass=len(names) > len(names.first))
         self._reading = Reading(self._folder.journal)
         self._status = Status(self._folder.root, _pass_names(self._folder), tally)
 
@@ -128,7 +129,6 @@ def read_status(root: Path) -> Status:
 
     Args:
         root: the run's folder.
-        told: how many images to tell one by one, from the first of the list.
 
     Raises:
         UsageError: the folder is not a run.
@@ -180,6 +180,7 @@ def as_json(status: Status, at: float | None = None) -> str:
         "failed": [asdict(failed) for failed in status.failed],
         "drivers": _drivers(status, at),
         "last_record_at": status.recent.last_at,
+        "images_not_by_image": tally.untold,
         "by_image": {name: asdict(image) for name, image in tally.images.items()},
     }
     return json.dumps(tree, indent=1)

@@ -13,12 +13,12 @@ from rich.text import Text
 from saccade.jobs.monitoring.passes import MEMORY
 from saccade.jobs.monitoring.progress import duration
 from saccade.jobs.monitoring.status import Now, Status
-from saccade.jobs.monitoring.tally import ImageTally
+from saccade.jobs.monitoring.tally import ImageTally, Tally
 from saccade.jobs.quarantine import FailedImage
 from saccade.workers.memory_size import format_nbytes
 
 ROWS = 24
-"""Images listed; ``--json`` lists all."""
+"""Images listed; ``--json`` lists the first ten thousand."""
 ROWS_LIVE = 8
 """Images listed on a screen that is drawn again and again."""
 REASONS = 4
@@ -41,7 +41,7 @@ def as_page(status: Status, at: float | None = None, rows: int = ROWS) -> Group:
     return Group(
         Text(headline(status, now)),
         *_told_aside(tuple(status.failed)),
-        *_noted(status.tally.images.values()),
+        *_noted(status.tally),
         _passes(now),
         _images(status, rows),
         *_memory(now),
@@ -127,15 +127,16 @@ def _told_aside(failed: tuple[FailedImage, ...]) -> Iterator[RenderableType]:
         yield Text(f"and {len(failed) - REASONS} more set aside: saccade status --failed tells why")
 
 
-def _noted(images: Iterable[ImageTally]) -> Iterator[RenderableType]:
-    """Each note once, with the images that it is on."""
+def _noted(tally: Tally) -> Iterator[RenderableType]:
+    """Each note once, with the images that it is on, of those that are told one by one."""
     holders: dict[str, list[str]] = {}
-    for image in images:
+    among = f" (of {len(tally.images)} images looked at)" if tally.untold else ""
+    for image in tally.images.values():
         for note in image.notes:
             holders.setdefault(note, []).append(image.name)
     for note, names in list(holders.items())[:NOTES]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield Text(f"note: {names[0]}{more}: {note}")
+        yield Text(f"note: {names[0]}{more}{among}: {note}")
     if len(holders) > NOTES:
         yield Text(f"and {_counted(len(holders) - NOTES, 'other note')}: saccade report tells all")
 

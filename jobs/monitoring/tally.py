@@ -18,6 +18,7 @@ import numpy as np
 
 from saccade.jobs.manifests.names import TOLD, Names
 from saccade.jobs.monitoring.folded import Folded, Numbers
+from saccade.jobs.monitoring.folded_passes import FoldedPasses, PassNumbers
 
 
 @dataclass
@@ -42,10 +43,17 @@ class ImageTally:
     """Per pass: bytes allowed, reserved, projected, and the most measured; what is known of it."""
     reason: str = ""
     """Why it was quarantined."""
+    error: str = ""
+    """What that failure is called; empty in journals of older versions."""
     errors: list[str] = field(default_factory=list)
     """What could not be read, the first few."""
     notes: tuple[str, ...] = ()
     """How it is read, where that is not what its file suggests."""
+
+    @property
+    def passes(self) -> PassNumbers:
+        """What it did of its passes."""
+        return PassNumbers(self.units, self.tiles, self.seconds, self.pixels)
 
     @property
     def finest_choice(self) -> dict[str, int] | None:
@@ -82,6 +90,8 @@ class Tally:
     """Those that are told one by one, by name: the first of the list in its order, then others."""
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per pass: bytes as of an image, the most of any image that is only counted."""
+    passes: FoldedPasses | None = None
+    """What passes did of images that are only counted; None where nobody asks."""
     _folded: Folded = field(init=False)
     _unreadable: int = 0
 
@@ -89,20 +99,27 @@ class Tally:
         self._folded = Folded(len(self.names) if len(self.names) > len(self.names.first) else 0)
 
     @classmethod
-    def of(cls, names: Names | Iterable[str], told: int = TOLD) -> Tally:
+    def of(cls, names: Names | Iterable[str], told: int = TOLD, by_pass: bool = False) -> Tally:
         """Nothing done yet.
 
         Args:
             names: of all images, in the order in which they were listed.
             told: how many of them to tell one by one.
+            by_pass: whether passes are counted of the others, too; some 60 bytes each and pass.
         """
         known = names if isinstance(names, Names) else Names.of(names, told)
-        return cls(known, {name: ImageTally(name) for name in known.first})
+        passes = FoldedPasses(len(known)) if by_pass else None
+        return cls(known, {name: ImageTally(name) for name in known.first}, passes=passes)
 
     @property
     def total(self) -> int:
         """Images asked for."""
         return len(self.names)
+
+    @property
+    def untold(self) -> int:
+        """Images that are only counted: waiting or complete, and far down the list."""
+        return self.total - len(self.images)
 
     def count(self, state: str) -> int:
         """Images in one state."""
@@ -183,6 +200,8 @@ class Tally:
         if self._is_folded(place):
             assert place is not None
             self._folded.take(place)
+            if self.passes is not None:
+                self.passes.take(place)
         elif name in self.images:
             self._unreadable -= self._lingers(name)
             self.images[name] = ImageTally(name)
@@ -200,6 +219,8 @@ class Tally:
         chosen = image.finest_choice or {"selected": 0, "of": 0}
         pixels = sum(image.pixels.values())
         self._folded.put(place, Numbers(image.tiles_done, pixels, chosen["selected"], chosen["of"]))
+        if self.passes is not None:
+            self.passes.put(place, image.passes.numbers())
         _raise_to(self.memory, image.memory)
         del self.images[image.name]
 
@@ -265,6 +286,7 @@ def _add_end(image: ImageTally, record: Mapping[str, Any]) -> None:
 
 def _add_quarantine(image: ImageTally, record: Mapping[str, Any]) -> None:
     image.state, image.reason = "quarantined", str(record["reason"])
+    image.error = str(record.get("error", ""))
 
 
 _ADDERS = {

@@ -27,6 +27,8 @@ class ImageDigest:
     """Attempts that failed."""
     reasons: list[str] = field(default_factory=list)
     """Why, the first few."""
+    errors: list[str] = field(default_factory=list)
+    """What each of them is called; empty where that is not known."""
     notes: tuple[str, ...] = ()
     """What is worth knowing of how it is read."""
     step_seconds: float = 0.0
@@ -126,6 +128,7 @@ class Digest:
         image.failures += 1
         if len(image.reasons) < MOST_REASONS:
             image.reasons.append(str(record["reason"]))
+            image.errors.append(str(record.get("error", "")))
 
     def _image(self, record: Record) -> ImageDigest:
         return self.images.setdefault(record["image"], ImageDigest())

@@ -41,37 +41,36 @@ AGAIN_REMEDY = "Nothing: another attempt did it, or is still to come."
 
 def troubles(tally: Tally, images: Mapping[str, ImageDigest]) -> tuple[Trouble, ...]:
     """Failures by kind: images set aside first, then what was survived; the commonest first."""
-    aside = [(i.name, i.reason) for i in tally.images.values() if i.state == "quarantined"]
-    gone = {name for name, _ in aside}
+    quarantined = [i for i in tally.images.values() if i.state == "quarantined"]
+    aside = [(i.name, i.reason, kind_of(i.reason, i.error)) for i in quarantined]
+    gone = {i.name for i in quarantined}
     again = [
-        (name, reason)
+        (name, reason, kind_of(reason, error))
         for name, image in images.items()
         if name not in gone and name in tally.images
-        for reason in image.reasons[:1]
+        for reason, error in [*zip(image.reasons, image.errors, strict=True)][:1]
     ]
     part = [
-        (i.name, i.errors[0])
+        (i.name, i.errors[0], DAMAGED)
         for i in tally.images.values()
         if i.errors and i.name not in gone and i.tiles_failed
     ]
     return (
         *_grouped(SET_ASIDE, aside),
         *_grouped(TRIED_AGAIN, again, AGAIN_REMEDY),
-        *_grouped(IN_PART, part, PART_REMEDY, DAMAGED.title),
+        *_grouped(IN_PART, part, PART_REMEDY),
     )
 
 
 def _grouped(
-    what: str, told: Iterable[tuple[str, str]], remedy: str = "", title: str = ""
+    what: str, told: Iterable[tuple[str, str, Kind]], remedy: str = ""
 ) -> Iterator[Trouble]:
     kinds: dict[Kind, list[tuple[str, str]]] = {}
-    for name, reason in told:
-        kinds.setdefault(kind_of(reason), []).append((name, reason))
+    for name, reason, kind in told:
+        kinds.setdefault(kind, []).append((name, reason))
     for kind, those in sorted(kinds.items(), key=lambda item: -len(item[1])):
         names = tuple(name for name, _ in those[:MOST_NAMED])
-        yield Trouble(
-            what, title or kind.title, remedy or kind.remedy, len(those), names, those[0][1]
-        )
+        yield Trouble(what, kind.title, remedy or kind.remedy, len(those), names, those[0][1])
 
 
 def warnings(digest: Digest) -> Iterator[str]:

@@ -207,7 +207,7 @@ def _card(image: ImageTally, digest: Digest) -> Card:
 
 
 def _remedy(image: ImageTally) -> str:
-    return kind_of(image.reason).remedy if image.state == "quarantined" else ""
+    return kind_of(image.reason, image.error).remedy if image.state == "quarantined" else ""
 
 
 def _notes(image: ImageTally, more: ImageDigest) -> Iterator[str]:

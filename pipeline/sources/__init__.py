@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from saccade.pipeline.errors import BrokenImage, SourceError, UnsupportedImage
+from saccade.pipeline.errors import (
+    AccessDenied,
+    BrokenImage,
+    NoSuchObject,
+    SourceError,
+    UnsupportedImage,
+)
 from saccade.pipeline.remote_stores import is_remote
 from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.rasterio_crs import EXTRA
@@ -73,7 +79,9 @@ def _magic(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAGIC_NBYTES)
     except FileNotFoundError as error:
-        raise SourceError(f"{path}: no such file; check the path in the manifest") from error
+        raise NoSuchObject(f"{path}: no such file; check the path in the manifest") from error
+    except PermissionError as error:
+        raise AccessDenied(f"{path}: the file can't be read ({error.strerror})") from error
     except OSError as error:
         raise SourceError(f"{path}: the file can't be read ({error.strerror})") from error
 

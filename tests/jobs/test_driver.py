@@ -25,6 +25,7 @@ from saccade.pipeline.plan import Unit
 from saccade.pipeline.recipe import Recipe
 from saccade.workers import events
 from saccade.workers.folder import RunFolder
+from saccade.workers.sharing import HELPER, OWNER
 from saccade.workers.tasks import ImageEntry, Task
 
 RECIPE = Recipe.model_validate(
@@ -194,7 +195,8 @@ def failing(*units: str, hopeless: bool = False) -> Answer:
         unit = task.unit.id
         if unit not in units:
             return done(worker, task)
-        return [events.UnitFailed(worker, unit, task.attempt, "it broke", not hopeless)]
+        retryable, error = not hopeless, "ReadError"
+        return [events.UnitFailed(worker, unit, task.attempt, "it broke", retryable, error)]
 
     return answer
 
@@ -232,6 +234,8 @@ def test_failures_of_earlier_drivers_count_and_the_reason_is_remembered(tmp_path
     assert workers.given == []
     assert "3 times in earlier runs" in summary.quarantined["a"]
     assert "it broke" in summary.quarantined["a"]
+    records = read_records(tmp_path / "journal")
+    assert [r["error"] for r in records if r["kind"] == "quarantine"] == ["ReadError"]
 
 
 def test_a_worker_that_dies_is_replaced_and_its_unit_done_by_another(tmp_path: Path) -> None:
@@ -247,14 +251,32 @@ def test_a_worker_that_dies_is_replaced_and_its_unit_done_by_another(tmp_path: P
     assert deaths == ["w"]
 
 
+def test_whoever_takes_a_unit_over_finds_no_claims_of_its_last_owner(tmp_path: Path) -> None:
+    unit_folder = RunFolder(tmp_path).scratch("a", "a11")
+    kept: list[list[str]] = []
+
+    def answer(worker: str, task: Task) -> list[events.Event]:
+        if task.unit.id != "a11" or task.attempt > 1:
+            kept.append(sorted(path.name for path in unit_folder.glob("*/*")))
+            return done(worker, task)
+        (unit_folder / "key").mkdir(parents=True)
+        for index, side in ((0, OWNER), (7, HELPER)):
+            (unit_folder / "key" / f"{index}.claim").write_text(side)
+        return failing("a11")(worker, task)
+
+    assert drive(tmp_path, ScriptedWorkers(answer)).complete == ("a",)
+    assert ["7.claim"] in kept
+
+
 def test_an_image_set_aside_keeps_what_was_tried_where_and_how_often(tmp_path: Path) -> None:
     RunFolder(tmp_path).images.write_text("")
     drive(tmp_path, ScriptedWorkers(failing("a11")), max_failures=2)
     (image,) = failed_images(tmp_path)
     assert (image.failures, image.times, image.reason) == (2, 1, "it broke")
-    assert [(one.unit, one.attempt, one.worker) for one in image.tried] == [
-        ("a11", 1, "w"),
-        ("a11", 2, "w"),
+    assert image.error == "ReadError"
+    assert [(one.unit, one.attempt, one.worker, one.error) for one in image.tried] == [
+        ("a11", 1, "w", "ReadError"),
+        ("a11", 2, "w", "ReadError"),
     ]
 
 

@@ -17,7 +17,9 @@ from saccade.jobs.driver import RunSummary, run
 from saccade.jobs.folders import open_run
 from saccade.jobs.journals.evidence import crash_log, crash_logged
 from saccade.jobs.journals.journal import Journal, read_records
+from saccade.jobs.manifests.catalogue import Catalogue
 from saccade.jobs.options import RunOptions
+from saccade.jobs.resuming import Asked, changed_rows
 from saccade.pipeline.errors import ResumeRefused, StoreError
 from saccade.pipeline.recipe import Recipe
 from saccade.workers.folder import RunFolder
@@ -125,6 +127,16 @@ def test_an_image_set_aside_begins_anew_with_retry_or_when_its_row_changed(tmp_p
     assert left_to_do(folder, [entry], retry=True) == {"x"}
     go(folder, [entry])
     assert left_to_do(folder, [ImageEntry("x", entry.uri, mpp=0.5)]) == {"x"}
+
+
+def test_a_file_of_a_row_under_another_of_its_names_is_the_same_file() -> None:
+    def changed(then: str, now: str) -> dict[str, str]:
+        rows = [Catalogue.spooled([ImageEntry("x", "/x.tif", overrides={"mask": mask})])
+                for mask in (now, then)]  # fmt: skip
+        return changed_rows(Asked(rows[0], rows[1], RunOptions()))
+
+    assert changed("/lists/../masks/x.png", "/masks/x.png") == {}
+    assert [*changed("/lists/../masks/x.png", "/masks/y.png")] == ["x"]
 
 
 def test_a_restart_that_was_cut_short_is_done_again(

@@ -27,13 +27,13 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def fail(journal: Journal, image: str, times: int, host: str = "h") -> None:
     for attempt in range(1, times + 1):
-        failure = Failure(f"{image}-u", f"reason {attempt}", attempt, "w", host)
+        failure = Failure(f"{image}-u", f"reason {attempt}", "ReadError", attempt, "w", host)
         journal.append({"kind": "failure", "image": image, **failure.to_dict()})
 
 
 def set_aside(folder: RunFolder, journal: Journal, image: str, failures: int) -> None:
     tried = replay(folder.journal).tried.get(image, ())
-    told = events.Quarantine(image, f"{image}-u", "the last", failures)
+    told = events.Quarantine(image, f"{image}-u", "the last", failures, "ReadError")
     journal.append(quarantine_record(told, tried))
 
 
@@ -46,7 +46,7 @@ def test_the_last_failures_are_kept_over_drivers_with_worker_and_host(folder: Ru
     (image,) = failed_images(folder.root)
     assert (image.name, image.reason, image.failures, image.times) == ("a", "the last", 8, 1)
     assert [one.host for one in image.tried] == ["one"] * (TRIED - 2) + ["two"] * 2
-    assert image.tried[-1] == Failure("a-u", "reason 2", 2, "w", "two")
+    assert image.tried[-1] == Failure("a-u", "reason 2", "ReadError", 2, "w", "two")
 
 
 def test_an_image_that_begins_again_is_not_set_aside_but_its_times_are_counted(
@@ -60,7 +60,17 @@ def test_an_image_that_begins_again_is_not_set_aside_but_its_times_are_counted(
         assert failed_images(folder.root) == ()
         journal.append({"kind": "image", "image": "b"})
         set_aside(folder, journal, "a", 0)
-    assert failed_images(folder.root) == (FailedImage("a", "the last", 0, 2, ()),)
+    assert failed_images(folder.root) == (
+        FailedImage("a", "the last", 0, 2, (), error="ReadError"),
+    )
+
+
+def test_journals_without_names_of_errors_are_read(folder: RunFolder) -> None:
+    with Journal.open(folder.journal) as journal:
+        tried = [{"unit": "u", "reason": "it broke"}]
+        journal.append({"kind": "quarantine", "image": "a", "reason": "it broke", "tried": tried})
+    (image,) = failed_images(folder.root)
+    assert (image.error, image.tried) == ("", (Failure("u", "it broke"),))
 
 
 def test_every_part_s_images_are_told(folder: RunFolder) -> None:

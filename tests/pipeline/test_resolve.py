@@ -12,7 +12,7 @@ from saccade.pipeline.image_plan import ImagePlan
 from saccade.pipeline.models.base import ModelSpec
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.resolve import resolve_image
-from saccade.pipeline.sources.base import PixelSize
+from saccade.pipeline.sources.base import Level, PixelSize
 
 SOURCE = FakeSource(noise(211, 307), pixel_size=PixelSize(0.25, 0.25, "um"))
 
@@ -93,6 +93,29 @@ def test_more_tiles_than_plans_hold_are_refused_with_their_number() -> None:
     huge.levels = (replace(huge.levels[0], shape=(2**31 - 1, 2**31 - 1)),)
     with pytest.raises(PlanError, match=r"134217728 tiles in a pass expected; 'p0' has \d{11},"):
         resolved(at(64, tile=256), source=huge)
+
+
+class Claiming(FakeSource):
+    """Says that it is larger than anything there is."""
+
+    def __init__(self, side_px: int) -> None:
+        super().__init__(noise(2, 2))
+        self.levels = (Level((side_px, side_px), 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("side_px", "passes", "told"),
+    [
+        (2**40, [at(4, tile=16), at(1, tile=64)], r"\d+ tiles in a pass expected; 'p0' has \d+"),
+        (2**62, [at(2**30)], r"\d+ tiles in a pass expected; 'p0' has \d+"),
+        (2**40, [at(2**30)], r"\d+ bytes of the image under a pixel .* 'p0' has \d+"),
+    ],
+)
+def test_an_image_that_claims_more_pixels_than_can_be_is_refused_for_good(
+    side_px: int, passes: list[dict[str, Any]], told: str
+) -> None:
+    with pytest.raises(PlanError, match=told):
+        resolved(*passes, source=Claiming(side_px))
 
 
 def test_a_tile_that_does_not_fit_the_model_names_those_that_do() -> None:

@@ -25,6 +25,7 @@ from saccade.workers.events import (
     RecordFailure,
     StageComplete,
     StageReady,
+    Tick,
     UnitDone,
     UnitFailed,
     UnitRef,
@@ -34,6 +35,7 @@ from saccade.workers.events import (
     WorkerLost,
 )
 from saccade.workers.ledger import StageProgress
+from saccade.workers.resting import pause_seconds
 
 
 class Checked(Dispatcher):
@@ -200,12 +202,14 @@ def test_deaths_of_a_unit_in_flight_by_itself_count_until_its_image_is_quarantin
     d = started(stage("a", "a1"), stage("b", "b1"), max_failures=2)
     d.handle(WorkerJoined("u", slots=1))
     reason = "worker u died: signal 11"
-    assert d.handle(WorkerLost("u", "signal 11")) == [RecordFailure("a", "a1", 1, reason)]
+    assert d.handle(WorkerLost("u", "signal 11")) == [
+        RecordFailure("a", "a1", 1, reason, "WorkerLost")
+    ]
     assert d.handle(WorkerJoined("v", slots=2)) == [Assign("v", "a1", 2, alone=True)]
     reason = "worker v died: signal 11"
     assert d.handle(WorkerLost("v", "signal 11")) == [
-        RecordFailure("a", "a1", 2, reason),
-        Quarantine("a", "a1", reason, 2),
+        RecordFailure("a", "a1", 2, reason, "WorkerLost"),
+        Quarantine("a", "a1", reason, 2, "WorkerLost"),
     ]
     assert d.handle(WorkerJoined("w")) == [Assign("w", "b1", 1)]
 
@@ -220,7 +224,7 @@ def test_a_worker_that_owes_an_answer_gets_nothing_new_until_it_gives_it() -> No
     d = started(stage("a", "a1", "a2", "a3"), WorkerJoined("w", slots=2))
     reason = "worker w did not answer in time"
     told = d.handle(UnitTimedOut("w", "a1", 1))
-    assert told == [Cancel("w", "a1", 1), RecordFailure("a", "a1", 1, reason)]
+    assert told == [Cancel("w", "a1", 1), RecordFailure("a", "a1", 1, reason, "UnitTimedOut")]
     assert d.handle(UnitTimedOut("w", "a1", 1)) == []
     assert d.handle(done("w", "a2")) == [commit("w", "a2")]
     told = d.handle(UnitFailed("w", "a1", 1, "cancelled"))
@@ -324,6 +328,75 @@ def test_failures_of_earlier_runs_count() -> None:
     ]
     told = d.handle(stage("b", "b1", "b2", failures={"b2": 3}))
     assert told == [Quarantine("b", "b2", "failed 3 times in earlier runs", 3)]
+
+
+def passing(worker: str, unit: str, attempt: int) -> UnitFailed:
+    return UnitFailed(worker, unit, attempt, "full", passing=True)
+
+
+def assigned(told: Iterable[Instruction]) -> list[tuple[str, int]]:
+    return [(i.unit, i.attempt) for i in told if isinstance(i, Assign)]
+
+
+def test_a_unit_that_met_what_may_pass_rests_longer_each_time_while_others_go_on() -> None:
+    d = started(Tick(7), stage("a", "a1", "a2"), WorkerJoined("w", slots=1), max_failures=9)
+    assert d.handle(passing("w", "a1", 1)) == [
+        RecordFailure("a", "a1", 1, "full"),
+        Assign("w", "a2", 1),
+    ]
+    d.handle(done("w", "a2"))
+    assert d.handle(Tick(7.9)) == []
+    assert assigned(d.handle(Tick(8))) == [("a1", 2)]
+    assert assigned(d.handle(passing("w", "a1", 2))) == []
+    assert assigned(d.handle(Tick(11.9))) == []
+    assert assigned(d.handle(Tick(12))) == [("a1", 3)]
+
+
+def test_a_unit_that_rests_can_be_committed_by_an_attempt_that_was_given_up() -> None:
+    d = started(Tick(0), stage("a", "a1"), WorkerJoined("v"), WorkerJoined("w"), max_failures=9)
+    d.handle(UnitTimedOut("v", "a1", 1))
+    d.handle(passing("w", "a1", 2))
+    assert d.handle(done("v", "a1", 1)) == [commit("v", "a1", 1)]
+    assert d.handle(Tick(100)) == []
+    assert d.handle(Committed("a1")) == [StageComplete("a", 0)]
+
+
+def test_a_suspect_that_rests_keeps_no_worker_from_others_and_then_runs_alone() -> None:
+    units = stage("a", "a1", "a2", suspects=frozenset({"a1"}))
+    d = started(Tick(0), units, WorkerJoined("w", slots=2), max_failures=9)
+    assert assigned(d.handle(passing("w", "a1", 1))) == [("a2", 1)]
+    assert d.handle(Tick(1)) == []
+    assert d.handle(done("w", "a2"))[-1] == Assign("w", "a1", 2, alone=True)
+
+
+def test_a_drain_does_not_wait_for_what_rests() -> None:
+    d = started(Tick(0), stage("a", "a1"), WorkerJoined("w"))
+    d.handle(passing("w", "a1", 1))
+    assert d.handle(DrainRequested()) == [Drained()]
+    assert d.handle(Tick(100)) == []
+
+
+def test_what_may_pass_counts_as_a_failure_and_sets_an_image_aside_in_the_end() -> None:
+    d = started(Tick(0), stage("a", "a1"), WorkerJoined("w"), max_failures=2)
+    d.handle(passing("w", "a1", 1))
+    d.handle(Tick(1))
+    assert d.handle(passing("w", "a1", 2))[-1] == Quarantine("a", "a1", "full", 2)
+    assert d.handle(Tick(100)) == []
+    assert d.idle
+
+
+def test_pauses_grow_up_to_a_bound() -> None:
+    assert [pause_seconds(times) for times in range(1, 6)] == [1, 4, 16, 64, 64]
+
+
+def test_what_a_failure_is_called_is_handed_on_as_it_came() -> None:
+    d = started(stage("a", "a1"), WorkerJoined("w"), max_failures=1)
+    assert d.handle(UnitFailed("w", "a1", 1, "it broke", error="Whatever")) == [
+        RecordFailure("a", "a1", 1, "it broke", "Whatever"),
+        Quarantine("a", "a1", "it broke", 1, "Whatever"),
+    ]
+    told = d.handle(stage("b", "b1", failures={"b1": 1}, errors={"b1": "Else"}))
+    assert told == [Quarantine("b", "b1", "failed 1 times in earlier runs", 1, "Else")]
 
 
 def test_units_in_flight_when_an_earlier_driver_died_run_alone() -> None:

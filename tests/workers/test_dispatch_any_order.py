@@ -47,6 +47,7 @@ from saccade.workers.events import (
     WorkerLost,
 )
 from saccade.workers.helping import HelpRule
+from saccade.workers.resting import pause_seconds
 from saccade.workers.straggling import LEAST_SECONDS, Paces
 
 Attempt = tuple[str, str, int]
@@ -87,6 +88,8 @@ class World(RuleBasedStateMachine):
         self.helping: dict[str, str] = {}
         self.stopping: set[str] = set()
         self.now_seconds = 0.0
+        self.passed: Counter[str] = Counter()
+        self.resting: dict[str, float] = {}
         self.zombies: list[Attempt] = []
         self.answered: list[Attempt] = []
         self.to_commit: list[str] = []
@@ -132,6 +135,19 @@ class World(RuleBasedStateMachine):
         worker, unit, attempt = self.answered[pick % len(self.answered)]
         told = self.tell(UnitDone(worker, unit, attempt, {}))
         assert not any(isinstance(i, Commit) for i in told)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(pick=PICK)
+    def meet_what_may_pass(self, pick: int) -> None:
+        chosen = self.in_flight[pick % len(self.in_flight)]
+        unit = chosen[1]
+        counts = chosen in self.counting.get(unit, ())
+        self.release(chosen)
+        self.passed[unit] += counts
+        if counts and unit not in self.counting:
+            self.resting[unit] = self.now_seconds + pause_seconds(self.passed[unit])
+        told = self.tell(UnitFailed(*chosen, "full", passing=True))
+        assert any(isinstance(i, RecordFailure) for i in told) == counts
 
     @precondition(lambda self: self.in_flight)
     @rule(pick=PICK, retryable=st.sampled_from([True, True, False]))
@@ -185,9 +201,11 @@ class World(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 3.0, 50.0]))
     def time_passes(self, seconds: float) -> None:
+        rested = {*self.resting}
         self.now_seconds += seconds
         told = self.tell(Tick(self.now_seconds))
-        assert all(isinstance(i, Help) or (isinstance(i, Assign) and i.backup) for i in told)
+        assert all(isinstance(i, Help | StopHelping | Assign) for i in told)
+        assert all(i.backup or i.unit in rested for i in told if isinstance(i, Assign))
 
     @precondition(lambda self: len(self.answered) > 5)
     @rule()
@@ -203,7 +221,7 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def no_worker_is_empty_while_units_wait(self) -> None:
-        waiting = sum(p.waiting for p in self.dispatcher.progress().values())
+        waiting = self.wait_for_a_worker()
         # one that is to run alone waits until the help is over that was told to stop
         empty = [w for w, held in self.held.items() if not held and w not in self.stopping]
         assert not (waiting and empty) or self.draining
@@ -238,7 +256,8 @@ class World(RuleBasedStateMachine):
         self.join(2, 31)
         while self.helping:
             self.end_help(0, "")
-        while self.in_flight or self.to_commit or self.to_follow:
+        while self.in_flight or self.to_commit or self.to_follow or self.rest():
+            self.time_passes(100.0)
             while self.in_flight:
                 self.answer(self.in_flight[0])
             while self.to_commit:
@@ -312,13 +331,25 @@ class World(RuleBasedStateMachine):
         if not held:
             self.counting.pop(chosen[1], None)
 
+    def rest(self) -> set[str]:
+        """Units that nobody may be given yet; none of a run that drains will be."""
+        over = {*self.committed, *self.to_commit}
+        over |= {unit for unit in self.resting if self.units[unit].image in self.quarantined}
+        resting = {unit for unit, until in self.resting.items() if until > self.now_seconds}
+        return set() if self.draining else resting - over
+
+    def wait_for_a_worker(self) -> int:
+        """How many units nothing but the want of a worker keeps waiting."""
+        waiting = sum(p.waiting for p in self.dispatcher.progress().values())
+        return waiting - len(self.rest())
+
     def check_backup(self, told: Assign) -> None:
         """A unit gets one, where nobody has anything better to do."""
         unit = self.units[told.unit]
         assert unit.family, "two attempts of what must run once at a time"
         assert not self.held[told.worker], "a backup on a worker that is busy"
         assert told.worker not in self.helping, "a backup on a worker that helps"
-        assert not sum(p.waiting for p in self.dispatcher.progress().values()), "others wait"
+        assert not self.wait_for_a_worker(), "others wait"
         assert told.unit not in self.backed_up, "a second backup"
         assert len(self.counting[told.unit]) == 1
         assert not self.alone & self.counting[told.unit], "a backup of a suspect"
@@ -337,6 +368,7 @@ class World(RuleBasedStateMachine):
         assert unit.image not in self.quarantined
         assert unit.id not in self.committed
         assert unit.id not in self.to_commit
+        assert self.resting.pop(unit.id, 0.0) <= self.now_seconds, "it has not rested"
         if told.backup:
             self.check_backup(told)
         else:
@@ -357,7 +389,7 @@ class World(RuleBasedStateMachine):
         assert not self.draining
         assert not self.held[told.worker], "help from a worker that has something to do"
         assert told.worker not in self.helping, "help with two units at once"
-        assert not sum(p.waiting for p in self.dispatcher.progress().values()), "others wait"
+        assert not self.wait_for_a_worker(), "others wait"
         assert self.counting[told.unit], "help with a unit that nobody has"
         assert not self.alone & self.counting[told.unit], "help with a suspect"
         assert self.units[told.unit].parts > 1

@@ -249,7 +249,9 @@ def test_the_death_of_one_attempts_worker_is_charged_and_the_other_goes_on() -> 
     d = late_unit()
     d.handle(since(4 * PACE))
     reason = "worker w died: signal 9"
-    assert d.handle(WorkerLost("w", "signal 9")) == [RecordFailure("a", "a8", 2, reason)]
+    assert d.handle(WorkerLost("w", "signal 9")) == [
+        RecordFailure("a", "a8", 2, reason, "WorkerLost")
+    ]
     assert d.handle(done("v", "a8", 1)) == [Commit("a8", 1, "v", {})]
 
 

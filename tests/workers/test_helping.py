@@ -174,6 +174,51 @@ def test_the_help_outlives_an_owner_that_left_and_not_one_that_died() -> None:
     assert died.handle(HelpEnded("w", "a0")) == [Assign("w", "a0", 2, alone=True)]
 
 
+def taken_over(by: str = "z") -> Checked:
+    """A unit whose owner answers no more, and that another worker has now; one helped, in vain."""
+    d = at_work("vw", units=1)
+    late(d)
+    d.handle(HelpEnded("w", "a0", "it raised"))
+    assert d.handle(Tick(2 * LONG)) == []
+    d.handle(WorkerLeft("v"))
+    assert d.handle(WorkerJoined(by, 3)) == []
+    return d
+
+
+def test_a_new_owner_is_helped_anew() -> None:
+    d = taken_over()
+    assert d.handle(Tick(3 * LONG)) == [Help("z", "a0", 2)]
+    d.handle(HelpEnded("z", "a0"))
+    assert d.handle(Tick(4 * LONG)) == [], "and no more than once in vain"
+
+
+def test_an_owner_that_tries_again_is_helped_anew() -> None:
+    d = at_work("vw")
+    late(d)
+    d.handle(HelpEnded("w", "a0"))
+    told = d.handle(UnitFailed("v", "a0", 1, "it broke"))
+    (again,) = [i for i in told if isinstance(i, Assign)]
+    (helper,) = {"v", "w"} - {again.worker}
+    assert d.handle(Tick(3 * LONG)) == [Help(helper, "a0", 2)]
+
+
+def test_help_that_ends_for_an_owner_that_left_says_nothing_of_the_next_one() -> None:
+    d = at_work("vwx", rule=HelpRule(LONG, 3, most=1))
+    assert late(d) == [Help("w", "a0", 1)]
+    assert d.handle(WorkerLeft("v")) == [Assign("x", "a0", 2)]
+    assert d.handle(HelpEnded("w", "a0")) == [], "it met what the first owner had begun"
+    assert d.handle(Tick(3 * LONG)) == [Help("w", "a0", 2)]
+
+
+def test_what_killed_a_helper_is_shown_to_no_other_whoever_owns_it() -> None:
+    d = at_work("vwx", rule=HelpRule(LONG, 3, most=1))
+    late(d)
+    d.handle(WorkerLost("w", "signal 9"))
+    d.handle(WorkerLeft("v"))
+    d.handle(WorkerJoined("y", 3))
+    assert d.handle(Tick(3 * LONG)) == []
+
+
 def test_suspects_get_no_help() -> None:
     d = at_work(suspects=frozenset({"a0"}))
     assert late(d) == []

@@ -7,7 +7,7 @@ from socket import gethostname
 import pytest
 from fakes import FakeSource, Lab, noise, one_pass
 
-from saccade.pipeline.errors import SourceError, StorageFull
+from saccade.pipeline.errors import DeviceFull, SourceError, StorageFull, UnitTooLarge
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.plan import single_unit
 from saccade.pipeline.recipe import Recipe
@@ -57,6 +57,18 @@ def test_a_unit_s_receipt_comes_back_as_an_event_of_its_worker_and_attempt(lab: 
         assert event.receipt["step"] == "prepare"
 
 
+def test_a_device_that_is_full_may_pass_and_a_window_that_is_too_large_does_not() -> None:
+    task = Task(single_unit("one", "prepare", 0), 7, ImageEntry("one", "one.tif"))
+    for error, passes in ((DeviceFull("full"), True), (UnitTooLarge("too large"), False)):
+        event = Outcome.of_error(error).event("w", task)
+        assert isinstance(event, UnitFailed)
+        assert (event.error, event.retryable, event.passing) == (
+            type(error).__name__,
+            passes,
+            passes,
+        )
+
+
 def test_a_failure_of_the_image_is_final_and_says_why(lab: Lab) -> None:
     with started(lab, 1) as (workers, _):
         cause = SourceError("the file was replaced")
@@ -67,7 +79,9 @@ def test_a_failure_of_the_image_is_final_and_says_why(lab: Lab) -> None:
         unit = folder.read_units("one", folder.read_image_plan("one").last)[0]
         workers.assign("local-0", Task(unit, 2, entry))
         event = next_event(workers)
-        assert event == UnitFailed("local-0", unit.id, 2, "the file was replaced", False)
+        assert event == UnitFailed(
+            "local-0", unit.id, 2, "the file was replaced", False, "SourceError"
+        )
 
 
 def test_polling_an_idle_worker_gives_nothing(lab: Lab) -> None:

@@ -9,7 +9,7 @@ from fakes import FakeSource, noise, plane_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.pipeline.errors import BrokenImage, SourceError, StorageGone
+from saccade.pipeline.errors import NoSuchObject, SourceError, StorageGone
 from saccade.pipeline.geometry import Box
 from saccade.pipeline.layout import PassLayout, lay_out
 from saccade.pipeline.models.base import ModelSpec
@@ -165,7 +165,7 @@ def test_an_image_that_is_there_is_present(tmp_path: Path) -> None:
 def test_a_removed_file_is_its_own_fault_and_a_vanished_folder_stops_the_run(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(BrokenImage, match=r"a\.tif: the file was removed"):
+    with pytest.raises(NoSuchObject, match=r"a\.tif: the file was removed"):
         check_present(str(tmp_path / "a.tif"))
     with pytest.raises(StorageGone, match="mount it again"):
         check_present(str(tmp_path / "mount" / "a.tif"))

@@ -13,7 +13,14 @@ from saccade.pipeline.geometry import Box
 from saccade.workers.answer import Said
 from saccade.workers.folder import RunFolder
 from saccade.workers.reading import WindowPixels
-from saccade.workers.shared_answers import AnsweredBatch, SharedAnswers, clear_scratch, digest
+from saccade.workers.shared_answers import (
+    AnsweredBatch,
+    SharedAnswers,
+    clear_scratch,
+    digest,
+    drop_claims,
+)
+from saccade.workers.sharing import HELPER, OWNER, Helper
 
 RANDOM = np.random.default_rng(3)
 
@@ -121,3 +128,15 @@ def test_what_is_cleared_leaves_no_folder_and_takes_nothing_more(tmp_path: Path)
         shared.begin()
     clear_scratch(folder.scratch("image"))
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_what_an_owner_had_claimed_is_free_again_and_answers_stay(tmp_path: Path) -> None:
+    shared = shared_in(tmp_path / "unit")
+    for index, side in ((0, OWNER), (1, OWNER), (3, HELPER)):
+        assert shared.claim(index, side)
+    shared.put(3, answered())
+    assert [*Helper(shared, 4).order()] == [2], "up to what the owner has reached"
+    drop_claims(tmp_path / "unit", OWNER)
+    assert [*Helper(shared, 4).order()] == [2, 1, 0]
+    assert shared.get(3) is not None
+    drop_claims(tmp_path / "nowhere", OWNER)

@@ -18,6 +18,7 @@ from saccade.jobs.manifests.manifest import (
     list_images,
     name_of,
 )
+from saccade.jobs.manifests.places import resolved
 from saccade.pipeline.errors import ManifestError
 from saccade.pipeline.recipe import Recipe
 from saccade.pipeline.sources.suffixes import RASTERS, SLIDES
@@ -193,6 +194,21 @@ def test_a_json_line_that_makes_no_sense_is_explained(line: str, tmp_path: Path)
     (tmp_path / "m.jsonl").write_text(line + "\n")
     with pytest.raises(ManifestError):
         find_images([str(tmp_path / "m.jsonl")])
+
+
+def test_a_name_leads_where_its_path_led_through_links_that_are_not_resolved(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/link").symlink_to("../far/away")
+    for folder, text in (("far", "far"), ("here", "here")):
+        (tmp_path / folder / "x.svs").write_text(text)
+    for stated in ("here/link/../x.svs", "here/link/../../here/x.svs", "far/away/../../far/x.svs"):
+        found = Path(resolved(stated, str(tmp_path)))
+        assert found.read_text() == (tmp_path / stated).read_text()
+    assert resolved("far/away/../x.svs", str(tmp_path)) == str(tmp_path / "far/x.svs")
+    assert resolved("here/link/x.svs", str(tmp_path)) == str(tmp_path / "here/link/x.svs")
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:

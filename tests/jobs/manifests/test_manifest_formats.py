@@ -198,7 +198,7 @@ def test_a_collection_and_lines_of_items_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "c.geojsonl").write_text(json.dumps(one) + "\n")
     found = only_entry(tmp_path / "c.json")
     assert found == only_entry(tmp_path / "c.geojsonl")
-    assert found == ImageEntry("S2A_T32_x", str(tmp_path / "../x.tif"), gsd=10.0, pixels=15)
+    assert found == ImageEntry("S2A_T32_x", str(tmp_path.parent / "x.tif"), gsd=10.0, pixels=15)
 
 
 @pytest.mark.parametrize(

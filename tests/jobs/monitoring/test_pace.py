@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +17,7 @@ from hypothesis import strategies as st
 from saccade.jobs.monitoring.drivers import QUIET_SECONDS, Drivers
 from saccade.jobs.monitoring.pace import BIN_SECONDS, WINDOW_SECONDS, Recent
 from saccade.jobs.monitoring.passes import PassTotal, pass_totals, seconds_left
-from saccade.jobs.monitoring.tally import ImageTally
+from saccade.jobs.monitoring.tally import ImageTally, Tally
 
 NOON = 1_700_000_001.0
 
@@ -99,6 +103,18 @@ def test_a_driver_is_at_work_while_its_process_is_there_and_it_has_not_closed() 
     assert not drivers(opened(1, 2**22 + 1)).at_work(NOON)  # beyond the largest process id
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_driver_that_was_killed_is_not_at_work_although_nobody_has_asked_how_it_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        seen = drivers(opened(1, process.pid))
+        assert seen.at_work(NOON)
+        process.send_signal(signal.SIGSTOP)
+        assert seen.at_work(NOON), "stopped, not ended"
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not seen.at_work(NOON)
+
+
 def test_a_driver_elsewhere_is_believed_to_be_at_work_while_it_writes() -> None:
     seen = drivers(opened(1, 7, "elsewhere"), {"kind": "started", "at": NOON})
     assert seen.at_work(NOON + QUIET_SECONDS - 1)
@@ -136,7 +152,9 @@ def test_passes_are_sums_over_images_and_memory_is_the_most_of_any() -> None:
                      memory={"g": {"measured_nbytes": 7}})  # fmt: skip
     two = ImageTally("b", units={"g": [3, 3]}, tiles={"g": {"selected": 1, "of": 5, "done": 1}},
                      memory={"g": {"measured_nbytes": 11}})  # fmt: skip
-    (told, later) = pass_totals([one, two], ["g", "f"])
+    tally = Tally.of("ab")
+    tally.images |= {"a": one, "b": two}
+    (told, later) = pass_totals(tally, ["g", "f"])
     assert (told.images, told.units_done, told.units_planned) == (2, 4, 5)
     assert (told.share_refined, told.tiles_done) == (0.4, 3)
     assert told.memory["measured_nbytes"] == 11

@@ -124,6 +124,19 @@ def test_a_long_archive_is_cut_short_and_says_so(run: Path) -> None:
     assert "and 2 more" in shown(run, rows=1)
 
 
+def test_passes_are_of_all_images_and_what_is_not_told_by_image_is_counted(run: Path) -> None:
+    whole = {**SWEEP, "tiles": {"done": 31, "degraded": 1, "failed": 0}}
+    journal_of(run, *({**whole, "image": name} for name in "ab"), {"kind": "image", "image": "b"})
+    with Journal.open(run / "journal") as journal:
+        journal.append({"kind": "restart", "image": "a"})
+        journal.append([{**whole, "image": "a", "unit": "v"}, {"kind": "image", "image": "a"}])
+    every, few = (json.loads(as_json(Watch(run, told).look())) for told in (3, 0))
+    assert few["passes"] == every["passes"]
+    assert few["passes"][0]["units"]["done"] == 2
+    assert (every["images_not_by_image"], few["images_not_by_image"]) == (0, 2)
+    assert [*few["by_image"]] == ["c"]
+
+
 def test_images_set_aside_tell_reason_attempts_time_and_what_to_do(run: Path) -> None:
     tried = [{"unit": "u", "reason": f"reason {n}", "attempt": n} for n in range(5)]
     end = {"kind": "quarantine", "reason": "reason 7", "failures": 8, "at": 1e9, "tried": tried}

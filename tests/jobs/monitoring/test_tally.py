@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.jobs.monitoring.passes import pass_totals
 from saccade.jobs.monitoring.tally import Tally
 
 
@@ -108,7 +109,7 @@ RECORDS = st.lists(
 def test_images_that_are_only_counted_count_as_those_that_are_told(
     records: list[dict[str, Any]], few: int
 ) -> None:
-    told, counted = Tally.of(NAMES), Tally.of(NAMES, told=few)
+    told, counted = Tally.of(NAMES), Tally.of(NAMES, told=few, by_pass=True)
     ended = set[str]()
     for record in records:
         # a complete image gets no more records until it begins anew
@@ -125,9 +126,29 @@ def test_images_that_are_only_counted_count_as_those_that_are_told(
     assert (counted.tiles_done, counted.pixels) == (told.tiles_done, told.pixels)
     assert counted.share_refined == told.share_refined
     assert abs(counted.work_done - told.work_done) < 1e-9
+    assert totals(counted) == totals(told)
+    assert counted.untold == len(NAMES) - len(counted.images)
     for name, image in told.images.items():
         if image.state in ("running", "quarantined") or image.tiles_failed:
             assert counted.images[name] == image
+
+
+def totals(tally: Tally) -> list[dict[str, Any]]:
+    """Of every pass, without what only the most of any image is known of."""
+    trees = [one.tree() for one in pass_totals(tally, ["g", "f"])]
+    return [{word: value for word, value in tree.items() if word != "memory"} for tree in trees]
+
+
+def test_passes_of_a_large_archive_are_whole_also_after_an_image_began_anew() -> None:
+    tally = Tally.of((f"i{number}" for number in range(1000)), told=3, by_pass=True)
+    for number in range(900):
+        for kind in ("plan", "sweep", "image"):
+            tally.add(about(kind, f"i{number}", 2))
+    tally.add(about("restart", "i700", 2))
+    (told,) = pass_totals(tally)
+    assert (told.images, told.units_done, told.units_planned) == (899, 899, 899 * 7)
+    assert (told.tiles_done, told.share_refined) == (2 * 899, 2 / 13)
+    assert (told.pixels, told.seconds) == (11 * 899, {"read": 0.5 * 899})
 
 
 def told_complete(tally: Tally, name: str) -> bool:

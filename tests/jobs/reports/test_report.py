@@ -23,11 +23,25 @@ from saccade.jobs.reports.model import Card, Report, make_report
 from saccade.jobs.reports.page import COLUMNS, as_data, page, policy
 from saccade.jobs.reports.parts import coded, verdict
 from saccade.jobs.reports.pictures import Choice, Limits, Seen, choose, fit
-from saccade.jobs.reports.remedies import DAMAGED, KINDS, MISSING, OTHER, PIXEL_SIZE, kind_of
+from saccade.jobs.reports.remedies import (
+    BAD_TILES,
+    DAMAGED,
+    DIED,
+    KINDS,
+    LATE,
+    MEMORY,
+    MISSING,
+    OTHER,
+    PIXEL_SIZE,
+    UNFORESEEN,
+    kind_of,
+)
 from saccade.jobs.reports.report import write_report
 from saccade.jobs.reports.timeline import MOST_IDLE_BINS, Timeline
+from saccade.pipeline import errors
 from saccade.pipeline.errors import SaccadeError, UsageError
 from saccade.pipeline.sources import open_source
+from saccade.workers import events
 from saccade.workers.folder import RunFolder
 from saccade.workers.tasks import ImageEntry
 
@@ -301,6 +315,36 @@ def test_what_a_reader_says_is_known_again(
     with pytest.raises(SaccadeError) as caught:
         open_source(str(tmp_path / name))
     assert kind_of(str(caught.value)).title == title
+
+    assert kind_of("in other words", type(caught.value).__name__).title == title
+
+
+def test_the_class_of_an_error_decides_whatever_its_message_says() -> None:
+    words = "/a.svs: no such file"
+    assert kind_of(words, "MissingPixelSize") is PIXEL_SIZE
+    assert kind_of(words, "SourceError") is OTHER, "of this package, and of no kind"
+    assert kind_of(words, "OSError") is UNFORESEEN, "of somebody else's code"
+    assert kind_of(words, "DeviceFull") is kind_of(words, "UnitTooLarge") is MEMORY
+    assert kind_of(words, "WorkerLost") is DIED
+    assert kind_of(words, "UnitTimedOut") is LATE
+
+
+def test_every_class_of_a_kind_is_an_error_or_what_happened_instead() -> None:
+    foreign = {"MemoryError", "OutOfMemoryError", events.UnitTimedOut.__name__}
+    named = {name for kind in KINDS for name in kind.classes}
+    assert not [name for name in named - foreign if not hasattr(errors, name)]
+
+
+def test_troubles_are_grouped_by_class() -> None:
+    told = report_of(
+        list("ab"),
+        {**aside("a", "/a.svs: no such file"), "error": "TooManyBadTiles"},
+        {**failure("b"), "error": "UnitTimedOut"},
+    )
+    assert [(t.what, t.title) for t in told.troubles] == [
+        ("set aside", BAD_TILES.title),
+        ("tried again", LATE.title),
+    ]
 
 
 def test_a_reason_from_an_earlier_run_keeps_its_kind() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from saccade.pipeline.exports.gdal_xml import Legend
-from saccade.pipeline.store_metadata import Colour
+from saccade.pipeline.palette import Colour
 
 FILL_ALPHA = 96
 """Of polygons, of 255: what lies under them stays visible."""

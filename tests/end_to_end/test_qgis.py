@@ -16,7 +16,7 @@ from saccade.jobs.driver import run
 from saccade.jobs.exports.exporting import export
 from saccade.jobs.exports.options import ExportOptions
 from saccade.jobs.options import RunOptions
-from saccade.pipeline.store_metadata import class_colours
+from saccade.pipeline.palette import class_colours
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra 'geo'")
 

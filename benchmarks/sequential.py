@@ -90,10 +90,10 @@ class Metered:
     def installed(self) -> Metered:
         """See every batch of this process from now on."""
         from saccade.workers.device import Predictor
+        from saccade.workers.device_lane import DeviceLane
         from saccade.workers.device_meter import TensorMeter
-        from saccade.workers.engine import Engine
 
-        begin, compute, meter = Predictor._begin, Engine._compute_batch, TensorMeter()
+        begin, compute, meter = Predictor._begin, DeviceLane._compute, TensorMeter()
 
         def metered(predictor: Predictor, windows: Any) -> Any:
             answers: list[Any] = []
@@ -101,18 +101,18 @@ class Metered:
             self.tensor_nbytes = max(self.tensor_nbytes, nbytes)
             return answers[0]
 
-        def metered_batch(engine: Engine, ready: Any) -> None:
+        def metered_batch(lane: DeviceLane, ready: Any) -> None:
             if not self.before_nbytes:
                 self.before_nbytes = of_this_process("VmRSS")
                 Path("/proc/self/clear_refs").write_text(RESET_HIGH_WATER)
             # probes are metered themselves, and nothing can be metered twice at once
             Predictor._begin = metered  # type: ignore[method-assign]
             try:
-                compute(engine, ready)
+                compute(lane, ready)
             finally:
                 Predictor._begin = begin  # type: ignore[method-assign]
 
-        Engine._compute_batch = metered_batch  # type: ignore[method-assign]
+        DeviceLane._compute = metered_batch  # type: ignore[method-assign]
         return self
 
 

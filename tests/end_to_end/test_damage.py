@@ -32,20 +32,20 @@ def of_two(expected: dict[str, bytes]) -> dict[str, bytes]:
 
 def interrupted_after(inputs: Path, out: Path, shard: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that stopped, and was not closed, right after it put the first shard of an array."""
-    from saccade.pipeline.store_shelf import LocalShelf
+    from saccade.pipeline.store_shelf import FileUpload
 
     class Stop(BaseException):
         pass
 
-    put, append = LocalShelf.put, Journal.append
+    commit, append = FileUpload.commit, Journal.append
     stopped: list[Path] = []
 
-    def stopping_put(shelf: LocalShelf, key: str, data: bytes) -> None:
+    def stopping_commit(upload: FileUpload) -> None:
         if stopped:
             raise Stop
-        put(shelf, key, data)
-        if key.startswith(shard):
-            stopped.append(shelf.root / key)
+        commit(upload)
+        if f".ome.zarr/{shard}" in upload.path.as_posix():
+            stopped.append(upload.path)
             raise Stop
 
     def stopping_append(journal: Journal, records: object) -> None:
@@ -54,7 +54,7 @@ def interrupted_after(inputs: Path, out: Path, shard: str, monkeypatch: pytest.M
         append(journal, records)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalShelf, "put", stopping_put)
+        patch.setattr(FileUpload, "commit", stopping_commit)
         patch.setattr(Journal, "append", stopping_append)
         with pytest.raises(Stop):
             go(inputs, out)

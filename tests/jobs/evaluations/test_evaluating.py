@@ -16,6 +16,7 @@ from PIL import Image
 
 from saccade.jobs import RunSummary, evaluate
 from saccade.jobs.cli import main
+from saccade.jobs.commands.words import screen
 from saccade.jobs.evaluations.evaluating import read_threshold, write_thresholds
 from saccade.jobs.evaluations.files import images_csv, write_folder
 from saccade.pipeline.errors import SourceError, TruthError
@@ -266,7 +267,7 @@ def test_the_command_prints_tables_or_json(
 ) -> None:
     folder = run_over(lab, NOISY, *refining(0.2)).folder
     file = Path(truth.path).parent / "truth.yaml"
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(screen, "_width", 200)
 
     def call(*more: str) -> str:
         words = ["saccade", "evaluate", str(folder), "--truth", str(file), *more]

@@ -24,7 +24,7 @@ demo: $(READY) ## run the demonstration; its result is left in demo/
 	$(BIN)/saccade demo -o demo
 
 test: $(READY) ## run the whole test suite
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(READY) ## inject faults and compare what is left (10 minutes and more); CHAOS= its options
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)

@@ -218,8 +218,9 @@ def waits_for_help(folder: str = "", dies: str = "") -> Answering:
         if folder and FIRST in corners:
             _wait_for_an_answer(Path(folder))
             _die_once(Path(folder) / "died", dies == "owner")
-        if folder and DEADLY in corners:
-            _die_once(Path(folder) / "died", dies == "helper")
+        if folder and DEADLY in corners and dies == "helper":
+            _wait_for_an_answer(Path(folder))  # of its own: it dies with something given
+            _die_once(Path(folder) / "died", True)
         return Prediction(views.pixels[:, :1])
 
     return Answering(ModelSpec(("it",), channels=None), answer)

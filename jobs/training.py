@@ -6,7 +6,6 @@ itself.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from saccade.pipeline.errors import Interrupted, ManifestError, ResumeRefused, S
 from saccade.pipeline.recipe_file import load_tree
 from saccade.pipeline.truth import TruthRecipe, load_truth, read_split
 from saccade.workers.allocator import keep_large_blocks
+from saccade.workers.facts import hash_of
 from saccade.workers.folder import write_whole
 from saccade.workers.tasks import ImageEntry
 from saccade.workers.training.config import RayRecipe, TrainRecipe
@@ -194,7 +194,7 @@ def _train(
     config = materials.config
     job = job_of(materials, choose_device(config.device, gpu_count()))
     counts = {name: len(images) for name, images in materials.parts.items()}
-    facts = Facts(identity_hash(materials.identity()), counts)
+    facts = Facts(hash_of(materials.identity()), counts)
     if config.ray is not None or address is not None:
         _train_on_ray(job, facts, address, stop)
         return
@@ -217,12 +217,6 @@ def _train_on_ray(
 
     if not train_on_ray(job, facts, recipe.workers, where, stop):
         raise Interrupted("stopped on request; the same command goes on from the last checkpoint")
-
-
-def identity_hash(tree: Mapping[str, Any]) -> str:
-    """Of everything that decides the weights."""
-    text = json.dumps(tree, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class Told:

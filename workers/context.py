@@ -40,6 +40,7 @@ from saccade.workers.device import Predictor, torch_device
 from saccade.workers.device_graphs import Graphs
 from saccade.workers.device_meter import keep_to, most_held_nbytes
 from saccade.workers.device_simulated import SimulatedModel, simulated_memory
+from saccade.workers.facts import hash_of
 from saccade.workers.folder import RunFolder
 from saccade.workers.masking import allowed_by_mask, mask_identity
 from saccade.workers.memory import Account
@@ -58,7 +59,7 @@ from saccade.workers.resolving import (
     probe_case,
 )
 from saccade.workers.settings_shelf import cache_folder
-from saccade.workers.shared_answers import SharedAnswers, digest
+from saccade.workers.shared_answers import SharedAnswers
 from saccade.workers.steps import finalise, freeze_image, select_next
 from saccade.workers.tasks import ImageEntry, Task, WorkerSpec
 from saccade.workers.tuning import Tuner, said_of
@@ -186,9 +187,9 @@ class WorkerContext:
 
     def shared(self, image: ImageContext, unit: Unit) -> SharedAnswers:
         """Where answers of one unit lie that several workers give."""
-        facts = (self.spec.recipe_json, self.spec.provenance)
+        run = [self.spec.recipe_json, dict(self.spec.provenance)]
         folder = self.folder.scratch(unit.image, unit.id)
-        return SharedAnswers(folder, lambda: digest(facts, image.plan.to_json(), unit.to_dict()))
+        return SharedAnswers(folder, lambda: hash_of([run, image.plan.to_json(), unit.to_dict()]))
 
     def predictor(self, entry: ImageEntry, image: ImageContext, unit: Unit) -> Predictor:
         """A pass's model, ready for windows of one image; made once as long as that is open."""

@@ -7,12 +7,10 @@ by ``memory`` and ``memory_schedule``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, partial
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from saccade.pipeline.recipe import PassRecipe
 from saccade.workers.backing_off import Lesson, PixelLimit
 from saccade.workers.device import Predictor, device_name, kind_of
 from saccade.workers.device_meter import allowed_memory, meter_for, total_memory_nbytes
+from saccade.workers.facts import hash_of, own_version
 from saccade.workers.folder import write_whole
 from saccade.workers.memory import Budget, MemoryKey, MemoryModel
 from saccade.workers.memory_arena import ArenaMeter
@@ -112,7 +111,7 @@ class MemoryBook:
         device = self.spec.device
         total_nbytes = total_memory_nbytes(device)
         facts = (device_name(device), total_nbytes, str(self.spec.limit), self.spec.sharing)
-        key = f"budget-{_hash(facts)}"
+        key = f"budget-{hash_of(facts)}"
         known = read_frozen(self.folder, key, Budget.from_dict)
         return known or freeze(self.folder, key, self._budget_now(), Budget.from_dict)
 
@@ -139,7 +138,7 @@ class MemoryBook:
             None where nothing is known and nothing can be measured: the model takes no other size.
         """
         key = self._key(case)
-        name = _hash(asdict(key))
+        name = hash_of(asdict(key))
         model = read_frozen(self.folder, name, MemoryModel.from_dict)
         if model is None and predictor is not None:
             model = read_cached(self.cache, name, MemoryModel.from_dict)
@@ -188,19 +187,19 @@ class MemoryBook:
         memory = "channels_last" if case.layout.channels_last else "contiguous"
         memory += ", fused" * case.layout.fused
         device = f"{kind_of(self.spec.device)}: {device_name(self.spec.device)}"
-        return MemoryKey(_hash(facts), case.layout.precision, memory, device)
+        return MemoryKey(hash_of(facts), case.layout.precision, memory, device)
 
     # ---------------------------------------------------------------------------------- lessons
 
     def limit_for(self, case: ProbeCase) -> PixelLimit:
         """What is known not to fit; what is learned later is written down for the whole run."""
-        name = _hash(asdict(self._key(case)))
+        name = hash_of(asdict(self._key(case)))
         known = self._lesson(name)
         return PixelLimit(known.pixels if known else None, partial(self._learn, name))
 
     def lesson_for(self, case: ProbeCase) -> Lesson | None:
         """The smallest forward pass of a pass's model that is known not to fit."""
-        return self._lesson(_hash(asdict(self._key(case))))
+        return self._lesson(hash_of(asdict(self._key(case))))
 
     def taught(self, case: ProbeCase, model: MemoryModel) -> MemoryModel:
         """What was measured for a pass, raised to what ran out of memory since."""
@@ -222,14 +221,3 @@ class MemoryBook:
 
     def _lesson_path(self, name: str) -> Path:
         return self.folder / f"{name}.lesson.json"
-
-
-def _hash(facts: Any) -> str:
-    text = json.dumps(facts, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-@cache
-def own_version() -> str:
-    """Of this package, as installed; its metadata are parsed once."""
-    return version("saccade")

@@ -10,7 +10,6 @@ Knows neither sides nor lanes. A file that is torn, or is not there any more, is
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -157,12 +156,6 @@ def clear_scratch(folder: Path) -> None:
         LocalShelf(folder.parent).delete(folder.name)
     with suppress(OSError):  # others' answers lie there, or there never were any
         folder.parent.rmdir()
-
-
-def digest(*facts: Any) -> str:
-    """Of anything that JSON can hold, or that says what it is."""
-    text = json.dumps(facts, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 # ------------------------------------------------------------------------------------ as arrays

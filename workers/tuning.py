@@ -6,12 +6,9 @@ user's cache; measures only what neither knows. How is ``calibration``'s busines
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from saccade.pipeline.sources.base import Source
 from saccade.pipeline.sources.plane import Plane
 from saccade.workers.calibration import Subject, calibrate
 from saccade.workers.device import device_name, kind_of, torch_device
+from saccade.workers.facts import hash_of, own_version
 from saccade.workers.settings_shelf import freeze, read_cached, read_frozen, write_cached
 from saccade.workers.tasks import WorkerSpec
 
@@ -152,15 +150,14 @@ class Tuner:
             "model": self.fingerprint(case.one),
             "device": device_name(self.spec.device),
             "threads": self.spec.torch_threads,
-            "saccade": version("saccade"),
+            "saccade": own_version(),
             "tolerance": case.recipe.tolerance.model_dump(),
             "geometry": {name: getattr(case.layout, name) for name in geometry}
             | case.layout.flow.facts,
             "space": asdict(case.space),
             "samples": [str(seen.dtype), seen.channels],
         }
-        text = json.dumps(facts, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return hash_of(facts)
 
 
 def said_of(plan: ImagePlan, found: Mapping[str, Calibration]) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,6 @@ from saccade.workers.shared_answers import (
     AnsweredBatch,
     SharedAnswers,
     clear_scratch,
-    digest,
     drop_claims,
 )
 from saccade.workers.sharing import HELPER, OWNER, Helper
@@ -109,11 +108,6 @@ def test_a_batch_is_claimed_once(tmp_path: Path) -> None:
 def test_answers_under_another_key_are_not_there(tmp_path: Path) -> None:
     shared_in(tmp_path / "unit", "one").put(7, answered())
     assert shared_in(tmp_path / "unit", "other").get(7) is None
-
-
-def test_a_key_depends_on_everything_that_it_is_made_of() -> None:
-    assert digest({"a": 1, "b": 2}, "c") == digest({"b": 2, "a": 1}, "c")
-    assert digest({"a": 1}, "c") != digest({"a": 1}, "d")
 
 
 def test_what_is_cleared_leaves_no_folder_and_takes_nothing_more(tmp_path: Path) -> None:

@@ -314,7 +314,7 @@ class RunLoop:
         self._opened.replay.fold(record)
 
     def _assign(self, assign: events.Assign) -> None:
-        flying = next(f for f in self._flying.values() if assign.unit in f.units)
+        flying = self._flying_with(assign.unit)
         unit = flying.units[assign.unit]
         timing = self._timing(flying) if unit.kind == "finalise" else {}
         self._in_flight.give(assign, unit, time.monotonic())
@@ -326,11 +326,14 @@ class RunLoop:
         self._workers.assign(assign.worker, Task(unit, assign.attempt, flying.entry, timing))
 
     def _help(self, told: events.Help) -> None:
-        flying = next(f for f in self._flying.values() if told.unit in f.units)
+        flying = self._flying_with(told.unit)
         unit, entry = flying.units[told.unit], flying.entry
         with suppress(OSError):  # the help then finds no folder, and is over
             self._opened.folder.scratch(entry.name, unit.id).mkdir(parents=True, exist_ok=True)
         self._workers.assign(told.worker, Task(unit, told.attempt, entry, helps=True))
+
+    def _flying_with(self, unit: str) -> ImageInFlight:
+        return next(flying for flying in self._flying.values() if unit in flying.units)
 
     def _timing(self, flying: ImageInFlight) -> dict[str, Any]:
         """Seconds and dates: the only part of a result that differs between runs."""

@@ -124,6 +124,7 @@ class FileUpload:
                 if self._fsync:
                     os.fsync(file.fileno())
             self._partial.replace(self.path)
+            self._file = None  # nothing is left to abandon
             if self._fsync:
                 _sync_folder(self.path.parent)
 

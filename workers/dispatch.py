@@ -11,7 +11,7 @@ instructions. It knows neither what a unit does nor how a worker is reached.
   has no room for waits until it has, so that large units don't starve.
 * Units are idempotent and their writes atomic, so a unit may run again anywhere, and whichever
   attempt completes first is committed, even one that was given up. Attempts that are overtaken are
-  not cancelled: ending one midway might leave its shards deleted and not yet rewritten.
+  not cancelled: what they still put into place are the same bytes.
 * Where nothing waits and a worker is idle, a unit that is late (``straggling``) gets a backup: one
   in its life, once half of its stage is written. A backup is no failure, and both attempts count:
   the unit goes on while either does, and what fails is charged as ever. Suspects get none.

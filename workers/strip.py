@@ -223,10 +223,12 @@ class Strip:
 
     def settle(self) -> None:
         """Turn blended sums into scores, and take back what is no answer; all windows are in."""
+        if not self.computed:
+            return
         if self._blend is not None:
             self.scores[...] = quantise(self._blend.result(), self.plan.scores)
             self._blend = None
-        if self.computed and self.nodata is not None and self.nodata.any():
+        if self.nodata is not None and self.nodata.any():
             holes = self.nodata != 0
             self.scores[:, holes] = self._fill
             for plane in self.planes.values():
@@ -239,7 +241,7 @@ class Strip:
 
     def _take_back(self) -> None:
         """What tiles were given that were not answered."""
-        for row, column in np.argwhere(~was_answered(self.status)) if self.computed else ():
+        for row, column in np.argwhere(~was_answered(self.status)):
             cell = Box(row, column, row + 1, column + 1).shift(self.cells.y0, self.cells.x0)
             place = self._scores_of_cell(cell)
             self.scores[(slice(None), *place)] = self._fill

@@ -69,5 +69,10 @@ def auxiliary(legend: Legend) -> bytes:
         row = ElementTree.SubElement(table, "Row", index=str(index))
         for cell in (value, name, *colour, alpha):
             ElementTree.SubElement(row, "F").text = str(cell)
+    return as_file(root)
+
+
+def as_file(root: ElementTree.Element) -> bytes:
+    """A tree as the bytes of a file."""
     encoded: bytes = ElementTree.tostring(root, "utf-8")
     return encoded + b"\n"

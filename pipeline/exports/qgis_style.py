@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
-from saccade.pipeline.exports.gdal_xml import Legend
+from saccade.pipeline.exports.gdal_xml import Legend, as_file
 from saccade.pipeline.palette import Colour
 
 FILL_ALPHA = 96
@@ -40,7 +40,7 @@ def raster_style(legend: Legend) -> bytes:
     for value, (name, colour, alpha) in legend.items():
         said = {"value": str(value), "label": name, "color": _hexadecimal(colour)}
         ElementTree.SubElement(entries, "paletteEntry", {**said, "alpha": str(alpha)})
-    return _encoded(root)
+    return as_file(root)
 
 
 def regions_style(colours: Mapping[str, Colour]) -> bytes:
@@ -59,7 +59,7 @@ def regions_style(colours: Mapping[str, Colour]) -> bytes:
         said = {"value": name, "label": name, "symbol": str(number), "render": "true"}
         ElementTree.SubElement(categories, "category", said)
         _add_symbol(symbols, str(number), ",".join(map(str, colour)))
-    return _encoded(root)
+    return as_file(root)
 
 
 def _add_symbol(symbols: ElementTree.Element, name: str, colour: str) -> None:
@@ -79,11 +79,6 @@ def _add_symbol(symbols: ElementTree.Element, name: str, colour: str) -> None:
 
 def _root() -> ElementTree.Element:
     return ElementTree.Element("qgis", {"version": "3.22", "styleCategories": "Symbology"})
-
-
-def _encoded(root: ElementTree.Element) -> bytes:
-    encoded: bytes = ElementTree.tostring(root, "utf-8")
-    return encoded + b"\n"
 
 
 def _hexadecimal(colour: Colour) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +39,7 @@ from saccade.workers.training.trainer import Moment, Trainer
 pytest.importorskip("rasterio", reason="needs the extra 'geo'")
 
 OPTIONS = RunOptions(workers="local:1", device="cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ["glance", "focus", "refine"]
 PERCENTILES = {"by": "percentiles", "low": 3, "high": 96}
 LOW_HIGH = {"by": "fixed", "low": [500, 900, 0, 700], "high": [4000, 5000, 3000, 9000]}
@@ -48,14 +48,6 @@ LOW_HIGH = {"by": "fixed", "low": [500, 900, 0, 700], "high": [4000, 5000, 3000,
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rasters(tmp_path_factory.mktemp("rasters"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config(

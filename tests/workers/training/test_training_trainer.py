@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,13 @@ from saccade.workers.training.forward import answer_batch, losses_of
 from saccade.workers.training.sampling import keeps_guidance
 from saccade.workers.training.trainer import Moment, Trainer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ["glance", "focus", "refine"]
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("set"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def trainer(images: Path, out: Path, **changes: Any) -> Trainer:
